@@ -1,0 +1,345 @@
+"""Every way a request can end in an answer of our own, as one tree.
+
+Law: a message here is a fixed sentence about *our* side. It never holds a byte of the request, of a token
+endpoint's reply, or the text of a foreign exception (threats 75, 80); names of credentials and routes come
+from the config and may appear.
+
+::
+
+    BearerProxyError
+    ├── ConfigError                      exit status 2, never reaches HTTP
+    └── ProxyError                       status, code, detail
+        ├── Rejected                     the guard and the policy said no
+        │   ├── BadRequest               400 bad_request
+        │   ├── BadTarget                400 bad_target
+        │   ├── BadFraming               400 bad_framing
+        │   ├── BadUpgrade               400 bad_upgrade
+        │   ├── ClientKeyRequired        401 client_key_required
+        │   ├── HostNotAllowed           403 host_not_allowed
+        │   ├── OriginNotAllowed         403 origin_not_allowed
+        │   ├── PathDenied               403 path_denied
+        │   ├── CorsDenied               403 cors_denied
+        │   ├── MethodNotAllowed         405 method_not_allowed
+        │   ├── RequestTimeout           408 request_timeout
+        │   ├── TooLarge                 413 too_large
+        │   ├── TargetTooLong            414 target_too_long
+        │   ├── BadExpectation           417 bad_expectation
+        │   ├── HeadersTooLarge          431 headers_too_large
+        │   └── Overloaded               503 overloaded
+        ├── NoRoute                      404 no_route
+        ├── CredentialError
+        │   ├── CredentialRejected       502 credential_rejected
+        │   ├── CredentialUnavailable    503 credential_unavailable
+        │   └── LoginRequired            503 login_required
+        └── UpstreamError
+            ├── UpstreamUnreachable      502 upstream_unreachable
+            ├── UpstreamDNS              502 upstream_dns
+            ├── UpstreamTLS              502 upstream_tls
+            ├── UpstreamProtocol         502 upstream_protocol
+            ├── UpstreamBadHeader        502 upstream_bad_header
+            └── UpstreamTimeout          504 upstream_timeout
+"""
+
+from typing import ClassVar
+
+
+class BearerProxyError(Exception):
+    """The root: everything that this project raises on purpose."""
+
+
+class ConfigError(BearerProxyError):
+    """The configuration cannot be used; `problems` holds one complete sentence each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ProxyError(BearerProxyError):
+    """An answer that the proxy makes itself (INTERFACE, "Answers that the proxy makes itself").
+
+    `status` and `code` are facts of the class; `detail` is what this instance adds to it, `retry_after` a
+    number of seconds or None.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "The proxy failed"
+    explanation: ClassVar[str] = "This is a defect of the proxy; its log has more under the request id."
+    #: RFC 9209 section 2.3 error type, only where the registry has a fitting one.
+    proxy_error: ClassVar[str | None] = None
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(detail or self.explanation)
+        self.detail = detail or self.explanation
+        self.retry_after = retry_after
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Header fields that this answer needs besides the usual ones."""
+        return () if self.retry_after is None else (("Retry-After", str(max(1, round(self.retry_after)))),)
+
+
+class Rejected(ProxyError):
+    """The guard or a limit said no; nothing was sent upstream and no token was asked for."""
+
+    status = 400
+    code = "bad_request"
+    title = "Bad request"
+    explanation = "The request is malformed."
+
+
+class BadRequest(Rejected):
+    """The request could not be parsed, or uses a form that is not taken."""
+
+
+class BadTarget(Rejected):
+    """The request target is in a form that is not forwarded."""
+
+    code = "bad_target"
+    title = "Bad request target"
+    explanation = (
+        "Only origin-form targets are taken (a path that starts with /), without fragments, control characters, "
+        "broken percent-escapes or dot segments that climb above the route."
+    )
+
+
+class BadFraming(Rejected):
+    """The message's length is ambiguous (RFC 9112 section 6.3)."""
+
+    code = "bad_framing"
+    title = "Bad framing"
+    explanation = "The length of the request body is ambiguous."
+
+
+class BadUpgrade(Rejected):
+    """An upgrade that is not taken."""
+
+    code = "bad_upgrade"
+    title = "Upgrade not taken"
+    explanation = "This protocol upgrade is not supported."
+
+
+class ClientKeyRequired(Rejected):
+    """A client key is configured and the request did not carry it."""
+
+    status = 401
+    code = "client_key_required"
+    title = "Client key required"
+    explanation = (
+        "Send this proxy's client key: as X-Proxy-Key, as a Bearer token, as the Basic password, "
+        "as the cookie bearer_proxy_key, or as first path segment /~KEY."
+    )
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Basic, because git and pip ask for a password only then (RFC 7617)."""
+        return (("WWW-Authenticate", 'Basic realm="bearer-proxy"'),)
+
+
+class HostNotAllowed(Rejected):
+    """The Host header names something that is not this proxy (DNS rebinding, threat 1)."""
+
+    status = 403
+    code = "host_not_allowed"
+    title = "Host not allowed"
+    explanation = (
+        "The Host header is not one of this proxy's names. Call it as localhost, 127.0.0.1 or [::1], "
+        "or add the name to guard.hosts."
+    )
+
+
+class OriginNotAllowed(Rejected):
+    """A browser page of another origin made this request (threat 2)."""
+
+    status = 403
+    code = "origin_not_allowed"
+    title = "Origin not allowed"
+    explanation = (
+        "A web page of another origin sent this request. If that page may use this credential, "
+        "add its origin to guard.origins."
+    )
+
+
+class PathDenied(Rejected):
+    """The route's `allow` or `deny` forbids this method and path."""
+
+    status = 403
+    code = "path_denied"
+    title = "Path denied"
+    explanation = "The route's allow and deny rules forbid this method and path."
+
+
+class CorsDenied(Rejected):
+    """A CORS preflight from an origin that is not allowed."""
+
+    status = 403
+    code = "cors_denied"
+    title = "CORS preflight denied"
+    explanation = "This origin may not call the proxy. Add it to guard.origins to allow it."
+
+
+class MethodNotAllowed(Rejected):
+    """CONNECT and TRACE are never forwarded (threats 25, 26)."""
+
+    status = 405
+    code = "method_not_allowed"
+    title = "Method not allowed"
+    explanation = "CONNECT and TRACE are never forwarded."
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """`Allow` is a MUST on 405 (RFC 9110 section 15.5.6)."""
+        return (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
+
+
+class RequestTimeout(Rejected):
+    """The client was too slow."""
+
+    status = 408
+    code = "request_timeout"
+    title = "Request timeout"
+    explanation = "The request did not arrive in time."
+
+
+class TooLarge(Rejected):
+    """The body is over `limits.body_bytes`."""
+
+    status = 413
+    code = "too_large"
+    title = "Body too large"
+    explanation = "The request body is larger than limits.body_bytes."
+
+
+class TargetTooLong(Rejected):
+    """The request line is over `limits.header_bytes`."""
+
+    status = 414
+    code = "target_too_long"
+    title = "Target too long"
+    explanation = "The request line is longer than limits.header_bytes."
+
+
+class BadExpectation(Rejected):
+    """An Expect header other than 100-continue (RFC 9110 section 10.1.1)."""
+
+    status = 417
+    code = "bad_expectation"
+    title = "Expectation failed"
+    explanation = "The only expectation that is taken is 100-continue."
+
+
+class HeadersTooLarge(Rejected):
+    """The header section is over `limits.header_bytes`."""
+
+    status = 431
+    code = "headers_too_large"
+    title = "Headers too large"
+    explanation = "A header field, or their number, is over the limit (limits.header_bytes)."
+
+
+class Overloaded(Rejected):
+    """More connections than `limits.connections`."""
+
+    status = 503
+    code = "overloaded"
+    title = "Overloaded"
+    explanation = "Too many connections at once (limits.connections)."
+
+
+class NoRoute(ProxyError):
+    """No route matches host and path."""
+
+    status = 404
+    code = "no_route"
+    title = "No route"
+    explanation = "No route of this proxy matches the host and path."
+
+
+class CredentialError(ProxyError):
+    """There is no usable token; nothing was sent upstream (invariant 2)."""
+
+    status = 503
+    code = "credential_unavailable"
+    title = "Credential unavailable"
+    explanation = "No token could be obtained; nothing was sent upstream."
+
+
+class CredentialRejected(CredentialError):
+    """The token endpoint says no: a wrong password, `invalid_client`."""
+
+    status = 502
+    code = "credential_rejected"
+    title = "Credential rejected"
+
+
+class CredentialUnavailable(CredentialError):
+    """The token endpoint cannot be used now and there is no valid token."""
+
+
+class LoginRequired(CredentialError):
+    """Only a person can get a new token."""
+
+    code = "login_required"
+    title = "Login required"
+
+
+class UpstreamError(ProxyError):
+    """The upstream could not be used, or did not speak HTTP/1.1 as it must."""
+
+    status = 502
+    code = "upstream_unreachable"
+    title = "Upstream unreachable"
+    explanation = "No connection to the upstream could be made, or it was lost before an answer came."
+
+
+class UpstreamUnreachable(UpstreamError):
+    """Connecting failed, or the connection was lost before the answer."""
+
+    proxy_error = "destination_unavailable"
+
+
+class UpstreamDNS(UpstreamError):
+    """The upstream's name does not resolve."""
+
+    code = "upstream_dns"
+    title = "Upstream name not found"
+    explanation = "The name of the upstream could not be resolved."
+    proxy_error = "dns_error"
+
+
+class UpstreamTLS(UpstreamError):
+    """TLS to the upstream failed."""
+
+    code = "upstream_tls"
+    title = "Upstream TLS failed"
+    explanation = (
+        "No TLS connection to the upstream could be made. A private CA goes into tls.ca of the route; "
+        "the certificate must name the upstream's host."
+    )
+    proxy_error = "tls_protocol_error"
+
+
+class UpstreamProtocol(UpstreamError):
+    """The upstream's answer is not proper HTTP/1.1."""
+
+    code = "upstream_protocol"
+    title = "Upstream protocol error"
+    explanation = "The upstream's answer is not proper HTTP/1.1."
+    proxy_error = "http_protocol_error"
+
+
+class UpstreamBadHeader(UpstreamError):
+    """The upstream's header section is not one that may be passed on (threat 63)."""
+
+    code = "upstream_bad_header"
+    title = "Upstream header refused"
+    explanation = "The upstream's header section is too large, or holds characters that may not be passed on."
+    proxy_error = "http_protocol_error"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream was too slow to connect or to answer."""
+
+    status = 504
+    code = "upstream_timeout"
+    title = "Upstream timeout"
+    explanation = "The upstream did not connect or answer in time (timeouts of the route)."
+    proxy_error = "http_response_timeout"

@@ -1,0 +1,202 @@
+"""Masks live secrets in text: a `Secret` that does not print, a registry of exact values, and patterns.
+
+Law: a secret is registered where it is made, before its first use. What is masked is decided by *value*; the
+patterns only catch what never was ours (threat 76).
+"""
+
+import base64
+import hmac
+import json
+import re
+import urllib.parse
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+MASK: Final = "***"
+
+#: Below this length a value is too likely to be an ordinary word to be masked wherever it stands.
+SHORTEST: Final = 8
+#: Text is cut by others (an HTTP library logs the first 100 bytes of a line); this much of a value gives it away.
+PREFIX: Final = 12
+#: How many generations of one credential stay known, and for how long after they were replaced.
+GENERATIONS_KEPT: Final = 16
+RETIRED_KEPT_SECONDS: Final = 24 * 3600.0
+
+
+class Secret:
+    """A value that must not be printed: `repr`, `str` and `format` give `***`; `reveal()` gives the value.
+
+    Not a `str`, not hashable, not picklable, not JSON-able; `==` takes constant time for equal lengths.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself. `tests/test_redact.py` pins which modules may call this."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return MASK
+
+    __str__ = __repr__
+
+    def __format__(self, _spec: str) -> str:
+        return MASK
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    __hash__ = None  # type: ignore[assignment]  # a hash would be a fingerprint of the value
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled")
+
+
+def forms(value: str) -> set[str]:
+    """Every form in which `value` may turn up in text: as it is, quoted, escaped, in base64."""
+    raw = value.encode("utf-8", "surrogateescape")
+    found = {
+        value,
+        urllib.parse.quote(value, safe=""),
+        urllib.parse.quote(value),
+        urllib.parse.quote_plus(value),
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        repr(value)[1:-1],
+        repr(raw)[2:-1],
+        value.encode("ascii", "backslashreplace").decode(),
+        raw.hex(),
+    }
+    found |= {re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in tuple(found) if "%" in form}
+    found.update(_base64_cores(raw))
+    return {form for form in found if len(form) >= SHORTEST}
+
+
+def _base64_cores(raw: bytes) -> Iterator[str]:
+    """The part of the base64 text that does not depend on what stands before and after the value.
+
+    A value inside a longer text (`user:password`) begins at one of three alignments; the first and last
+    characters mix with the neighbours and are left off.
+    """
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
+        begin = (0, 2, 3)[shift]
+        whole = (shift + len(raw)) * 8 // 6
+        core = encoded[begin:whole]
+        yield core
+        yield core.replace("+", "-").replace("/", "_")
+
+
+#: What credentials look like in general. Each is linear: one bounded character class after a fixed word.
+PATTERNS: Final[tuple[re.Pattern[str], ...]] = (
+    re.compile(r"(?i)(\b(?:bearer|basic|integrator)\s+)[A-Za-z0-9._~+/=-]{8,}"),
+    re.compile(r"()\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4}"),
+    re.compile(
+        r"(?i)((?:access_token|refresh_token|id_token|client_secret|private_token|privatetoken|password|refreshtoken)"
+        r"""["']?\s*[=:]\s*["']?)[^\s"'&,;}\x00-\x1f]+"""
+    ),
+    re.compile(r"()\bva\.[A-Za-z0-9_-]{32}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{7}"),
+    re.compile(r"()\b(?:vnla_sys\.|gh[pousr]_|github_pat_|glpat-|hv[sbr]\.|xox[abeprs]-|ya29\.)[A-Za-z0-9._-]{8,}"),
+    re.compile(r"(/~)[A-Za-z0-9_-]{16,}"),
+)
+
+
+@dataclass(slots=True)
+class _Known:
+    """One registered value: its forms, and when it was replaced (None while it lives)."""
+
+    forms: tuple[str, ...]
+    retired_at: float | None = None
+
+
+class Redactor:
+    """Knows the live secrets and masks them in text.
+
+    `now` arguments are instants in seconds of any one clock; only differences count.
+    """
+
+    def __init__(self, patterns: Iterable[re.Pattern[str]] = PATTERNS) -> None:
+        self._patterns = tuple(patterns)
+        self._lasting: dict[str, tuple[str, ...]] = {}
+        self._generations: dict[str, deque[_Known]] = {}
+        self._literals: tuple[str, ...] = ()
+
+    def register(self, secret: Secret) -> None:
+        """Mask this value for as long as the process lives (a password, a key)."""
+        value = secret.reveal()
+        if len(value) >= SHORTEST and value not in self._lasting:
+            self._lasting[value] = tuple(forms(value))
+            self._rebuild()
+
+    def register_generation(self, owner: str, secrets: Iterable[Secret], now: float) -> None:
+        """Mask these values as the newest generation of `owner`, and let its oldest ones go.
+
+        The generation before is retired at `now`, and forgotten 24 hours or 16 generations later.
+        """
+        kept = self._generations.setdefault(owner, deque(maxlen=GENERATIONS_KEPT))
+        if kept and kept[-1].retired_at is None:
+            kept[-1].retired_at = now
+        while kept and kept[0].retired_at is not None and now - kept[0].retired_at > RETIRED_KEPT_SECONDS:
+            kept.popleft()
+        values = {secret.reveal() for secret in secrets}
+        kept.append(_Known(tuple(form for value in values if len(value) >= SHORTEST for form in forms(value))))
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        found = {form for group in self._lasting.values() for form in group}
+        found.update(form for kept in self._generations.values() for known in kept for form in known.forms)
+        # Longest first: a form that contains another is masked as a whole.
+        self._literals = tuple(sorted(found, key=len, reverse=True))
+
+    def values(self, text: str) -> str:
+        """`text` with every registered value masked; patterns are left alone."""
+        for literal in self._literals:
+            head = literal[:PREFIX]
+            at = text.find(head)
+            while at >= 0:
+                end = at + _common(text, at, literal)
+                text = text[:at] + MASK + text[end:]
+                at = text.find(head, at + len(MASK))
+        return text
+
+    def text(self, text: str) -> str:
+        """`text` with registered values and everything that looks like a credential masked."""
+        text = self.values(text)
+        for pattern in self._patterns:
+            text = pattern.sub(_mask_match, text)
+        return text
+
+    def knows(self, text: str) -> bool:
+        """Does `text` carry a live secret in any form?"""
+        return any(literal in text for literal in self._literals)
+
+
+def _mask_match(match: re.Match[str]) -> str:
+    return f"{match[1]}{MASK}"
+
+
+def _common(text: str, at: int, literal: str) -> int:
+    """How many characters of `literal` stand in `text` at `at`."""
+    if text.startswith(literal, at):
+        return len(literal)
+    length = min(PREFIX, len(literal))
+    while length < len(literal) and text.startswith(literal[: length + 1], at):
+        length += 1
+    return length
+
+
+def printable(text: str) -> str:
+    """`text` in printable ASCII: everything else escaped, so that one event stays one line (threat 79)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return text.encode("unicode_escape").decode("ascii")
