@@ -32,12 +32,12 @@ from the config and may appear.
         │   ├── CredentialUnavailable    503 credential_unavailable
         │   └── LoginRequired            503 login_required
         └── UpstreamError
-            ├── UpstreamUnreachable      502 upstream_unreachable
+            ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamLost)
             ├── UpstreamDNS              502 upstream_dns
-            ├── UpstreamTLS              502 upstream_tls
-            ├── UpstreamProtocol         502 upstream_protocol
+            ├── UpstreamTLS              502 upstream_tls (also UpstreamCertificate)
+            ├── UpstreamProtocol         502 upstream_protocol (also UpstreamTruncated)
             ├── UpstreamBadHeader        502 upstream_bad_header
-            └── UpstreamTimeout          504 upstream_timeout
+            └── UpstreamTimeout          504 upstream_timeout (also UpstreamConnectTimeout)
 """
 
 from typing import ClassVar
@@ -296,6 +296,28 @@ class UpstreamUnreachable(UpstreamError):
     proxy_error = "destination_unavailable"
 
 
+class UpstreamRefused(UpstreamUnreachable):
+    """The upstream's machine refused the connection."""
+
+    explanation = "The upstream refused the connection: nothing listens at its address and port."
+    proxy_error = "connection_refused"
+
+
+class UpstreamLost(UpstreamUnreachable):
+    """The connection was lost before a whole answer head came.
+
+    `untouched`: not one byte of the request had been written; `silent`: not one byte of an answer had come.
+    """
+
+    explanation = "The upstream closed the connection before it answered."
+    proxy_error = "http_response_incomplete"
+
+    def __init__(self, *, untouched: bool, silent: bool) -> None:
+        super().__init__()
+        self.untouched = untouched
+        self.silent = silent
+
+
 class UpstreamDNS(UpstreamError):
     """The upstream's name does not resolve."""
 
@@ -315,6 +337,12 @@ class UpstreamTLS(UpstreamError):
         "the certificate must name the upstream's host."
     )
     proxy_error = "tls_protocol_error"
+
+
+class UpstreamCertificate(UpstreamTLS):
+    """The upstream's certificate is not trusted, or names another host."""
+
+    proxy_error = "tls_certificate_error"
 
 
 class UpstreamProtocol(UpstreamError):
@@ -343,3 +371,17 @@ class UpstreamTimeout(UpstreamError):
     title = "Upstream timeout"
     explanation = "The upstream did not connect or answer in time (timeouts of the route)."
     proxy_error = "http_response_timeout"
+
+
+class UpstreamTruncated(UpstreamProtocol):
+    """The upstream's answer ended before its declared end; the client must see that (invariant 8)."""
+
+    explanation = "The upstream's answer ended before its declared end."
+    proxy_error = "http_response_incomplete"
+
+
+class UpstreamConnectTimeout(UpstreamTimeout):
+    """No connection in time, or none free in the pool."""
+
+    explanation = "No connection to the upstream could be had in time (timeouts.connect, pool.size of the route)."
+    proxy_error = "connection_timeout"

@@ -108,9 +108,9 @@ def back_off(count: int, random: float, retry_after: float | None = None) -> flo
     Full jitter between one second and the doubled bound, so that many proxies do not return at once.
     A `Retry-After` of the server is a lower bound.
     """
-    bound = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(count, 16))
+    bound = min(BACKOFF_LAST, BACKOFF_FIRST * 2.0 ** min(count, 16))
     pause = BACKOFF_FIRST + random * (bound - BACKOFF_FIRST)
-    return max(pause, min(retry_after, RETRY_AFTER_LAST)) if retry_after is not None and retry_after > 0 else pause
+    return max(pause, min(retry_after or 0.0, RETRY_AFTER_LAST))
 
 
 @dataclass(slots=True)

@@ -1,0 +1,69 @@
+# The two commands of a newcomer: `make demo` and `make test`. Everything is put into .venv; nothing else is changed.
+.POSIX:
+
+BIN = .venv/bin
+# Decisions live here, without I/O: every branch of them is covered (docs/architecture.md, "pure").
+PURE = proxy/lifecycle.py,proxy/grants/*,proxy/guard.py,proxy/routes.py,proxy/headers.py,proxy/refusals.py,proxy/redact.py,proxy/errors.py
+
+.PHONY: help venv demo test format clean
+
+help:
+	@echo 'make demo     install, then show the main job against embedded vendor APIs'
+	@echo 'make test     install, then lint, check types, run every test with coverage'
+	@echo 'make format   let ruff format and mend what it can'
+	@echo 'make clean    remove .venv and everything a run leaves behind'
+
+venv: .venv/.made
+
+.venv/.made:
+	@python=; \
+	for candidate in "$${PYTHON:-}" python3.13 python3.12 python3.11 python3; do \
+	    [ -n "$$candidate" ] || continue; \
+	    "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && python=$$candidate && break; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo 'Python 3.11 or newer is needed and was not found. Install it, or name it: make PYTHON=/path/to/python3' >&2; \
+	    exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$python has no venv or no ensurepip. Install it:" >&2; \
+	    echo '  Debian, Ubuntu   apt-get install python3-venv' >&2; \
+	    echo '  Fedora           dnf install python3 python3-pip' >&2; \
+	    echo '  macOS            brew install python' >&2; \
+	    exit 1; \
+	fi; \
+	rm -rf .venv && "$$python" -m venv .venv
+	@# Dependency groups (PEP 735) need pip 25.1.
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@touch $@
+
+.venv/.installed: .venv/.made pyproject.toml
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.tested: .venv/.made pyproject.toml
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable . --group test
+	@touch .venv/.installed $@
+
+demo: .venv/.installed
+	@$(BIN)/bearer-proxy demo
+
+test: .venv/.tested
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@mkdir -p .artefacts
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest --quiet --junitxml=.artefacts/tests.xml
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --fail-under=95
+	@$(BIN)/coverage report --include='$(PURE)' --fail-under=100
+	@$(BIN)/python tests/support/skips.py .artefacts/tests.xml
+
+format: .venv/.tested
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --quiet --fix
+
+clean:
+	@rm -rf .venv .artefacts .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
+	@find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,42 @@
+"""A route bound to everything that its requests need: connections, credential, rules, bounds."""
+
+from dataclasses import dataclass, field
+
+from proxy.credentials.credential import Credential
+from proxy.headers import Stripping
+from proxy.injection import Inject
+from proxy.lifecycle import Gate
+from proxy.refusals import RefusalRules
+from proxy.routes import Route
+from proxy.upstream.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: to wait for a token, for an answer's head, and between bytes."""
+
+    token: float = 20.0
+    first_byte: float = 60.0
+    idle: float = 300.0
+
+
+@dataclass(slots=True)
+class Binding:
+    """A route with everything that its requests need.
+
+    `strip` is for requests that get our credential, `bare` for those that keep the client's own; `constants` are
+    field lines of the route. `keep` bounds in bytes what of a body is kept for the repeat.
+    """
+
+    route: Route
+    pool: Pool
+    credential: Credential | None
+    rules: RefusalRules
+    strip: Stripping
+    bare: Stripping
+    inject: Inject = "overwrite"
+    host: str = "upstream"
+    constants: tuple[bytes, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    keep: int = 1024 * 1024
+    gates: dict[str, Gate] = field(default_factory=dict)

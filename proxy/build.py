@@ -1,0 +1,183 @@
+"""Makes the objects that serve requests from a configuration; opens nothing."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from proxy.binding import Binding, Timeouts
+from proxy.clock import Clock
+from proxy.config import Config
+from proxy.config.credentials import CommonCredential, ExpiredRuleConfig, LoginCredential, StaticCredential
+from proxy.config.routing import PolicyRule, RouteConfig
+from proxy.credentials.credential import Credential
+from proxy.credentials.login import LoginGrant
+from proxy.credentials.source import Events, TokenSource
+from proxy.credentials.static import StaticSource
+from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.errors import ConfigError
+from proxy.grants.expiry import jwt_expiry, vanilla_expiry
+from proxy.guard import Guard
+from proxy.headers import stripping
+from proxy.injection import AUTHORIZATION, Inject, Place, Replace
+from proxy.lifecycle import Token
+from proxy.redact import Redactor, Secret
+from proxy.refusals import ExpiredRule, RefusalRules, glob
+from proxy.routes import Policy, Route, Rule
+from proxy.stores.latch import Latch
+from proxy.tls import client_context
+from proxy.upstream.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What credentials need of the world: the clock, a random float in [0, 1), where rejections are kept."""
+
+    clock: Clock
+    random: Callable[[], float]
+    latch: Latch
+    redactor: Redactor
+    events: Events
+    endpoint: TokenEndpoint
+
+
+def guard(config: Config) -> Guard:
+    """The guard of all listeners; the routes' hosts are names of ours, too."""
+    hosts = [*config.guard.hosts, *(route.host for route in config.routes if route.host is not None)]
+    key = config.guard.client_key
+    return Guard(hosts=hosts, origins=config.guard.origins, client_key=None if key is None else key.value)
+
+
+def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
+    """Every credential by its name. Raises `ConfigError` for one that cannot be built."""
+    return {name: _credential(name, given, around) for name, given in config.credentials.items()}
+
+
+def _credential(name: str, given: StaticCredential | LoginCredential, around: Surroundings) -> Credential:
+    places = tuple(Place(place.kind, place.name, place.scheme or None) for place in given.place)
+    constants = tuple(given.headers.items())
+
+    def fits(value: str) -> bool:
+        return all(place.fits(value) for place in places)
+
+    if isinstance(given, StaticCredential):
+        static = StaticSource(name, _static_token(name, given, fits, around.clock), around.clock)
+        return Credential(name, static, places, constants, changes=False)
+    source = TokenSource(
+        name,
+        LoginGrant(
+            name=name,
+            description=given.description(),
+            endpoint=around.endpoint,
+            clock=around.clock,
+            register=_register_each(around.redactor),
+        ),
+        margin=given.margin,
+        clock=around.clock,
+        latch=around.latch,
+        fits=fits,
+        random=around.random,
+        register=_register_generation(name, around),
+        events=around.events,
+    )
+    return Credential(name, source, places, constants)
+
+
+def _static_token(name: str, given: StaticCredential, fits: Callable[[str], bool], clock: Clock) -> Token:
+    value = given.token.value
+    if not fits(value.reveal()):
+        raise ConfigError(
+            [
+                f"credentials.{name}.token: the token holds characters that cannot be sent in its place: correct it there"
+            ]
+        )
+    reader = {"jwt": jwt_expiry, "vanilla": vanilla_expiry}.get(given.expires or "")
+    expires_at_wall = reader(value.reveal()) if reader is not None else None
+    now = clock.now()
+    return Token(value, 1, now, None if expires_at_wall is None else now + expires_at_wall - clock.wall())
+
+
+def _register_each(redactor: Redactor) -> Callable[[Iterable[Secret]], None]:
+    def register(secrets: Iterable[Secret]) -> None:
+        for secret in secrets:
+            redactor.register(secret)
+
+    return register
+
+
+def _register_generation(name: str, around: Surroundings) -> Callable[[Iterable[Secret]], None]:
+    def register(secrets: Iterable[Secret]) -> None:
+        around.redactor.register_generation(name, secrets, around.clock.now())
+
+    return register
+
+
+def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Binding]:
+    """Every route with what its requests need, by the route's name."""
+    return {
+        route.name: _binding(
+            route, by_name.get(route.credential or ""), config.credentials.get(route.credential or "")
+        )
+        for route in config.routes
+    }
+
+
+def _binding(given: RouteConfig, credential: Credential | None, described: CommonCredential | None) -> Binding:
+    origin = given.upstream_origin
+    tls = client_context(given.tls.ca, insecure=given.tls.insecure) if origin.scheme == "https" else None
+    removed = [*given.headers.set, *given.headers.remove]
+    bare = stripping((), names=removed)
+    strip = bare
+    if credential is not None and described is not None:
+        names = [*removed, *described.strip_headers, *described.headers]
+        strip = stripping((AUTHORIZATION, *credential.places), names=names, query=described.strip_query)
+    return Binding(
+        Route(
+            given.name,
+            origin,
+            given.prefix.rstrip("/").encode(),
+            given.base_path.encode(),
+            given.strip_prefix,
+            given.host,
+            Policy(None if given.allow is None else map(_rule, given.allow), map(_rule, given.deny)),
+        ),
+        Pool(
+            origin,
+            tls=tls,
+            size=given.pool.size,
+            idle=given.pool.idle,
+            connect=given.timeouts.connect,
+        ),
+        credential,
+        _refusal_rules(given, described),
+        strip,
+        bare,
+        inject=_inject(given),
+        host=given.host_header,
+        constants=tuple(f"{name}: {value}\r\n".encode() for name, value in given.headers.set.items()),
+        timeouts=Timeouts(given.timeouts.token, given.timeouts.first_byte, given.timeouts.idle),
+        keep=given.replay.memory,
+    )
+
+
+def _refusal_rules(route: RouteConfig, described: CommonCredential | None) -> RefusalRules:
+    refresh_on = frozenset(route.refresh_on)
+    if described is None or described.expired is None:
+        return RefusalRules(refresh_on)
+    return RefusalRules(refresh_on, tuple(_expired_rule(rule, refresh_on) for rule in described.expired))
+
+
+def _expired_rule(given: ExpiredRuleConfig, refresh_on: frozenset[int]) -> ExpiredRule:
+    statuses = refresh_on if given.statuses is None else given.statuses
+    return ExpiredRule(
+        None if statuses == "any" else frozenset(statuses),
+        {name.lower(): glob(pattern) for name, pattern in given.headers.items()},
+        dict(given.body),
+        {name.lower(): glob(pattern) for name, pattern in given.unless.headers.items()},
+    )
+
+
+def _inject(given: RouteConfig) -> Inject:
+    return given.inject if isinstance(given.inject, str) else Replace(given.inject.placeholder.encode())
+
+
+def _rule(given: PolicyRule) -> Rule:
+    return Rule(None if given.methods is None else frozenset(given.methods), given.paths)

@@ -1,0 +1,34 @@
+"""The configuration: found, read, validated, and shown again without its secrets."""
+
+from proxy.config.addresses import ListenAddress, TcpAddress, UnixAddress
+from proxy.config.credentials import CredentialConfig, ExpiredRuleConfig, LoginCredential, StaticCredential
+from proxy.config.effective import effective
+from proxy.config.load import load
+from proxy.config.model import Config
+from proxy.config.places import PlaceConfig, Replace
+from proxy.config.routing import PolicyRule, RouteConfig
+from proxy.config.schema import schema
+from proxy.config.secrets import SecretSource
+from proxy.config.sources import Source, find, quick
+
+__all__ = [
+    "Config",
+    "CredentialConfig",
+    "ExpiredRuleConfig",
+    "ListenAddress",
+    "LoginCredential",
+    "PlaceConfig",
+    "PolicyRule",
+    "Replace",
+    "RouteConfig",
+    "SecretSource",
+    "Source",
+    "StaticCredential",
+    "TcpAddress",
+    "UnixAddress",
+    "effective",
+    "find",
+    "load",
+    "quick",
+    "schema",
+]

@@ -1,0 +1,177 @@
+"""Reads the addresses of a configuration: hosts, listen addresses, URLs, origins, paths.
+
+Law: as in `values.py`: pure, `ValueError` with a sentence, and never the value (a URL may hold a password).
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from proxy.routes import Origin
+
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?")
+_URL_TEXT: Final = re.compile(r"[!-~]+")
+_URL_PATH: Final = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*")
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::(\d{1,5}))?")
+
+#: The longest path that fits into `sockaddr_un` on every system (macOS: 104 bytes with the final NUL).
+UNIX_PATH_LONGEST: Final = 103
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A host (an IPv6 address without brackets) and a port; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Can only this machine reach it?"""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """The absolute path of a Unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+ListenAddress = TcpAddress | UnixAddress
+
+
+def is_loopback(host: str) -> bool:
+    """Is this a name or address that stays on this machine (RFC 6761 section 6.3)?"""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host(value: str) -> str:
+    """A host name or address in lower case, without port, an IPv6 address without brackets."""
+    lowered = value.lower()
+    if lowered.startswith("[") and lowered.endswith("]"):
+        lowered = lowered[1:-1]
+    if ":" in lowered:
+        try:
+            return str(ipaddress.IPv6Address(lowered))
+        except ValueError:
+            raise ValueError("write the host alone, without scheme and port") from None
+    if not _HOST_NAME.fullmatch(lowered):
+        raise ValueError("write a host name, such as api.example.com (an international one in its xn-- form)")
+    return lowered
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text[:6]) > 65535:
+        raise ValueError("write a port between 0 and 65535")
+    return int(text)
+
+
+def listen_address(value: object) -> ListenAddress:
+    """`host:port` or `unix:/path`."""
+    if isinstance(value, TcpAddress | UnixAddress):
+        return value
+    if isinstance(value, dict) or value == "systemd":
+        raise ValueError("this form of listen is not built yet: write host:port or unix:/path")
+    if not isinstance(value, str):
+        raise ValueError("write an address with its host, such as 127.0.0.1:8080")  # noqa: TRY004  all are ValueError here
+    if value.startswith("unix:"):
+        path = value.removeprefix("unix:")
+        if not path.startswith("/") or len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_LONGEST:
+            raise ValueError(
+                f"write an absolute path of at most {UNIX_PATH_LONGEST} bytes, such as unix:/run/p.sock"
+            )
+        return UnixAddress(path)
+    before, colon, after = value.rpartition(":")
+    if not colon or not before or (":" in before and not before.startswith("[")):
+        raise ValueError("write an address with its host, such as 127.0.0.1:8080 or [::1]:8080")
+    return TcpAddress(host(before), _port(after))
+
+
+def url(value: str, *, query: bool) -> tuple[Origin, str]:
+    """Origin and path (without trailing slash) of an `http` or `https` URL; `query`: may it have one?"""
+    if value.startswith("http+unix:"):
+        raise ValueError("an upstream on a Unix socket is not built yet: write an http:// or https:// URL")
+    if not value.lower().startswith(("http://", "https://")):
+        raise ValueError("write a whole URL that begins with https:// or http://")
+    if not _URL_TEXT.fullmatch(value):
+        raise ValueError("write the URL in ASCII without spaces (percent-encoded, international names as xn--)")
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError("write a URL with a proper host and a port between 1 and 65535") from None
+    if "@" in parts.netloc:
+        raise ValueError("a URL holds no user name or password: move them into a credential")
+    if "?" in value and not query:
+        raise ValueError("an upstream has no query: remove everything from the '?' on")
+    if "#" in value:
+        raise ValueError("a URL here has no fragment: remove everything from the '#' on")
+    if port == 0 or parts.netloc.endswith(":") or not parts.hostname:
+        raise ValueError("write a URL with a proper host and a port between 1 and 65535")
+    if not _URL_PATH.fullmatch(parts.path) or any(part in {".", ".."} for part in parts.path.split("/")):
+        raise ValueError("write a path of plain characters and %XX escapes, without '.' and '..' segments")
+    origin = Origin(parts.scheme, host(parts.hostname), port or {"http": 80, "https": 443}[parts.scheme])
+    return origin, parts.path.rstrip("/")
+
+
+def upstream(value: str) -> tuple[Origin, str]:
+    """Origin and base path of an upstream."""
+    return url(value, query=False)
+
+
+def credential_origin(value: object) -> Origin:
+    """An origin that may get a token: scheme, host and port, nothing behind it."""
+    if isinstance(value, Origin):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("write an origin, such as https://api.example.com")  # noqa: TRY004  all are ValueError here
+    origin, path = url(value, query=False)
+    if path:
+        raise ValueError("write an origin without a path, such as https://api.example.com")
+    return origin
+
+
+def browser_origin(value: str) -> str:
+    """An origin as a browser writes it in `Origin` (RFC 6454 section 6.2): lower case, no default port."""
+    match = _ORIGIN.fullmatch(value.lower())
+    if match is None:
+        raise ValueError("write a browser origin, such as http://localhost:3000, without path and without '*'")
+    scheme, host_text, port = match.groups()
+    default = {"http": "80", "https": "443"}.get(scheme)
+    return f"{scheme}://{host_text}" if port in {None, default} else f"{scheme}://{host_text}:{port}"
+
+
+def prefix(value: str) -> str:
+    """A route's prefix: `/`, or raw path segments without a trailing slash."""
+    stripped = value.rstrip("/")
+    if value == "/":
+        return value
+    if not value.startswith("/") or not stripped or not _URL_PATH.fullmatch(stripped):
+        raise ValueError("write a prefix that begins with a slash, of plain characters and %XX escapes")
+    segments = stripped.split("/")[1:]
+    if any(segment in {"", ".", ".."} for segment in segments):
+        raise ValueError("write a prefix without empty, '.' and '..' segments")
+    if segments[0].startswith("~"):
+        raise ValueError("a first segment that begins with '~' is kept for client keys: choose another prefix")
+    return stripped
+
+
+def path_pattern(value: str) -> str:
+    """A pattern of `allow` and `deny`: an upstream path in which `*` crosses slashes."""
+    if not value.startswith(("/", "*")) or not _URL_TEXT.fullmatch(value) or set(value) & set("?#"):
+        raise ValueError("write a path that begins with '/' (or '*'), without a query, such as /v2/invoices/*")
+    return value

@@ -1,0 +1,222 @@
+"""The types of the configuration's fields: how each is read, and what an editor's schema says of it."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
+
+from proxy.config import addresses, values
+from proxy.config.places import INJECT_SCHEMA, PLACE_SCHEMA, Inject, PlaceConfig, distinct, inject, place
+from proxy.config.secrets import FORMS, LiteralSecret, SecretReader, SecretSource
+from proxy.grants.login import Value
+from proxy.routes import Origin
+
+#: Fields of a login and headers with such names hold secrets; written out, they count as literals.
+SECRET_NAME: Final = re.compile(
+    r"password|passwd|passphrase|secret|token|key|credential|authorization|cookie", re.IGNORECASE
+)
+#: What stands for a token of the step before; any other `$` is an ordinary character.
+SUBSTITUTES: Final = frozenset({"$access_token", "$refresh_token"})
+
+_REFERENCE_SCHEMA: Final[dict[str, Any]] = {
+    "description": f"A reference to a secret: {FORMS}. A literal only where the file is private (mode 0600).",
+    "anyOf": [
+        {"type": "string"},
+        *(
+            {
+                "type": "object",
+                "properties": {kind: {"type": "string"}},
+                "required": [kind],
+                "additionalProperties": False,
+            }
+            for kind in ("env", "file", "systemd")
+        ),
+        {
+            "type": "object",
+            "properties": {"command": {"type": "array", "items": {"type": "string"}, "minItems": 1}},
+            "required": ["command"],
+            "additionalProperties": False,
+        },
+    ],
+}
+_SCALAR_SCHEMA: Final[dict[str, Any]] = {"type": ["string", "number", "boolean", "null"]}
+
+
+class Section(BaseModel):
+    """A part of the configuration: no unknown keys, no coercion, no change after load."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+    )
+
+
+def reader(info: ValidationInfo) -> SecretReader:
+    """The reader of secrets that `load` passes as context."""
+    if not isinstance(info.context, SecretReader):
+        raise TypeError("the configuration's models are validated by proxy.config.load")
+    return info.context
+
+
+def _read_secret(value: object, info: ValidationInfo) -> SecretSource:
+    return reader(info).read(value)
+
+
+def _mark_literals(value: object) -> object:
+    """Plain values under names that mean secrets become literals, which only a private file may hold."""
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        name: LiteralSecret(str(each))
+        if SECRET_NAME.search(str(name))
+        and isinstance(each, str | int | float)
+        and not isinstance(each, bool)
+        and each not in SUBSTITUTES
+        else each
+        for name, each in value.items()
+    }
+
+
+def _login_value(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, Mapping | LiteralSecret):
+        return reader(info).read(value)
+    return scalar(value)
+
+
+def scalar(value: object) -> object:
+    """Text, a number, true, false or null."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError("write text, a number, true, false or null")
+
+
+def _places(value: object) -> object:
+    return (value,) if isinstance(value, Mapping) else value
+
+
+def statuses(value: object) -> tuple[int, ...] | Literal["any"] | None:
+    """A list of statuses, or the word `any`."""
+    if value is None or value == "any":
+        return value
+    if not isinstance(value, tuple | list) or not value:
+        raise ValueError("write a list of statuses, such as [401, 403], or the word any")
+    return tuple(values.status(each) for each in value)
+
+
+def _upstream(value: str) -> str:
+    addresses.upstream(value)
+    return value
+
+
+def _token_url(value: str) -> str:
+    addresses.url(value, query=True)
+    return value
+
+
+def _origin_text(value: object) -> Origin:
+    return addresses.credential_origin(value)
+
+
+def _host_header(value: str) -> str:
+    if value in {"upstream", "client"}:
+        return value
+    name, colon, port = value.rpartition(":")
+    addresses.host(name if colon and port.isdigit() else value)
+    return value
+
+
+_DURATION_SCHEMA: Final = WithJsonSchema({"type": ["number", "string"], "examples": [30, "30s", "5m", "1h", "29d"]})
+_SIZE_SCHEMA: Final = WithJsonSchema({"type": ["integer", "string"], "examples": [65536, "64KiB", "1MiB"]})
+
+Name = Annotated[str, AfterValidator(values.name)]
+Host = Annotated[str, AfterValidator(addresses.host)]
+HeaderName = Annotated[str, AfterValidator(values.header_name)]
+HeaderValue = Annotated[str, AfterValidator(values.header_value)]
+TokenWord = Annotated[str, AfterValidator(values.token_word)]
+Method = Annotated[str, AfterValidator(values.method)]
+Prefix = Annotated[str, AfterValidator(addresses.prefix)]
+Pointer = Annotated[str, AfterValidator(values.pointer)]
+TokenPointer = Annotated[str, AfterValidator(values.token_pointer)]
+ExpiryPointer = Annotated[str, AfterValidator(values.expiry_pointer)]
+PathPattern = Annotated[str, AfterValidator(addresses.path_pattern)]
+BrowserOrigin = Annotated[str, AfterValidator(addresses.browser_origin)]
+UpstreamURL = Annotated[str, AfterValidator(_upstream)]
+TokenURL = Annotated[str, AfterValidator(_token_url)]
+HostHeader = Annotated[str, AfterValidator(_host_header)]
+Status = Annotated[int, PlainValidator(values.status), WithJsonSchema({"type": "integer"})]
+Duration = Annotated[float, PlainValidator(values.duration), _DURATION_SCHEMA]
+Timeout = Annotated[float, PlainValidator(values.positive_duration), _DURATION_SCHEMA]
+Size = Annotated[int, PlainValidator(values.size), _SIZE_SCHEMA]
+Count = Annotated[int, Field(gt=0)]
+SecretField = Annotated[SecretSource, PlainValidator(_read_secret), WithJsonSchema(_REFERENCE_SCHEMA)]
+Scalar = Annotated[Value, PlainValidator(scalar), WithJsonSchema(_SCALAR_SCHEMA)]
+LoginValue = Annotated[
+    SecretSource | str | int | float | bool | None,
+    PlainValidator(_login_value),
+    WithJsonSchema({"anyOf": [*_REFERENCE_SCHEMA["anyOf"], _SCALAR_SCHEMA]}),
+]
+LoginFields = Annotated[dict[str, LoginValue], BeforeValidator(_mark_literals)]
+LoginHeaders = Annotated[dict[HeaderName, LoginValue], BeforeValidator(_mark_literals)]
+AllowedOrigin = Annotated[Origin, PlainValidator(_origin_text), WithJsonSchema({"type": "string", "format": "uri"})]
+Statuses = Annotated[
+    tuple[int, ...] | Literal["any"] | None,
+    PlainValidator(statuses),
+    WithJsonSchema(
+        {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"const": "any"}, {"type": "null"}]}
+    ),
+]
+InjectField = Annotated[Inject, PlainValidator(inject), WithJsonSchema(INJECT_SCHEMA)]
+Places = Annotated[
+    tuple[Annotated[PlaceConfig, PlainValidator(place), WithJsonSchema(PLACE_SCHEMA)], ...],
+    BeforeValidator(_places),
+    AfterValidator(distinct),
+    WithJsonSchema({"anyOf": [PLACE_SCHEMA, {"type": "array", "items": PLACE_SCHEMA, "minItems": 1}]}),
+]
+_ADDRESS_SCHEMA: Final[dict[str, Any]] = {"type": "string", "examples": ["127.0.0.1:8080", "unix:/run/p.sock"]}
+
+
+def _addresses(value: object) -> object:
+    return value if isinstance(value, tuple | list) else (value,)
+
+
+def _some(given: tuple[addresses.ListenAddress, ...]) -> tuple[addresses.ListenAddress, ...]:
+    if not given:
+        raise ValueError("name at least one address, such as 127.0.0.1:8080")
+    return given
+
+
+def _tcp_address(value: object) -> addresses.TcpAddress:
+    if isinstance(value, addresses.TcpAddress):
+        return value
+    address = addresses.listen_address(value)
+    if not isinstance(address, addresses.TcpAddress):
+        raise ValueError("write host:port, such as 127.0.0.1:8081, or null")  # noqa: TRY004  all are ValueError here
+    return address
+
+
+Listen = Annotated[
+    tuple[
+        Annotated[
+            addresses.ListenAddress, PlainValidator(addresses.listen_address), WithJsonSchema(_ADDRESS_SCHEMA)
+        ],
+        ...,
+    ],
+    BeforeValidator(_addresses),
+    AfterValidator(_some),
+    WithJsonSchema({"anyOf": [_ADDRESS_SCHEMA, {"type": "array", "items": _ADDRESS_SCHEMA, "minItems": 1}]}),
+]
+TcpListen = Annotated[addresses.TcpAddress, PlainValidator(_tcp_address), WithJsonSchema(_ADDRESS_SCHEMA)]

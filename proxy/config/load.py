@@ -1,0 +1,118 @@
+"""Makes a `Config` of a text: parse, spell out, validate every part by itself, check what needs more than one.
+
+Each part is validated alone, so that a mistake in one hides none in another: all problems come at once.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from proxy.config.checks import Draft, check
+from proxy.config.credentials import LoginCredential, StaticCredential
+from proxy.config.fields import Listen, Name
+from proxy.config.longform import REFUSED, long_form
+from proxy.config.model import AdminConfig, Config, GuardConfig, LimitsConfig, LogConfig, StoreConfig
+from proxy.config.problems import KeyPath, Problems, did_you_mean
+from proxy.config.routing import RouteConfig
+from proxy.config.secrets import SecretReader
+from proxy.config.sources import Source
+from proxy.config.translate import validate
+from proxy.config.yamltext import parse
+from proxy.errors import ConfigError
+
+_TYPES: Final[Mapping[str, type[StaticCredential | LoginCredential]]] = {
+    "static": StaticCredential,
+    "login": LoginCredential,
+}
+
+
+def load(source: Source, *, environ: Mapping[str, str]) -> Config:
+    """The configuration of `source`, with every secret read from where it is.
+
+    Raises `ConfigError` with all problems, each `file:line: key.path: what to write instead`.
+    """
+    problems = Problems(source.name)
+    written, problems.lines = parse(source.text, problems)
+    if not written:
+        raise ConfigError(problems.sentences)
+    reader = SecretReader(environ, source.folder, source.literals_refused())
+    parts = _Parts(long_form(written, problems), reader, problems)
+    draft = Draft(
+        listen=parts.section("listen", Listen) or (),
+        routes=parts.routes(),
+        credentials=parts.credentials(),
+        names=frozenset(parts.mapping("credentials")),
+        guard=parts.section("guard", GuardConfig),
+        admin=parts.section("admin", AdminConfig),
+        literals_refused=reader.literals_refused,
+    )
+    rest = {
+        "store": parts.section("store", StoreConfig),
+        "log": parts.section("log", LogConfig),
+        "limits": parts.section("limits", LimitsConfig),
+    }
+    check(draft, problems)
+    if problems.sentences or draft.guard is None or draft.admin is None:
+        raise ConfigError(problems.sentences)
+    return Config(
+        listen=draft.listen,
+        routes=tuple(draft.routes.values()),
+        credentials=dict(draft.credentials),
+        guard=draft.guard,
+        admin=draft.admin,
+        warnings=problems.warnings,
+        **rest,
+    )
+
+
+class _Parts:
+    """The parts of one configuration in its long form, each validated by itself."""
+
+    def __init__(self, data: dict[str, Any], reader: SecretReader, problems: Problems) -> None:
+        self._data = data
+        self._reader = reader
+        self._problems = problems
+
+    def section(self, name: str, kind: Any) -> Any:  # noqa: ANN401  the type of a field of Config
+        """A top-level section: its default where it was not written, None where it is wrong."""
+        if name not in self._data:
+            return Config.model_fields[name].get_default(call_default_factory=True)
+        return self._validate(kind, self._data[name], (name,))
+
+    def routes(self) -> dict[int, RouteConfig]:
+        """The valid routes by their index."""
+        written = self._data.get("routes", ())
+        if not isinstance(written, tuple) or ("routes" in self._data and not written):
+            self._problems.add(("routes",), "write a list of routes, each with a prefix and an upstream")
+            return {}
+        found = {
+            index: self._validate(RouteConfig, route, ("routes", index)) for index, route in enumerate(written)
+        }
+        return {index: route for index, route in found.items() if route is not None}
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """A section that is a mapping of names, as it was written."""
+        written = self._data.get(name, {})
+        return written if isinstance(written, dict) else {}
+
+    def credentials(self) -> dict[str, StaticCredential | LoginCredential]:
+        """The valid credentials by name."""
+        if not isinstance(self._data.get("credentials", {}), dict):
+            self._problems.add(("credentials",), "write a mapping: a name, and below it a credential")
+        found = {}
+        for name, written in self.mapping("credentials").items():
+            path: KeyPath = ("credentials", name)
+            self._validate(Name, name, path)
+            if written is REFUSED:
+                continue
+            kind = written.get("type") if isinstance(written, dict) else None
+            if not isinstance(written, dict):
+                self._problems.add(path, "write a mapping with type: static or login, or with preset: NAME")
+            elif not isinstance(kind, str) or kind not in _TYPES:
+                hint = did_you_mean(kind, _TYPES) if isinstance(kind, str) else ""
+                self._problems.add((*path, "type"), f"write type: static, type: login or preset: NAME{hint}")
+            else:
+                found[name] = self._validate(_TYPES[kind], written, path)
+        return {name: credential for name, credential in found.items() if credential is not None}
+
+    def _validate(self, kind: Any, data: object, path: KeyPath) -> Any:  # noqa: ANN401  as in section
+        return validate(kind, data, path, reader=self._reader, problems=self._problems)

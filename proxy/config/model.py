@@ -1,0 +1,148 @@
+"""The configuration as a value: always in its long form, every default filled in, every secret read."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from proxy.config.addresses import TcpAddress
+from proxy.config.credentials import CredentialConfig
+from proxy.config.fields import (
+    BrowserOrigin,
+    Count,
+    Host,
+    Listen,
+    Name,
+    SecretField,
+    Section,
+    Size,
+    TcpListen,
+    Timeout,
+)
+from proxy.config.problems import KeyPath
+from proxy.config.routing import RouteConfig
+from proxy.config.secrets import SecretSource
+
+#: Client keys go into headers, cookies, passwords and path segments, so no character needs quoting anywhere.
+_CLIENT_KEY: Final = re.compile(r"[A-Za-z0-9_-]{16,}")
+
+
+def _local_key(source: SecretSource) -> SecretSource:
+    if not _CLIENT_KEY.fullmatch(source.value.reveal()):
+        raise ValueError(
+            "a key has at least 16 characters, all of them letters, digits, '_' or '-': choose such a one"
+        )
+    return source
+
+
+LocalKey = Annotated[SecretField, AfterValidator(_local_key)]
+
+
+class GuardConfig(Section):
+    """Which local requests are admitted."""
+
+    hosts: tuple[Host, ...] = ()
+    """Host names besides localhost, 127.0.0.1, [::1] and the routes' hosts."""
+    origins: tuple[BrowserOrigin, ...] = ()
+    """Browser origins that may call."""
+    client_key: LocalKey | None = None
+    """A secret that every client must send; needed beyond loopback."""
+
+
+class AdminConfig(Section):
+    """The admin listener: health, metrics, states."""
+
+    listen: TcpListen | None = TcpAddress("127.0.0.1", 8081)
+    """host:port; null: off."""
+    key: LocalKey | None = None
+    """null: a random one per start, in the run file."""
+
+    @property
+    def listen_is_default(self) -> bool:
+        """Was the address not chosen, so that a free port will do if it is taken?"""
+        return "listen" not in self.model_fields_set
+
+
+class StoreConfig(Section):
+    """Where tokens rest."""
+
+    kind: Literal["memory"] = "memory"
+    """memory: gone with the process."""
+
+
+class LogConfig(Section):
+    """What is logged to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe event that is logged."""
+    format: Literal["text", "json"] = "text"
+    """One line an event, as text or JSON."""
+    access: bool = True
+    """A line for every request."""
+
+
+class LimitsConfig(Section):
+    """Bounds on what clients may do."""
+
+    connections: Count = 1000
+    """Connections at once."""
+    header_bytes: Annotated[Size, AfterValidator(lambda size: _at_least(size, 1024))] = 32 * 1024
+    """Bytes of a header section."""
+    header_time: Timeout = 30.0
+    """Time for a header section to arrive."""
+    idle: Timeout = 75.0
+    """How long a connection may rest between requests."""
+    body_bytes: Size | None = None
+    """Bytes of a request body; null: no limit."""
+    drain: Timeout = 25.0
+    """How long requests in flight may take to end on shutdown."""
+
+
+def _at_least(size: int, least: int) -> int:
+    if size < least:
+        raise ValueError(f"write at least {least}: less than that holds no request")
+    return size
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    listen: Listen = (TcpAddress("127.0.0.1", 8080),)
+    """host:port or unix:/path, or a list; port 0 takes a free one."""
+    routes: tuple[RouteConfig, ...]
+    """The upstreams."""
+    credentials: dict[Name, CredentialConfig] = Field(default_factory=dict)
+    """The credentials by name."""
+    guard: GuardConfig = Field(default_factory=GuardConfig)
+    """Which local requests are admitted."""
+    admin: AdminConfig = Field(default_factory=AdminConfig)
+    """The admin listener."""
+    store: StoreConfig = Field(default_factory=StoreConfig)
+    """Where tokens rest."""
+    log: LogConfig = Field(default_factory=LogConfig)
+    """What is logged."""
+    limits: LimitsConfig = Field(default_factory=LimitsConfig)
+    """Bounds on what clients may do."""
+    warnings: list[str] = Field(default_factory=list, exclude=True)
+    """What is allowed but doubtful, one sentence each."""
+
+    def secrets(self) -> Iterator[tuple[KeyPath, SecretSource]]:
+        """Every secret of the configuration with its key path, so that each can be registered for masking."""
+        for section in ("credentials", "guard", "admin"):
+            yield from secrets_in(getattr(self, section), (section,))
+
+
+def secrets_in(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, SecretSource]]:  # noqa: ANN401  any part of a model
+    """Every secret below `value` with its key path."""
+    if isinstance(value, SecretSource):
+        yield path, value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from secrets_in(getattr(value, name), (*path, name))
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from secrets_in(each, (*path, key))
+    elif isinstance(value, tuple):
+        for index, each in enumerate(value):
+            yield from secrets_in(each, (*path, index))

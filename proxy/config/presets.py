@@ -1,0 +1,114 @@
+"""Presets: what is known of a vendor's API, as data files, and the ordinary credentials they stand for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from proxy.config.problems import did_you_mean
+from proxy.config.template import Expansion, Parameter, expand
+from proxy.config.yamltext import dump
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that the preset relies on; `mark` V: read in the source, I: inferred."""
+
+    what: str
+    source: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One vendor's API.
+
+    `route` holds defaults of routes that use it, `redact` regular expressions that find its tokens in text (what
+    their first group matches stays).
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    title: str
+    parameters: tuple[Parameter, ...]
+    route: Mapping[str, Any]
+    credential: Mapping[str, Any]
+    redact: tuple[str, ...]
+    facts: tuple[Fact, ...]
+
+    def expand(self, given: Mapping[str, Any]) -> Expansion:
+        """The ordinary credential that this preset stands for with the keys of `given`."""
+        return expand(self.credential, self.parameters, given)
+
+
+@cache
+def presets() -> dict[str, Preset]:
+    """All presets by name, in alphabetical order."""
+    found = [_load(file.read_text("utf-8")) for file in files("proxy").joinpath("presets").iterdir()]
+    return {preset.name: preset for preset in sorted(found, key=lambda each: each.name)}
+
+
+def _load(text: str) -> Preset:
+    data = _tuples(yaml.safe_load(text))
+    data["parameters"] = tuple(Parameter(**each) for each in data["parameters"])
+    data["facts"] = tuple(Fact(**each) for each in data["facts"])
+    return Preset(**data)
+
+
+def _tuples(value: Any) -> Any:  # noqa: ANN401  plain data
+    if isinstance(value, dict):
+        return {key: _tuples(each) for key, each in value.items()}
+    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
+
+
+def named(name: str) -> Preset | None:
+    """The preset of this name or alias."""
+    known = presets()
+    return known.get(name) or next((each for each in known.values() if name in each.aliases), None)
+
+
+def unknown(name: str) -> str:
+    """The sentence for a preset that does not exist."""
+    words = [word for preset in presets().values() for word in (preset.name, *preset.aliases)]
+    return f"there is no such preset{did_you_mean(name, words) or ': write one of ' + ', '.join(words)}"
+
+
+def show(name: str) -> str:
+    """The configuration that a preset stands for, its parameters, and where each fact comes from.
+
+    Raises `KeyError` where there is no such preset.
+    """
+    preset = named(name)
+    if preset is None:
+        raise KeyError(name)
+    examples = {each.name: _example(each) for each in preset.parameters if each.required}
+    origin = examples.get(
+        "base_url", next((each.default for each in preset.parameters if each.kind == "url"), None)
+    )
+    route = {"prefix": "/", "upstream": origin or "https://api.example.com", "credential": preset.name}
+    config = {
+        "routes": [{**route, **preset.route}],
+        "credentials": {preset.name: preset.expand(examples).credential},
+    }
+    lines = [f"# {preset.title}", f"# preset: {', '.join([preset.name, *preset.aliases])}", "#", "# Parameters:"]
+    for each in preset.parameters:
+        state = (
+            "required" if each.required else f"default {str(each.default).lower()}" if each.default else "optional"
+        )
+        lines.append(f"#   {each.name} ({state}): {each.help}")
+    lines += [
+        "#",
+        "# It stands for:",
+        dump(config).rstrip(),
+        "#",
+        "# What it relies on (V: read there, I: inferred):",
+    ]
+    lines += [f"#   [{fact.mark}] {fact.what}\n#       {fact.source}" for fact in preset.facts]
+    return "\n".join(lines) + "\n"
+
+
+def _example(parameter: Parameter) -> object:
+    return "https://api.example.com" if parameter.kind == "url" else {"env": parameter.name.upper()}

@@ -1,0 +1,87 @@
+"""Collects what is wrong with a configuration and says it in the reader's own lines and keys.
+
+The models see the long form with presets expanded; people see what they wrote. `moved` leads from one to the
+other, so that each sentence names the line and key that its reader can mend.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class Problems:
+    """The problems and warnings of one configuration, in the order of their lines.
+
+    `name` is that of the file, `lines` the line of each key path as it was written, `moved` the written key path
+    of each normalised one.
+    """
+
+    name: str
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    moved: dict[KeyPath, KeyPath] = field(default_factory=dict)
+    _found: list[tuple[int, str]] = field(default_factory=list)
+    _warned: list[str] = field(default_factory=list)
+
+    def add(self, path: KeyPath, sentence: str, *, line: int | None = None) -> None:
+        """Note a problem at a normalised key path."""
+        at, text = self._render(path, sentence, line)
+        if (at, text) not in self._found:
+            self._found.append((at, text))
+
+    def warn(self, path: KeyPath, sentence: str) -> None:
+        """Note something that is allowed but doubtful."""
+        self._warned.append(self._render(path, sentence, None)[1])
+
+    @property
+    def sentences(self) -> list[str]:
+        """All problems, by line."""
+        return [text for _line, text in sorted(self._found, key=lambda each: each[0])]
+
+    @property
+    def warnings(self) -> list[str]:
+        """All warnings, as they were noted."""
+        return list(self._warned)
+
+    def _render(self, path: KeyPath, sentence: str, line: int | None) -> tuple[int, str]:
+        written = self.written(path)
+        at = line or self.line(written)
+        where = f" {'.'.join(map(str, written))}:" if written else ""
+        return at, f"{self.name}:{at}:{where} {sentence}"
+
+    def written(self, path: KeyPath) -> KeyPath:
+        """The key path as it was written, for a normalised one."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.moved:
+                path = self.moved[path[:length]] + path[length:]
+                break
+        # A single value may stand where a list is meant: it has no index of its own.
+        while path and isinstance(path[-1], int) and path not in self.lines:
+            path = path[:-1]
+        return path
+
+    def line(self, written: KeyPath) -> int:
+        """The line of a key path, or of the nearest one above it."""
+        while written and written not in self.lines:
+            written = written[:-1]
+        return self.lines.get(written, 1)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean X?` or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def unknown_key(key: str, value: object, known: Iterable[str]) -> tuple[KeyPath, str]:
+    """The last part of the key path, and the sentence, for a key that nothing knows.
+
+    The key is repeated only where it looks like one: `{S3cret}` and `password:S3cret` make keys of secrets.
+    """
+    ordered = sorted(known)
+    hint = did_you_mean(key, ordered)
+    if hint or (value is not None and key.isascii() and key.replace("_", "").isalnum()):
+        return (key,), f"unknown key{hint or ': write one of ' + ', '.join(ordered)}"
+    return (), f"a key here is unknown (is a space missing after its colon?): write one of {', '.join(ordered)}"

@@ -1,0 +1,149 @@
+"""The models of routes: one upstream each, and how requests reach it."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from proxy.config import addresses
+from proxy.config.fields import (
+    Count,
+    HeaderName,
+    HeaderValue,
+    Host,
+    HostHeader,
+    InjectField,
+    Method,
+    Name,
+    PathPattern,
+    Prefix,
+    Section,
+    Size,
+    Status,
+    Timeout,
+    UpstreamURL,
+    reader,
+)
+from proxy.routes import Origin
+
+
+def _file(value: object, info: ValidationInfo) -> Path | None:
+    if value is None or isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("write the path of a file")  # noqa: TRY004  pydantic collects ValueError only
+    path = reader(info).folder / value
+    if not path.is_file():
+        raise ValueError(f"the file {path} does not exist: create it, or correct the path")
+    return path
+
+
+class ReplayConfig(Section):
+    """How much of a request body is kept, so that the request can be sent again with a newer token."""
+
+    memory: Size = 1 << 20
+    """Bytes kept in memory."""
+
+
+class TimeoutsConfig(Section):
+    """How long the parts of an exchange may take."""
+
+    token: Timeout = 20.0
+    """Waiting for a token."""
+    connect: Timeout = 10.0
+    """Connecting to the upstream, TLS included."""
+    first_byte: Timeout = 60.0
+    """From the end of the request to the first byte of the answer."""
+    idle: Timeout = 300.0
+    """Between two bytes in either direction."""
+
+
+class PoolConfig(Section):
+    """Connections to the upstream."""
+
+    size: Count = 100
+    """At most this many at once."""
+    idle: Timeout = 15.0
+    """How long one may rest before it is closed."""
+
+
+class TLSConfig(Section):
+    """How the upstream is verified."""
+
+    ca: Annotated[Path | None, BeforeValidator(_file)] = None
+    """A file of certificate authorities in PEM, instead of the system's."""
+    insecure: bool = False
+    """true: do not verify; anybody on the way can read the token."""
+
+
+class PolicyRule(Section):
+    """One entry of allow or deny."""
+
+    methods: tuple[Method, ...] | None = None
+    """Absent: all methods."""
+    paths: tuple[PathPattern, ...] = ("*",)
+    """Upstream paths; * crosses slashes."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set or not self.paths or self.methods == ():
+            raise ValueError("name at least one path or method, such as {methods: [GET], paths: [/v2/*]}")
+        return self
+
+
+class HeaderRules(Section):
+    """Changes to the headers that go upstream."""
+
+    set: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Set, whatever the client sent."""
+    remove: tuple[HeaderName, ...] = ()
+    """Removed."""
+
+
+class RouteConfig(Section):
+    """One upstream, and where it appears."""
+
+    name: Name
+    """Appears in logs and metrics; default: from the prefix."""
+    prefix: Prefix = "/"
+    """Path prefix; the longest match on a segment boundary wins."""
+    strip_prefix: bool = True
+    """false: the upstream sees the prefix."""
+    host: Host | None = None
+    """Only requests for this host."""
+    upstream: UpstreamURL
+    """The URL of the upstream; its path is put before that of the request."""
+    credential: str | None = None
+    """The name of a credential; absent: the client's own credentials pass."""
+    inject: InjectField = "overwrite"
+    """What happens to a credential that the client sends: overwrite, if-absent or {replace: PLACEHOLDER}."""
+    refresh_on: tuple[Status, ...] = (401, 403)
+    """Statuses that may mean that the token is expired."""
+    replay: ReplayConfig = Field(default_factory=ReplayConfig)
+    """How much of a request body is kept for a repetition."""
+    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
+    """How long things may take."""
+    pool: PoolConfig = Field(default_factory=PoolConfig)
+    """Connections to the upstream."""
+    tls: TLSConfig = Field(default_factory=TLSConfig)
+    """How the upstream is verified."""
+    insecure_http: bool = False
+    """true: plain http to something that is not loopback."""
+    host_header: HostHeader = "upstream"
+    """upstream, client, or a literal."""
+    allow: tuple[PolicyRule, ...] | None = None
+    """When given, everything else is denied."""
+    deny: tuple[PolicyRule, ...] = ()
+    """Denied, even where allow holds; added to the preset's."""
+    headers: HeaderRules = Field(default_factory=HeaderRules)
+    """Headers to set and remove."""
+
+    @property
+    def upstream_origin(self) -> Origin:
+        """Scheme, host and port of the upstream."""
+        return addresses.upstream(self.upstream)[0]
+
+    @property
+    def base_path(self) -> str:
+        """The path of the upstream URL without trailing slash; empty for the root."""
+        return addresses.upstream(self.upstream)[1]

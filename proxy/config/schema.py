@@ -1,0 +1,82 @@
+"""The JSON Schema of the configuration as people write it, for editors."""
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from proxy.config.credentials import CommonCredential, LoginCredential, StaticCredential
+from proxy.config.longform import SHORT_ROUTE
+from proxy.config.model import Config
+from proxy.config.presets import Preset, presets
+from proxy.config.template import COMMON, Parameter
+
+_SCALARS = ["string", "number", "boolean"]
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the short and the long form; descriptions are those of the model's fields."""
+    _refs, made = models_json_schema(
+        [(model, "validation") for model in (Config, CommonCredential, StaticCredential, LoginCredential)],
+        ref_template="#/$defs/{model}",
+    )
+    definitions: dict[str, Any] = made["$defs"]
+    config = definitions.pop("Config")
+    common = definitions.pop("CommonCredential")["properties"]
+    secret = definitions["StaticCredential"]["properties"]["token"]
+    for preset in presets().values():
+        definitions[f"preset {preset.name}"] = _preset(preset, common, secret)
+    choices = ["StaticCredential", "LoginCredential", *(f"preset {name}" for name in presets())]
+    credential = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in choices]}
+    route = definitions["RouteConfig"]
+    # The name comes from the prefix where it is not written.
+    route["required"] = ["upstream"]
+    properties = {key: value for key, value in config["properties"].items() if key != "warnings"}
+    properties["credentials"] = {
+        "type": "object",
+        "additionalProperties": credential,
+        "description": properties["credentials"]["description"],
+    }
+    short = {key: route["properties"][key] for key in sorted(SHORT_ROUTE)}
+    short["credential"] = {
+        "anyOf": [{"type": "string"}, *credential["anyOf"]],
+        "description": "The credential itself, or the name of one.",
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "bearer-proxy configuration",
+        "type": "object",
+        "properties": properties | short,
+        "additionalProperties": False,
+        "oneOf": [{"required": ["upstream"]}, {"required": ["routes"]}],
+        "$defs": definitions,
+    }
+
+
+def _preset(preset: Preset, common: dict[str, Any], secret: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a credential that names a preset."""
+    parameters = {each.name: _parameter(each, secret) for each in preset.parameters}
+    return {
+        "type": "object",
+        "title": preset.title,
+        "properties": {
+            "preset": {"enum": [preset.name, *preset.aliases]},
+            **parameters,
+            **{key: value for key, value in common.items() if key in COMMON},
+        },
+        "required": ["preset", *(each.name for each in preset.parameters if each.required)],
+        "additionalProperties": False,
+    }
+
+
+def _parameter(parameter: Parameter, secret: dict[str, Any]) -> dict[str, Any]:
+    by_kind: dict[str, dict[str, Any]] = {
+        "secret": {key: value for key, value in secret.items() if key == "anyOf"},
+        "flag": {"type": "boolean"},
+        "url": {"type": "string", "format": "uri"},
+        "path": {"type": "string"},
+        "body_or_header": {"anyOf": [{"const": "body"}, {"type": "object", "required": ["header"]}]},
+        "value": {"anyOf": [{"type": _SCALARS}, *secret["anyOf"]]},
+    }
+    made = {"enum": list(parameter.choices)} if parameter.choices else by_kind[parameter.kind]
+    default = {} if parameter.default is None else {"default": parameter.default}
+    return {**made, "description": parameter.help, **default}

@@ -1,0 +1,222 @@
+"""Reads secrets by reference: environment, file, command, systemd credential; a literal only in a private file.
+
+Law: a sentence from here names where the secret should have come from, never what came (threats 125, 134).
+"""
+
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from proxy.redact import MASK, Secret
+
+#: Longer is no password or token, but the wrong file.
+LONGEST: Final = 64 * 1024
+COMMAND_SECONDS: Final = 10.0
+
+#: Where orchestrators put secrets; they choose the modes there, and the folder itself is closed.
+LENIENT_FOLDERS: Final = ("/run/secrets", "/var/run/secrets")
+_MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KINDS: Final = ("env", "file", "command", "systemd")
+FORMS: Final = "{env: NAME}, {file: PATH}, {command: [PROGRAM, ARGUMENT]} or {systemd: NAME}"
+
+
+class LiteralSecret:
+    """A secret that was written out in the configuration; it does not print."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return MASK
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSource:
+    """A secret, and where it came from.
+
+    `kind` is `env`, `file`, `command`, `systemd` or `literal`; `reference` is the name, path or program (None for
+    a literal); `warning` is a sentence to show at load, or None.
+    """
+
+    kind: str
+    reference: str | tuple[str, ...] | None
+    value: Secret
+    warning: str | None = None
+
+    def describe(self) -> object:
+        """The reference as it may be shown; a command without its arguments, a literal as `***`."""
+        if self.reference is None:
+            return MASK
+        if isinstance(self.reference, tuple):
+            arguments = [MASK] if len(self.reference) > 1 else []
+            return {self.kind: [self.reference[0], *arguments]}
+        return {self.kind: self.reference}
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReader:
+    """Reads the secrets of one configuration.
+
+    `folder` is what relative paths are relative to; `literals_refused` is None where literals are allowed, else
+    the sentence that refuses them; `mounts` is the kernel's table of mounts.
+    """
+
+    environ: Mapping[str, str]
+    folder: Path
+    literals_refused: str | None
+    mounts: Path = Path("/proc/self/mounts")
+    command_seconds: float = COMMAND_SECONDS
+
+    def read(self, value: object) -> SecretSource:
+        """The secret that `value` (a reference or a literal) stands for; raises `ValueError`."""
+        if isinstance(value, SecretSource):
+            return value
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            value = LiteralSecret(str(value))
+        if isinstance(value, LiteralSecret):
+            return self._literal(value.text)
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise ValueError(f"write a reference to a secret: {FORMS}")
+        [(kind, reference)] = value.items()
+        if kind == "keyring":
+            raise ValueError(f"a keyring reference is not built yet: write {FORMS}")
+        if kind == "command":
+            return self._command(reference)
+        if kind not in _KINDS or not isinstance(reference, str) or not reference:
+            raise ValueError(f"write a reference to a secret: {FORMS}")
+        if kind == "env":
+            return self._env(reference)
+        return self._file(reference) if kind == "file" else self._systemd(reference)
+
+    def _literal(self, text: str) -> SecretSource:
+        if self.literals_refused is not None:
+            raise ValueError(self.literals_refused)
+        return SecretSource("literal", None, _proper(text, "the secret"))
+
+    def _env(self, variable: str) -> SecretSource:
+        if not _VARIABLE.fullmatch(variable):
+            raise ValueError("env takes the name of an environment variable: letters, digits and '_'")
+        text = self.environ.get(variable)
+        if text is None:
+            raise ValueError(f"the environment variable {variable} is not set: export it, or correct the name")
+        return SecretSource("env", variable, _proper(text, f"the environment variable {variable}"))
+
+    def _file(self, reference: str) -> SecretSource:
+        path = self.folder / reference
+        text, warning = self._contents(path)
+        return SecretSource("file", reference, _proper(text, f"the file {path}"), warning)
+
+    def _systemd(self, credential: str) -> SecretSource:
+        folder = self.environ.get("CREDENTIALS_DIRECTORY")
+        if not folder:
+            raise ValueError("CREDENTIALS_DIRECTORY is not set: give the unit LoadCredential=, or use {file: PATH}")
+        if "/" in credential or credential in {".", ".."}:
+            raise ValueError("systemd takes the name of a credential, without slashes")
+        text, warning = self._contents(Path(folder) / credential)
+        return SecretSource("systemd", credential, _proper(text, f"the systemd credential {credential}"), warning)
+
+    def _command(self, reference: object) -> SecretSource:
+        if (
+            not isinstance(reference, list | tuple)
+            or not reference
+            or not all(isinstance(x, str) for x in reference)
+        ):
+            raise ValueError("command takes a list, program first, each argument in quotes: [pass, show, api]")
+        command = tuple(str(part) for part in reference)
+        program = command[0]
+        try:
+            done = subprocess.run(  # noqa: S603  no shell; the configuration says which program
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=dict(self.environ),
+                timeout=self.command_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ValueError(
+                f"the command {program} did not end within {self.command_seconds:g} seconds: run it by hand"
+            ) from None
+        except (OSError, ValueError):
+            raise ValueError(f"the command {program} could not be started: install it, or write its path") from None
+        if done.returncode:
+            raise ValueError(
+                f"the command {program} ended with status {done.returncode}: run it by hand to see why"
+            )
+        return SecretSource("command", command, _proper(_text(done.stdout, program), f"the output of {program}"))
+
+    def _contents(self, path: Path) -> tuple[str, str | None]:
+        """Text of a secret file, and a warning about its mode; raises `ValueError`."""
+        try:
+            # Without O_NONBLOCK a pipe that nobody writes to would hold the start for ever.
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123  a descriptor
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise ValueError(f"{path} is not a regular file: name the file that holds the secret")
+                raw = file.read(LONGEST + 1)
+        except FileNotFoundError:
+            raise ValueError(f"the file {path} does not exist: create it, or correct the path") from None
+        except (OSError, UnicodeError):
+            raise ValueError(f"the file {path} cannot be read by this user: check its owner and mode") from None
+        return _text(raw, str(path)), self._mode_warning(path, found)
+
+    def _mode_warning(self, path: Path, found: os.stat_result) -> str | None:
+        """None for a private file, a warning where somebody else sets the modes; raises `ValueError` elsewhere."""
+        # A root-owned file that our group may read is the usual way to hand a secret to a service.
+        forbidden = stat.S_IRWXO | (stat.S_IRWXG if found.st_uid == os.geteuid() else 0)
+        if not found.st_mode & forbidden:
+            return None
+        sentence = f"others on this machine can read {path}: run `chmod 600 {path}`"
+        if self._is_lenient(path):
+            return sentence
+        raise ValueError(sentence)
+
+    def _is_lenient(self, path: Path) -> bool:
+        folders = [*LENIENT_FOLDERS, self.environ.get("CREDENTIALS_DIRECTORY") or LENIENT_FOLDERS[0]]
+        resolved = path.resolve()
+        return (
+            any(each.is_relative_to(folder) for each in (path, resolved) for folder in folders)
+            or bool(os.statvfs(resolved).f_flag & os.ST_RDONLY)
+            or self._file_system(resolved) in _MEMORY_FILE_SYSTEMS
+        )
+
+    def _file_system(self, path: Path) -> str | None:
+        """The type of the file system that holds `path`: the longest mount point above it, the last one wins."""
+        try:
+            table = self.mounts.read_text("utf-8", "surrogateescape")
+        except OSError:
+            return None
+        kind, longest = None, -1
+        for line in table.splitlines():
+            point, system = line.split(" ")[1:3]
+            # The kernel writes blanks in mount points as octal escapes (proc(5)).
+            point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
+            if path.is_relative_to(point) and len(point) >= longest:
+                kind, longest = system, len(point)
+        return kind
+
+
+def _text(raw: bytes, whence: str) -> str:
+    """The text of a file or of an output, without the line end that editors and programs add."""
+    if len(raw) > LONGEST:
+        raise ValueError(f"{whence} gave more than 64 KiB: that is no secret")
+    try:
+        return raw.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"{whence} gave bytes that are not UTF-8 text") from None
+
+
+def _proper(text: str, whence: str) -> Secret:
+    if not text:
+        raise ValueError(f"{whence} is empty: put the secret there")
+    return Secret(text)

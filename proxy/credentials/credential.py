@@ -1,0 +1,89 @@
+"""A credential as the relay sees it: two questions, and where the token goes."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import quote
+
+from proxy.errors import CredentialError
+from proxy.injection import Injection, Place, render
+from proxy.lifecycle import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The state of a credential for people, never a value; durations in seconds from now."""
+
+    name: str
+    state: str
+    generation: int
+    expires_in: float | None = None
+    refresh_expires_in: float | None = None
+    last_error: str | None = None
+    next_attempt_in: float | None = None
+
+
+class Source(Protocol):
+    """Who has a token. `token` and `newer_than` are all that a request knows of authentication."""
+
+    async def token(self, wait: float) -> Token:
+        """A token to send now, waiting at most `wait` seconds. Raises a `CredentialError`."""
+        ...
+
+    async def newer_than(self, refused: Token, *, wait: float, ask: bool) -> Token | None:
+        """A token of a later generation, None where none can be had; `ask`: one may be asked for."""
+        ...
+
+    # What people ask for.
+
+    async def refresh(self, wait: float) -> None:
+        """Get a new token now. Raises a `CredentialError`."""
+        ...
+
+    def report(self) -> Report:
+        """The present state."""
+        ...
+
+    @property
+    def problem(self) -> CredentialError | None:
+        """Why no token can be had now; None while there is one, or nobody has tried in vain."""
+        ...
+
+    async def close(self, wait: float) -> None:
+        """Stop; what is in flight may take `wait` seconds to end."""
+        ...
+
+
+@dataclass(slots=True)
+class Credential:
+    """One entry of `credentials`: a source, the places of its token, and the constant fields that go along.
+
+    `changes`: a newer token can be had at all; a static key cannot change.
+    """
+
+    name: str
+    source: Source
+    places: tuple[Place, ...]
+    constants: tuple[tuple[str, str], ...] = ()
+    changes: bool = True
+    _last: "Rendered | None" = field(default=None, repr=False)
+
+    def rendered(self, token: Token, places: tuple[Place, ...]) -> "Rendered":
+        """`token` as it is sent in `places`; the last one is remembered, since every request asks for it."""
+        last = self._last
+        if last is None or last.token is not token or last.places != places:
+            value = token.value.reveal()
+            echoes = {value.encode(), quote(value, safe="").encode()}
+            injection = render(places, value, self.constants)
+            last = self._last = Rendered(self, token, places, injection, tuple(echoes))
+        return last
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A token as it is sent, and the forms in which an upstream might echo it."""
+
+    credential: Credential
+    token: Token
+    places: tuple[Place, ...]
+    injection: Injection
+    echoes: tuple[bytes, ...] = field(repr=False)

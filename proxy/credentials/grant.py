@@ -1,0 +1,22 @@
+"""What a token source needs to know of a grant: how to get a token, and what it depends on."""
+
+from typing import Protocol
+
+from proxy.grants.request import Granted
+from proxy.redact import Secret
+
+
+class Grant(Protocol):
+    """A way to obtain tokens of one credential."""
+
+    async def obtain(self, refresh_token: Secret | None) -> Granted:
+        """Get a token: by `refresh_token` where that is possible, else from the beginning.
+
+        Makes at most one attempt at each request. Raises `CredentialRejected` (for good with these secrets),
+        `CredentialUnavailable` (try later) or `LoginRequired`. The caller sees to it that only one runs at a time.
+        """
+        ...
+
+    def fingerprint(self) -> bytes:
+        """A digest that changes with every secret and address of this grant. Never stored or shown as it is."""
+        ...

@@ -1,0 +1,186 @@
+"""Obtains tokens from any "post credentials, get a token" API, as its description says."""
+
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from proxy.clock import Clock
+from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.errors import ConfigError, CredentialRejected, CredentialUnavailable
+from proxy.grants.login import (
+    ACCESS_TOKEN,
+    REFRESH_TOKEN,
+    LoginDescription,
+    Step,
+    build,
+    fingerprint,
+    references,
+)
+from proxy.grants.reply import InvalidReply, RejectedReply, classify, read, retry_after
+from proxy.grants.request import Granted, TokenReply
+from proxy.redact import Secret
+
+
+def _random_boundary() -> str:
+    return secrets.token_hex(16)
+
+
+class LoginGrant:
+    """The `login` grant: log in, take the steps after it; refresh where the API can.
+
+    `register` is given every token as soon as it is read, before anything else happens to it (invariant 4).
+    Raises `ConfigError` at once if a request of the description cannot be built.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        description: LoginDescription,
+        endpoint: TokenEndpoint,
+        clock: Clock,
+        register: Callable[[Iterable[Secret]], None],
+        boundary: Callable[[], str] = _random_boundary,
+    ) -> None:
+        self._name = name
+        self._description = description
+        self._endpoint = endpoint
+        self._clock = clock
+        self._register = register
+        self._boundary = boundary
+        #: The last token, for a refresh that redeems it (`$access_token`). Only `obtain` touches it.
+        self._token: Secret | None = None
+        _check(name, description)
+
+    def fingerprint(self) -> bytes:
+        """A digest over the URLs and secrets of the login."""
+        return fingerprint(self._description)
+
+    async def obtain(self, refresh_token: Secret | None) -> Granted:
+        """Refresh if there is something to refresh with, else (or if that is rejected) log in.
+
+        A refresh that ends in anything but an answer is not followed by a login: it may have been redeemed, and a
+        password is not for bridging an outage. Raises `CredentialRejected`, `CredentialUnavailable`.
+        """
+        granted = await self._refresh(refresh_token)
+        if granted is None:
+            granted = await self._log_in()
+        self._token = granted.token
+        return granted
+
+    async def _refresh(self, refresh_token: Secret | None) -> Granted | None:
+        """A refreshed token; None if that is not possible, or is rejected."""
+        step = self._description.refresh
+        if step is None:
+            return None
+        at_hand = {ACCESS_TOKEN: self._token, REFRESH_TOKEN: refresh_token}
+        if any(at_hand[reference] is None for reference in references(step)):
+            return None
+        try:
+            granted = await self._ask(step, "refresh", access_token=self._token, refresh_token=refresh_token)
+        except RejectedReply:
+            return None
+        return _keeping(refresh_token, granted)
+
+    async def _log_in(self) -> Granted:
+        """Log in and take the steps after it, each with the tokens of the one before."""
+        place = "login"
+        try:
+            granted = await self._ask(self._description.login, place)
+            for count, step in enumerate(self._description.then, start=1):
+                place = f"step {count} after login"
+                latest = await self._ask(
+                    step, place, access_token=granted.token, refresh_token=granted.refresh_token, bearer=True
+                )
+                if latest.refresh_token is None:
+                    latest = replace(latest, refresh_lifetime=granted.refresh_lifetime)
+                granted = _keeping(granted.refresh_token, latest)
+        except RejectedReply:
+            raise CredentialRejected(
+                f"The token endpoint rejects the credential {self._name!r} ({place}): "
+                f"change the secret and restart, or run `bearer-proxy token {self._name} --refresh`."
+            ) from None
+        return granted
+
+    async def _ask(
+        self,
+        step: Step,
+        place: str,
+        *,
+        access_token: Secret | None = None,
+        refresh_token: Secret | None = None,
+        bearer: bool = False,
+    ) -> Granted:
+        """One request and its reply. Raises `RejectedReply`, `CredentialUnavailable`."""
+        request = build(
+            step,
+            access_token=access_token,
+            refresh_token=refresh_token,
+            boundary=self._boundary(),
+            bearer=bearer,
+        )
+        try:
+            reply = await self._endpoint.send(request)
+        except CredentialUnavailable as error:
+            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error.detail}") from None
+        verdict = classify(reply.status, step.accept)
+        if verdict == "accepted":
+            return self._read(reply, place)
+        if verdict == "rejected":
+            raise RejectedReply("The token endpoint answered that it rejects the request.")
+        if verdict == "transient":
+            raise CredentialUnavailable(
+                f"Credential {self._name!r}, {place}: the token endpoint is not available now "
+                f"(status {reply.status}); it is asked again later.",
+                retry_after=retry_after(reply.headers, self._clock.wall()),
+            )
+        raise CredentialUnavailable(
+            f"Credential {self._name!r}, {place}: the token endpoint answered with status {reply.status}: "
+            f"{_mend(reply.status)}."
+        )
+
+    def _read(self, reply: TokenReply, place: str) -> Granted:
+        try:
+            granted = read(reply, self._description.response, now_wall=self._clock.wall())
+        except InvalidReply as error:
+            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error}") from None
+        self._register([granted.token] + ([granted.refresh_token] if granted.refresh_token else []))
+        return granted
+
+
+def _mend(status: int) -> str:
+    """What to change where a status says that the description does not fit the server."""
+    if 300 <= status <= 399:
+        return "redirects are not followed, since they would carry the secrets elsewhere; set the final url"
+    return {
+        404: "nothing is there; check the url",
+        405: "it does not take this method; check method and url",
+        415: "it does not take this encoding; check encoding",
+    }.get(status, "that is no status that the step takes; check url, fields and accept")
+
+
+def _keeping(refresh_token: Secret | None, granted: Granted) -> Granted:
+    """A reply without a refresh token leaves the earlier one in use (RFC 6749 section 6)."""
+    return granted if granted.refresh_token is not None else replace(granted, refresh_token=refresh_token)
+
+
+def _check(name: str, description: LoginDescription) -> None:
+    """Build every request once, so that what cannot be sent is found at the start and not at the first expiry."""
+    sample = Secret("sample")
+    refresh = () if description.refresh is None else (description.refresh,)
+    problems = []
+    for step in (*refresh, *description.then):
+        problems += _problems(step, sample)
+    problems += _problems(description.login, None)
+    if description.refresh is not None and not references(description.refresh):
+        problems.append("The refresh step sends neither $refresh_token nor $access_token; put one into its fields.")
+    if problems:
+        raise ConfigError([f"Credential {name!r}: {problem}" for problem in problems])
+
+
+def _problems(step: Step, token: Secret | None) -> list[str]:
+    try:
+        build(step, access_token=token, refresh_token=token, boundary=_random_boundary(), bearer=True)
+    except ConfigError as error:
+        return error.problems
+    return []

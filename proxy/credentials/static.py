@@ -1,0 +1,46 @@
+"""A credential that cannot change: a personal access token, an API key."""
+
+from proxy.clock import Clock
+from proxy.credentials.credential import Report
+from proxy.errors import CredentialRejected
+from proxy.lifecycle import Life, Token, state
+
+
+class StaticSource:
+    """Always the same token; nothing newer can be had."""
+
+    __slots__ = ("_clock", "_name", "_token")
+
+    def __init__(self, name: str, token: Token, clock: Clock) -> None:
+        self._name = name
+        self._token = token
+        self._clock = clock
+
+    async def token(self, wait: float) -> Token:  # noqa: ARG002  the contract's; nothing is waited for
+        """The token, also past its end: whether it still serves is for the upstream to say."""
+        return self._token
+
+    async def newer_than(self, refused: Token, *, wait: float, ask: bool) -> None:  # noqa: ARG002  same
+        """Never."""
+        return
+
+    async def refresh(self, wait: float) -> None:  # noqa: ARG002  same
+        """Cannot be done."""
+        raise CredentialRejected(
+            f"Credential {self._name!r} is a fixed token: make a new one at the vendor and put it in its place."
+        )
+
+    def report(self) -> Report:
+        """Its state, as far as the token itself tells its expiry."""
+        now = self._clock.now()
+        expires_at = self._token.expires_at
+        left = None if expires_at is None else expires_at - now
+        return Report(self._name, state(Life(token=self._token), now), self._token.generation, left)
+
+    @property
+    def problem(self) -> None:
+        """None that is known of."""
+        return
+
+    async def close(self, wait: float) -> None:
+        """Nothing to end."""

@@ -1,0 +1,146 @@
+"""Sends one request to a token endpoint, once, and brings back the whole answer.
+
+Law: exceptions of the HTTP client end here, since their texts hold URLs with secrets (threat 80); nothing is sent
+twice, nowhere else, and no other than the given endpoint is asked (threats 54, 55).
+"""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import yarl
+
+from proxy.errors import CredentialUnavailable
+from proxy.grants.reply import BODY_LIMIT
+from proxy.grants.request import TokenReply, TokenRequest
+
+#: Seconds for the whole exchange: some vendors hash passwords slowly or stall failed logins, none takes this long.
+TIMEOUT: Final = 20.0
+#: A token may come in a header (Keystone); the client's default of 8 KiB is less than tokens are.
+_FIELD_LIMIT: Final = 32 * 1024
+
+
+class TokenEndpoint:
+    """A client for token endpoints: no redirects, cookies, environment proxies, netrc or connection reuse.
+
+    `ca` is a PEM file that replaces the system's certificate authorities. The session is made at the first request,
+    because it belongs to the running loop; `close()` ends it.
+    """
+
+    def __init__(self, *, ca: Path | None = None, timeout: float = TIMEOUT) -> None:
+        self._ca = ca
+        self._timeout = timeout
+        self._open: aiohttp.ClientSession | None = None
+
+    async def send(self, request: TokenRequest) -> TokenReply:
+        """Send `request` and read the answer, whatever its status.
+
+        A body over `BODY_LIMIT` is cut one byte beyond it, so that `reply.read` refuses it. Raises
+        `CredentialUnavailable` when there is no whole answer.
+        """
+        session = self._session()
+        with _translated():
+            async with session.request(
+                request.method,
+                yarl.URL(request.url, encoded=True),
+                headers=request.headers,
+                data=request.body,
+                allow_redirects=False,
+            ) as response:
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > BODY_LIMIT:
+                        response.close()
+                        break
+                return TokenReply(
+                    status=response.status,
+                    headers=tuple(
+                        (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers
+                    ),
+                    body=bytes(body[: BODY_LIMIT + 1]),
+                )
+
+    async def close(self) -> None:
+        """Close the session, if there is one."""
+        if self._open is not None:
+            await self._open.close()
+            self._open = None
+
+    def _session(self) -> aiohttp.ClientSession:
+        """The one session. No await in here: two first requests must not make two."""
+        if self._open is None:
+            self._open = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=tls_context(self._ca), force_close=True),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                auto_decompress=False,
+                trust_env=False,
+                max_field_size=_FIELD_LIMIT,
+                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+                middlewares=(_translate,),
+            )
+        return self._open
+
+
+def tls_context(ca: Path | None) -> ssl.SSLContext:
+    """A verifying client context, TLS 1.2 or newer.
+
+    Not `ssl.create_default_context`: that one writes the session keys to the file that SSLKEYLOGFILE names.
+    Raises `CredentialUnavailable` if `ca` cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if ca is None:
+        context.load_default_certs()
+        return context
+    try:
+        context.load_verify_locations(ca)
+    except OSError:  # ssl.SSLError is one
+        raise CredentialUnavailable(
+            "The CA file for the token endpoint cannot be read; it must be a readable PEM file with certificates."
+        ) from None
+    return context
+
+
+async def _translate(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Translate failures of one attempt.
+
+    As a middleware, because the session answers a lost connection by sending GET and PUT a second time, but only
+    if it sees an exception of its own. A refresh token that is redeemed twice may revoke its whole family
+    (RFC 9700 section 4.14).
+    """
+    with _translated():
+        return await handler(request)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the client's exceptions into `CredentialUnavailable` with a sentence of ours, most specific first."""
+    try:
+        yield
+    except aiohttp.ClientConnectorDNSError:
+        sentence = "The name of the token endpoint could not be resolved; check its URL and this machine's DNS."
+    except (aiohttp.ClientSSLError, ssl.SSLError):
+        sentence = (
+            "No TLS connection to the token endpoint could be made. Its certificate must name its host and be "
+            "issued by a known authority; a private one must be configured."
+        )
+    except TimeoutError:
+        sentence = "The token endpoint did not answer in time."
+    except aiohttp.ClientConnectorError:
+        sentence = "No connection to the token endpoint could be made."
+    except aiohttp.ClientResponseError:
+        sentence = "The token endpoint's answer is not proper HTTP/1.1."
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+        sentence = "The URL of the token endpoint cannot be used; check it in the configuration."
+    except (aiohttp.ClientError, OSError):
+        sentence = "The connection to the token endpoint was lost before its whole answer came."
+    else:
+        return
+    # From None: a traceback must not go on with the client's exception, which holds the URL.
+    raise CredentialUnavailable(sentence) from None

@@ -1,0 +1,1 @@
+"""The demonstration: faithful doubles of three vendor APIs, and the transcript that is played against them."""

@@ -1,0 +1,174 @@
+"""Which header fields cross the proxy, and which stop.
+
+Law: fields are the raw bytes that came, in their order; hop-by-hop fields and the client's own credentials are
+dropped, and framing is written anew (RFC 9110 section 7.6.1; threats 38, 39, 40, 47).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.errors import UpstreamBadHeader
+from proxy.fields import RawHeaders, canonical, connection_options
+from proxy.injection import Place
+
+#: RFC 9110 section 7.6.1, and those that older software treats so.
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+#: Never copied from the client: written anew, or answered by us.
+FRAMING: Final = frozenset({b"content-length", b"expect", b"host"})
+#: What only a proxy may say; a client that says it wants to be somebody else (threat 32).
+FORWARDING: Final = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-forwarded-server",
+        b"x-forwarded-uri",
+        b"x-original-url",
+        b"x-real-ip",
+        b"x-rewrite-url",
+    }
+)
+CLIENT_KEY_HEADER: Final = b"x-proxy-key"
+CLIENT_KEY_COOKIE: Final = b"bearer_proxy_key"
+#: Every cookie of ours begins so; none goes upstream and none comes from there.
+OUR_COOKIES: Final = b"bearer_proxy_"
+
+#: Every request loses these, whatever the route says.
+ALWAYS_DROPPED: Final = HOP_BY_HOP | FRAMING | FORWARDING | {CLIENT_KEY_HEADER}
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Stripping:
+    """What a route takes out of a request besides the fields that always go.
+
+    `names` are canonical header names; `query` and `cookies` are names of parameters and cookies.
+    """
+
+    names: frozenset[bytes] = ALWAYS_DROPPED
+    query: frozenset[bytes] = frozenset()
+    cookies: frozenset[bytes] = frozenset()
+
+    def plus(self, *places: Place) -> "Stripping":
+        """Take out these places too."""
+        more = stripping(places)
+        return Stripping(self.names | more.names, self.query | more.query, self.cookies | more.cookies)
+
+
+def stripping(places: Iterable[Place], *, names: Iterable[str] = (), query: Iterable[str] = ()) -> Stripping:
+    """Take out `places`, and the further header `names` and `query` parameters."""
+    places = tuple(places)
+    return Stripping(
+        ALWAYS_DROPPED
+        | {canonical(place.name.encode()) for place in places if place.kind == "header"}
+        | {canonical(name.encode()) for name in names},
+        frozenset(place.name.encode() for place in places if place.kind == "query")
+        | {name.encode() for name in query},
+        frozenset(place.name.encode() for place in places if place.kind == "cookie"),
+    )
+
+
+def request_lines(
+    raw: RawHeaders,
+    strip: Stripping,
+    named: frozenset[bytes],
+    reference: Callable[[bytes], bytes | None],
+) -> tuple[list[bytes], list[bytes]]:
+    """The field lines that go upstream, and the client's cookies that do, in their order.
+
+    `named` are the Connection options. `reference` gives the value of an Origin or Referer (None: drop it).
+    """
+    lines: list[bytes] = []
+    cookies: list[bytes] = []
+    dropped = strip.names
+    for name, value in raw:
+        lower = name.lower()
+        if lower in dropped or lower in named or canonical(lower) in dropped:
+            continue
+        if lower == b"cookie":
+            cookies.append(value)
+            continue
+        crossing = reference(value) if lower in _REFERENCES else value
+        if crossing is not None:
+            lines.append(b"%b: %b\r\n" % (name, crossing))
+    return lines, [kept for value in cookies if (kept := _kept_cookies(value, strip.cookies))]
+
+
+_REFERENCES: Final = frozenset({b"origin", b"referer"})
+
+
+def _kept_cookies(value: bytes, names: frozenset[bytes]) -> bytes:
+    pairs = value.split(b";")
+    kept = [pair for pair in pairs if not _is_dropped_cookie(pair.partition(b"=")[0].strip(b" \t"), names)]
+    return value if len(kept) == len(pairs) else b";".join(kept).strip(b" \t")
+
+
+def _is_dropped_cookie(name: bytes, names: frozenset[bytes]) -> bool:
+    return name in names or name.lower().startswith(OUR_COOKIES)
+
+
+def check_answer(raw: RawHeaders) -> None:
+    """Raise `UpstreamBadHeader` where a value holds control characters (threat 63)."""
+    if _CONTROL.search(b"\t".join([value for _, value in raw])):
+        raise UpstreamBadHeader
+
+
+def answer_lines(raw: RawHeaders, *, echoes: Sequence[bytes]) -> tuple[list[bytes], int]:
+    """The field lines of an upstream's answer that go to the client, and how many were dropped as echoes.
+
+    Dropped: hop-by-hop and Connection-named fields, Content-Length (written anew), the upstream's CORS grants
+    (they were made for requests without our credential: threat 4), cookies that pretend to be ours, and every
+    field that carries one of `echoes`, the live token in any form (threat 62).
+    """
+    named: frozenset[bytes] = frozenset()
+    for name, value in raw:
+        if len(name) == len(b"connection") and name.lower() == b"connection":
+            named |= connection_options((value,))
+    lines: list[bytes] = []
+    echoed = 0
+    for name, value in raw:
+        lower = name.lower()
+        if lower in HOP_BY_HOP or lower == b"content-length" or lower in named:
+            continue
+        if lower.startswith(b"access-control-"):
+            continue
+        if lower == b"set-cookie" and value.lstrip().lower().startswith(OUR_COOKIES):
+            continue
+        if any(echo in value for echo in echoes):
+            echoed += 1
+            continue
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return lines, echoed
+
+
+def own_reference(
+    value: bytes, own_origin: bytes, key_prefix: bytes, *, prefix: bytes, upstream: bytes, base_path: bytes
+) -> bytes:
+    """An Origin or Referer that names the proxy, as the upstream would have seen it; others as they are."""
+    if not own_origin or value[: len(own_origin)].lower() != own_origin:
+        return value
+    path = value[len(own_origin) :]
+    if path and not path.startswith(b"/"):
+        return value
+    path = path.removeprefix(key_prefix)
+    if path.startswith(prefix + b"/"):
+        path = base_path + path[len(prefix) :]
+    return upstream + path

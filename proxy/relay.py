@@ -1,0 +1,338 @@
+"""One request, from the listener to the access log.
+
+Read `Relay._relay` from top to bottom: guard, route, policy, body, token, headers, upstream, refusal, answer.
+Law: strip first, add the credential last; a refused request never touches token state; without a token nothing
+is sent (invariants 1 to 3); an upstream answers a request at most twice (invariant 6).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from proxy.accesslog import Exchange
+from proxy.answers import Downstream, Written, deliver
+from proxy.binding import Binding
+from proxy.body import RequestBody
+from proxy.clock import Clock
+from proxy.credentials.credential import Rendered
+from proxy.errors import ProxyError
+from proxy.fields import RawHeaders, connection_options, fields
+from proxy.guard import Admission, Guard, Head, cors_lines, preflight_lines
+from proxy.headers import Stripping, answer_lines, check_answer, own_reference, request_lines
+from proxy.injection import AUTHORIZATION, Injection, Outgoing, Place, places_to_fill
+from proxy.lifecycle import Gate, Token
+from proxy.query import strip_query
+from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
+from proxy.routes import RouteTable
+from proxy.upstream.answer import Answer
+from proxy.upstream.attempt import Attempt, send
+from proxy.upstream.connection import Connection
+
+log: Final = logging.getLogger("proxy")
+
+NOTHING: Final = Injection()
+#: RFC 9209: what we say on an upstream's own answer, in these two cases only.
+NOT_REPLAYABLE: Final = b'Proxy-Status: bearer-proxy; details="refreshed, body not replayable"\r\n'
+REJECTED: Final = b'Proxy-Status: bearer-proxy; details="credential rejected"\r\n'
+
+
+@dataclass(frozen=True, slots=True)
+class _Passage:
+    """What stays the same over both attempts of one request."""
+
+    exchange: Exchange
+    binding: Binding
+    outgoing: Outgoing
+    body: RequestBody | None
+
+
+class Relay:
+    """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies in bytes."""
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        bindings: Mapping[str, Binding],
+        clock: Clock,
+        observe: Callable[[Exchange], None],
+        body_most: int | None = None,
+    ) -> None:
+        self._guard = guard
+        self._bindings = bindings
+        self._table = RouteTable(binding.route for binding in bindings.values())
+        self._clock = clock
+        self._observe = observe
+        self._body_most = body_most
+        #: Every answer from now on ends its connection.
+        self.draining = False
+
+    async def handle(self, request: web.BaseRequest) -> Written:
+        """Answer one request, whatever happens, and log it."""
+        loop = asyncio.get_running_loop()
+        exchange = Exchange(request.method, request.remote or "unix", loop.time())
+        out = Downstream(request, exchange, keep_alive=not self.draining)
+        try:
+            await self._relay(request, exchange, out)
+        except ProxyError as error:
+            out.problem(error, self._cors(request))
+        except asyncio.CancelledError:
+            exchange.error = exchange.error or "client_closed"
+            raise
+        except ConnectionError:
+            exchange.error = "client_closed"
+            out.cut()
+        except TimeoutError:
+            exchange.error = "client_stalled"
+            out.cut()
+        except Exception:
+            log.exception("internal_error", extra={"fields": {"request_id": exchange.request_id}})
+            out.problem(ProxyError())
+        finally:
+            exchange.seconds = loop.time() - exchange.started_at
+            self._observe(exchange)
+        return out.result
+
+    async def _relay(self, request: web.BaseRequest, exchange: Exchange, out: Downstream) -> None:
+        """The whole way of a request."""
+        # 1. Guard: nothing below this line happens for a request that it refuses.
+        head = _head(request)
+        admission = self._guard.admit(head)
+        exchange.path, exchange.query = admission.path, admission.query
+        if admission.preflight and admission.origin is not None:
+            out.begin(
+                204, preflight_lines(head.fields, admission.origin), framing=b"", first=b"", until_close=False
+            )
+            return
+
+        # 2. Route and policy, both on raw bytes.
+        route = self._table.find(admission.host, admission.path)
+        binding = self._bindings[route.name]
+        exchange.route = route.name
+        path = route.target(admission.path)
+        route.policy.check(head.method, path)
+
+        # 3. Body: streamed and kept up to a bound; nothing is read yet.
+        body = self._body(request, head, binding)
+
+        # 4. Credential: no token, no request.
+        rendered, strip = await _credential(head, admission, binding, exchange)
+
+        # 5. Headers: what stops here goes first; the credential comes last, in `Outgoing.head`.
+        outgoing = Outgoing(
+            head.method,
+            path,
+            strip_query(admission.query, strip.query),
+            _host(head, binding),
+            *self._lines(request.raw_headers, head, admission, binding, strip),
+            _framing(body),
+        )
+        if body is not None and not body.is_here and b"expect" in head.fields:
+            out.interim(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+        # 6. Upstream, and once more where the token was refused and a newer one can be had.
+        passage = _Passage(exchange, binding, outgoing, body)
+        attempt = await _send(passage, rendered)
+        extra: list[bytes] = []
+        try:
+            if rendered is not None and binding.rules.concerns(attempt.answer.status):
+                attempt, rendered, extra = await self._second_chance(passage, attempt, rendered)
+
+            # 7. Relay the answer.
+            if admission.origin is not None:
+                extra = [*extra, *cors_lines(admission.origin)]
+            if body is not None and not body.is_here:
+                out.close_after()
+            check_answer(attempt.answer.headers)
+            echoes = rendered.echoes if rendered is not None else ()
+            lines, exchange.echoes = answer_lines(attempt.answer.headers, echoes=echoes)
+            await deliver(attempt.answer, out, lines + extra, binding.timeouts.idle)
+        finally:
+            attempt.end()
+            if body is not None:
+                exchange.bytes_in = body.received
+
+    def _body(self, request: web.BaseRequest, head: Head, binding: Binding) -> RequestBody | None:
+        """The request's body; None where the client announced none."""
+        lengths = head.fields.get(b"content-length")
+        if lengths is None and b"transfer-encoding" not in head.fields:
+            return None
+        length = int(lengths[0]) if lengths else None
+        return RequestBody(
+            request.content, length, keep=binding.keep, most=self._body_most, idle=binding.timeouts.idle
+        )
+
+    def _lines(
+        self, raw: RawHeaders, head: Head, admission: Admission, binding: Binding, strip: Stripping
+    ) -> tuple[list[bytes], list[bytes]]:
+        """The client's field lines and cookies that go on, with the route's own fields behind them."""
+        route = binding.route
+
+        def as_upstream_sees_it(value: bytes) -> bytes | None:
+            own = own_reference(
+                value,
+                admission.own_origin,
+                admission.key_prefix,
+                prefix=route.prefix,
+                upstream=str(route.upstream).encode(),
+                base_path=route.base_path,
+            )
+            return None if self._guard.holds_key(own) else own
+
+        named = connection_options(head.fields.get(b"connection", ()))
+        lines, cookies = request_lines(raw, strip, named, as_upstream_sees_it)
+        return [*lines, *binding.constants], cookies
+
+    async def _second_chance(
+        self, passage: _Passage, attempt: Attempt, rendered: Rendered
+    ) -> tuple[Attempt, Rendered, list[bytes]]:
+        """Judge the answer; where it refuses the token, send once more with a newer one. No loop.
+
+        Gives the attempt whose answer the client gets, the token it was sent with, and field lines to add.
+        """
+        exchange, binding, body = passage.exchange, passage.binding, passage.body
+        refusal = await _judge(binding, attempt.answer)
+        if refusal is None:
+            return attempt, rendered, []
+        exchange.refusals = 1
+        if not rendered.credential.changes:
+            return attempt, rendered, [REJECTED] if refusal.explicit else []
+        gate = binding.gates.setdefault(refusal.gate, Gate())
+        newer = await self._newer(passage, rendered, gate)
+        if newer is None:
+            return attempt, rendered, []
+        if body is not None and not body.is_replayable:
+            return attempt, rendered, [NOT_REPLAYABLE]
+
+        # The first answer is dropped; its connection serves again where it is proven, else it goes.
+        await attempt.stop_upload()
+        proven = attempt.take_connection()
+        if proven is None:
+            attempt.end()
+        if body is not None:
+            body.rewind()
+        exchange.retried = True
+        exchange.generation = newer.generation
+        again = rendered.credential.rendered(newer, rendered.places)
+        second = await _send(passage, again, proven=proven, after=attempt)
+        if await _judge(binding, second.answer) is None:
+            gate.cured()
+        else:
+            exchange.refusals = 2
+            gate.not_cured(newer.generation, self._clock.now())
+        return second, again, []
+
+    async def _newer(self, passage: _Passage, refused: Rendered, gate: Gate) -> Token | None:
+        """A newer token, as far as the gate of this kind of refusal lets one ask for it."""
+        is_open = gate.is_open(self._clock.now())
+        with _token_wait(passage.exchange):
+            newer = await refused.credential.source.newer_than(
+                refused.token, wait=passage.binding.timeouts.token, ask=is_open
+            )
+        # A closed gate has seen that this generation does not cure the refusal: sending it again proves nothing.
+        return None if newer is not None and not is_open and newer.generation <= gate.evidence else newer
+
+    def _cors(self, request: web.BaseRequest) -> bytes:
+        """Our grant on our own answers too, so that an allowed page can read what went wrong."""
+        origins = [value for name, value in request.raw_headers if name.lower() == b"origin"]
+        allowed = len(origins) == 1 and self._guard.allows_origin(origins[0])
+        return b"".join(cors_lines(origins[0].strip())) if allowed else b""
+
+
+def _head(request: web.BaseRequest) -> Head:
+    return Head(
+        request.method,
+        request.raw_path.encode("utf-8", "surrogateescape"),
+        request.version,
+        fields(request.raw_headers),
+        unix=not isinstance(request.protocol.sockname, tuple),
+    )
+
+
+async def _credential(
+    head: Head, admission: Admission, binding: Binding, exchange: Exchange
+) -> tuple[Rendered | None, Stripping]:
+    """The token for this request as it is sent, and what is stripped; None: the client's own passes."""
+    credential = binding.credential
+    places: tuple[Place, ...] = ()
+    if credential is not None:
+        places = places_to_fill(
+            binding.inject,
+            credential.places,
+            head.fields,
+            admission.query,
+            authorization_is_key=admission.authorization_is_key,
+        )
+    if credential is None or not places:
+        return None, binding.bare.plus(AUTHORIZATION) if admission.authorization_is_key else binding.bare
+    exchange.credential = credential.name
+    with _token_wait(exchange):
+        token = await credential.source.token(binding.timeouts.token)
+    exchange.generation = token.generation
+    rendered = credential.rendered(token, places)
+    return rendered, binding.strip if binding.inject == "overwrite" else binding.bare.plus(*places)
+
+
+@contextmanager
+def _token_wait(exchange: Exchange) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    try:
+        yield
+    finally:
+        exchange.token_wait += loop.time() - began_at
+
+
+def _host(head: Head, binding: Binding) -> bytes:
+    """The Host field at the upstream: its own name, the client's, or a literal."""
+    if binding.host == "client" and b"host" in head.fields:
+        return head.fields[b"host"][0]
+    return (binding.route.upstream.authority if binding.host in ("upstream", "client") else binding.host).encode()
+
+
+def _framing(body: RequestBody | None) -> bytes:
+    """The framing field, written anew: a known length stays known, a chunked body stays chunked (threat 38)."""
+    if body is None:
+        return b""
+    if body.length is None:
+        return b"Transfer-Encoding: chunked\r\n"
+    return b"Content-Length: %d\r\n" % body.length
+
+
+async def _send(
+    passage: _Passage,
+    rendered: Rendered | None,
+    *,
+    proven: Connection | None = None,
+    after: Attempt | None = None,
+) -> Attempt:
+    """One attempt, timed. `after` is the attempt that was refused, whose connection may be `proven`."""
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    try:
+        return await send(
+            passage.binding.pool,
+            passage.outgoing.method,
+            passage.outgoing.head(rendered.injection if rendered is not None else NOTHING),
+            passage.body,
+            first_byte=passage.binding.timeouts.first_byte,
+            proven=proven,
+            fresh=after is not None and proven is None,
+            may_resend=after is None or not after.was_resent,
+        )
+    finally:
+        passage.exchange.upstream_seconds += loop.time() - began_at
+
+
+async def _judge(binding: Binding, answer: Answer) -> Refusal | None:
+    """Does this answer refuse the token? Its body is held only where a rule asks for it and it is short JSON."""
+    rules, status = binding.rules, answer.status
+    body = None
+    if rules.needs_body(status) and is_plain_json(answer.headers):
+        body = await answer.hold(BODY_LIMIT, binding.timeouts.idle)
+    return rules.judge(status, answer.headers, body)

@@ -1,0 +1,197 @@
+"""Which route a request takes, and the bytes of its target at the upstream.
+
+Law: paths and queries are the raw bytes that came. They are cut and joined, never decoded and written again; the
+upstream's origin is fixed by the config and no byte of a request can change it (threats 23, 29).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from proxy.errors import BadTarget, NoRoute, PathDenied
+
+#: What a request target may hold: printable ASCII except `#`; escapes are complete and never NUL.
+_TARGET = re.compile(rb"/(?:[!\"$&-~]|%(?!00)[0-9A-Fa-f]{2})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A scheme, a host (an IPv6 address without brackets) and a port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """As in a Host header: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == {"http": 80, "https": 443}.get(self.scheme) else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of `allow` or `deny`: methods (None: all) and path patterns in which `*` crosses `/`."""
+
+    methods: frozenset[str] | None
+    paths: tuple[str, ...]
+
+
+class Policy:
+    """`allow` and `deny` of a route, asked for every reading of the upstream path (threat 28).
+
+    `deny` holds if any reading matches, case-insensitively; `allow` only if every reading does.
+    """
+
+    __slots__ = ("_allow", "_deny")
+
+    def __init__(self, allow: Iterable[Rule] | None, deny: Iterable[Rule]) -> None:
+        self._allow = None if allow is None else [(rule.methods, _pattern(rule.paths, 0)) for rule in allow]
+        self._deny = [(rule.methods, _pattern(rule.paths, re.IGNORECASE)) for rule in deny]
+
+    def check(self, method: str, path: bytes) -> None:
+        """Raise `PathDenied` unless `method` may go to this upstream path."""
+        if not self._deny and self._allow is None:
+            return
+        seen = readings(path)
+        for methods, pattern in self._deny:
+            if (methods is None or method in methods) and any(
+                pattern.fullmatch(each) or pattern.fullmatch(each + "/") for each in seen
+            ):
+                raise PathDenied
+        if self._allow is None:
+            return
+        allowed = [pattern for methods, pattern in self._allow if methods is None or method in methods]
+        if not all(any(pattern.fullmatch(each) for pattern in allowed) for each in seen):
+            raise PathDenied
+
+
+def _pattern(paths: Iterable[str], flags: int) -> re.Pattern[str]:
+    alternatives = "|".join(".*".join(map(re.escape, path.split("*"))) for path in paths)
+    # `/admin` also means `/admin/`; that `/auth/*` also denies `/auth` is up to `Policy.check`.
+    return re.compile(f"(?:{alternatives})/?", flags | re.DOTALL)
+
+
+def readings(path: bytes) -> set[str]:
+    """Every way in which an upstream might read this path.
+
+    Raw, decoded once and twice; each also with backslashes as slashes, without `;parameters`, with dot segments
+    removed, with slashes merged.
+    """
+    once = unquote_to_bytes(path)
+    found: set[bytes] = set()
+    for decoded in (path, once, unquote_to_bytes(once)):
+        for slashed in (decoded, decoded.replace(b"\\", b"/")):
+            for plain in (slashed, re.sub(rb";[^/]*", b"", slashed)):
+                found.add(plain)
+                merged = re.sub(rb"/{2,}", b"/", plain)
+                found.update((merged, _without_dots(plain), _without_dots(merged)))
+    return {each.decode("latin-1") for each in found}
+
+
+def _without_dots(path: bytes) -> bytes:
+    """RFC 3986 section 5.2.4 for an absolute path."""
+    kept: list[bytes] = []
+    segments = path.split(b"/")[1:]
+    for segment in segments:
+        if segment == b"..":
+            if kept:
+                kept.pop()
+        elif segment != b".":
+            kept.append(segment)
+    if segments[-1:] in ([b"."], [b".."]):
+        kept.append(b"")
+    return b"/" + b"/".join(kept)
+
+
+def climbs(path: bytes) -> bool:
+    """Would dot segments in `path`, in any reading, lead above where it begins?"""
+    if b"." not in path and b"%" not in path:
+        return False
+    once = unquote_to_bytes(path)
+    for decoded in (path, once, unquote_to_bytes(once)):
+        depth = 0
+        for segment in decoded.replace(b"\\", b"/").split(b"/"):
+            plain = segment.split(b";", 1)[0]
+            if plain == b"..":
+                depth -= 1
+                if depth < 0:
+                    return True
+            elif plain not in (b"", b"."):
+                # An empty segment adds no depth: a server that merges slashes does not count it.
+                depth += 1
+    return False
+
+
+#: Everything may pass.
+NO_POLICY: Final = Policy(None, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One entry of `routes`: where it begins, and where it leads.
+
+    `prefix` and `base_path` are raw ASCII bytes without a trailing slash (`b""` for the root).
+    """
+
+    name: str
+    upstream: Origin
+    prefix: bytes = b""
+    base_path: bytes = b""
+    strip_prefix: bool = True
+    host: str | None = None
+    policy: Policy = NO_POLICY
+
+    def target(self, path: bytes) -> bytes:
+        """The path at the upstream for a request path that this route matched.
+
+        Raises `BadTarget` where dot segments would climb above the route.
+        """
+        rest = path[len(self.prefix) :]
+        if climbs(rest):
+            raise BadTarget
+        return self.base_path + (rest if self.strip_prefix else path) or b"/"
+
+
+def split_target(target: bytes) -> tuple[bytes, bytes | None]:
+    """Path and query (None: there is no `?`) of an origin-form target (RFC 9112 section 3.2.1).
+
+    Raises `BadTarget` for every other form and for characters that no target may hold.
+    """
+    if not _TARGET.fullmatch(target):
+        raise BadTarget
+    path, mark, query = target.partition(b"?")
+    return path, query if mark else None
+
+
+class RouteTable:
+    """Finds the route of a request: by host if any route names it, then by the longest prefix."""
+
+    __slots__ = ("_anywhere", "_by_host")
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        ordered = sorted(routes, key=lambda route: len(route.prefix), reverse=True)
+        self._anywhere = tuple(route for route in ordered if route.host is None)
+        self._by_host: dict[str, tuple[Route, ...]] = {}
+        for route in ordered:
+            if route.host is not None:
+                self._by_host[route.host] = (*self._by_host.get(route.host, ()), route)
+
+    def find(self, host: str, path: bytes) -> Route:
+        """The route for a lower-case `host` without port and a raw path; raises `NoRoute`."""
+        for route in self._by_host.get(host, self._anywhere):
+            prefix = route.prefix
+            # On a segment boundary: /bill does not match /billing.
+            if not prefix or path == prefix or path.startswith(prefix + b"/"):
+                return route
+        raise NoRoute
+
+    def __iter__(self) -> Iterator[Route]:
+        for routes in self._by_host.values():
+            yield from routes
+        yield from self._anywhere

@@ -1,0 +1,227 @@
+"""A running instance: it builds the objects, opens the listeners, and drains.
+
+Order of a start: every address is bound, or none; then the doors open. Order of an end: no new connections,
+requests in flight finish, token requests in flight finish, everything closes (threats 19, 111, 122).
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TextIO
+
+from aiohttp import web
+
+from proxy import build
+from proxy.accesslog import AccessLog, Exchange
+from proxy.admin.app import admin_handler
+from proxy.admin.metrics import Metrics
+from proxy.clock import Clock, SystemClock
+from proxy.config import Config
+from proxy.config.addresses import ListenAddress, TcpAddress
+from proxy.credentials.credential import Report
+from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.errors import CredentialError
+from proxy.guard import Guard
+from proxy.listener import ListenError, Server, bind_tcp, bind_unix, require_c_parser, unbind, url_of
+from proxy.logs import timestamp
+from proxy.redact import Redactor, Secret
+from proxy.relay import Relay
+from proxy.stores.latch import Latch
+
+log: Final = logging.getLogger("proxy")
+
+#: A token that cannot be renewed is spoken of this long before its end.
+WARN_AHEAD_SECONDS: Final = 30 * 86400.0
+#: How long a token request in flight may take to end on shutdown.
+TOKEN_DRAIN_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What an instance needs of its surroundings; tests give their own.
+
+    `state` is the folder for what must outlive the process, `stream` where the access log goes, `random` gives
+    floats in [0, 1), `token_ca` is a bundle of certificate authorities for token endpoints (None: the machine's).
+    """
+
+    redactor: Redactor
+    state: Path
+    clock: Clock = field(default_factory=SystemClock)
+    random: Callable[[], float] = random.random
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    token_ca: Path | None = None
+
+
+class Instance:
+    """One running proxy. Make it with `start`, end it with `drain`."""
+
+    def __init__(self, config: Config, world: World) -> None:
+        self._config = config
+        self._world = world
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._endpoint = TokenEndpoint(ca=world.token_ca)
+        self.metrics = Metrics(self.reports)
+        for _, source in config.secrets():
+            world.redactor.register(source.value)
+        key = config.admin.key
+        self.admin_key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
+        world.redactor.register(self.admin_key)
+        around = build.Surroundings(
+            world.clock, world.random, Latch(world.state), world.redactor, self.metrics, self._endpoint
+        )
+        self._credentials = build.credentials(config, around)
+        self._bindings = build.bindings(config, self._credentials)
+        self._observe = self._observer()
+        self._relay = Relay(
+            guard=build.guard(config),
+            bindings=self._bindings,
+            clock=world.clock,
+            observe=self._observe,
+            body_most=config.limits.body_bytes,
+        )
+        self._data = self._server(self._relay.handle)
+        self._admin = self._server(admin_handler(self, self.metrics, self.admin_key, Guard()))
+        self.urls: list[str] = []
+        self.admin_url: str | None = None
+
+    @classmethod
+    async def start(cls, config: Config, world: World) -> "Instance":
+        """Open the doors. Raises `ListenError` (and leaves nothing open), or `ConfigError`."""
+        require_c_parser()
+        instance = cls(config, world)
+        try:
+            await instance._listen()
+        except BaseException:
+            await instance.close()
+            raise
+        for url in instance.urls:
+            log.info("listening", extra={"fields": {"url": url}})
+        instance._warn_of_ends()
+        return instance
+
+    # -- what the admin listener shows
+
+    @property
+    def is_draining(self) -> bool:
+        """Is the instance on its way out?"""
+        return self._relay.draining
+
+    def reports(self) -> list[Report]:
+        """The state of every credential."""
+        return [each.source.report() for each in self._credentials.values()]
+
+    def problems(self) -> dict[str, CredentialError]:
+        """Why a credential in use has no usable token, by its name."""
+        used = {route.credential for route in self._config.routes}
+        found = {name: each.source.problem for name, each in self._credentials.items() if name in used}
+        return {name: problem for name, problem in found.items() if problem is not None}
+
+    async def refresh(self, name: str) -> Report:
+        """Get a new token for a credential now. Raises `KeyError`, or a `CredentialError`."""
+        credential = self._credentials[name]
+        waits = [route.timeouts.token for route in self._config.routes if route.credential == name]
+        await credential.source.refresh(max(waits, default=20.0))
+        return credential.source.report()
+
+    # -- the end
+
+    async def drain(self) -> None:
+        """No new connections; requests in flight finish within `limits.drain` seconds; then everything closes."""
+        log.info("draining")
+        self._relay.draining = True
+        for server in self._servers:
+            server.close()
+        self._data.pre_shutdown()
+        await self._data.shutdown(self._config.limits.drain)
+        await self.close()
+        log.info("stopped")
+
+    async def close(self) -> None:
+        """Close everything at once, but let a token request in flight end."""
+        for server in self._servers:
+            server.close()
+        for bound in self._sockets:
+            unbind(bound)
+        await asyncio.gather(self._data.shutdown(0), self._admin.shutdown(0))
+        await asyncio.gather(*(each.source.close(TOKEN_DRAIN_SECONDS) for each in self._credentials.values()))
+        for binding in self._bindings.values():
+            binding.pool.close()
+        await self._endpoint.close()
+
+    # -- the beginning
+
+    def _observer(self) -> Callable[[Exchange], None]:
+        """Who is told of each exchange: the metrics, and the access log where it is on."""
+        if not self._config.log.access:
+            return self.metrics.observe
+        metrics = self.metrics
+        write = AccessLog(
+            self._world.stream,
+            self._world.redactor,
+            json_lines=self._config.log.format == "json",
+            now=lambda: timestamp(self._world.clock.wall),
+        )
+
+        def observe(exchange: Exchange) -> None:
+            metrics.observe(exchange)
+            write(exchange)
+
+        return observe
+
+    def _server(self, handler: Callable[[web.BaseRequest], object]) -> Server:
+        limits = self._config.limits
+        return Server(
+            handler,  # type: ignore[arg-type]  # aiohttp takes any coroutine function that gives a response
+            observe=self._observe,
+            header_bytes=limits.header_bytes,
+            header_seconds=limits.header_time,
+            idle_seconds=limits.idle,
+            most_connections=limits.connections,
+        )
+
+    async def _listen(self) -> None:
+        for address in self._config.listen:
+            self._sockets += _bind(address)
+        listening = tuple(self._sockets)
+        admin = self._bind_admin()
+        self._sockets += admin
+        loop = asyncio.get_running_loop()
+        for bound in listening:
+            self._servers.append(await loop.create_server(self._data, sock=bound))
+        for bound in admin:
+            self._servers.append(await loop.create_server(self._admin, sock=bound))
+        self.urls = [url_of(bound) for bound in listening]
+        self.admin_url = url_of(admin[0]) if admin else None
+
+    def _bind_admin(self) -> list[socket.socket]:
+        address = self._config.admin.listen
+        if address is None:
+            return []
+        try:
+            return bind_tcp(address.host, address.port)
+        except ListenError:
+            if not self._config.admin.listen_is_default:
+                raise
+            return bind_tcp(address.host, 0)
+
+    def _warn_of_ends(self) -> None:
+        for credential in self._credentials.values():
+            left = credential.source.report().expires_in
+            if not credential.changes and left is not None and left < WARN_AHEAD_SECONDS:
+                log.warning(
+                    "token_expires_soon" if left > 0 else "token_expired",
+                    extra={"fields": {"credential": credential.name, "days": round(left / 86400, 1)}},
+                )
+
+
+def _bind(address: ListenAddress) -> list[socket.socket]:
+    if isinstance(address, TcpAddress):
+        return bind_tcp(address.host, address.port)
+    return [bind_unix(Path(address.path))]

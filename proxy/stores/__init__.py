@@ -1,0 +1,1 @@
+"""Where tokens rest between requests and restarts, and what must be remembered of a rejection."""

@@ -1,0 +1,142 @@
+"""One request sent upstream: the head, the body beside it, and the answer's head.
+
+Here stands the rule for a connection that was lost (docs/architecture.md, "Refusals", 7): a request is sent again
+by itself only where the upstream cannot have acted on it, and at most once (threat 103).
+"""
+
+import asyncio
+from typing import Final
+
+from proxy.body import RequestBody
+from proxy.errors import ProxyError, UpstreamLost
+from proxy.upstream.answer import Answer
+from proxy.upstream.connection import Connection
+from proxy.upstream.pool import Pool
+
+#: Methods without effect (RFC 9110 section 9.2.1) that may be repeated where no byte of an answer came.
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Attempt:
+    """A request on one connection. `end` gives the connection back; call it whatever happened."""
+
+    __slots__ = ("_connection", "_ended", "_pool", "_upload", "answer", "was_resent")
+
+    def __init__(self, pool: Pool, connection: Connection, method: str) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._ended = False
+        self._upload: asyncio.Task[None] | None = None
+        self.answer: Answer = connection.begin(method)
+        #: A lost connection was replaced on the way to this answer.
+        self.was_resent = False
+
+    async def run(self, head: bytes, body: RequestBody | None, first_byte: float) -> None:
+        """Send, and wait for the answer's head. Raises an `UpstreamError`, or what the client's body ended with."""
+        connection = self._connection
+        if body is None:
+            connection.write(head)
+            connection.sent(first_byte)
+        elif body.is_here:
+            pieces = [head]
+            while piece := await body.read():
+                pieces.append(_framed(piece, body))
+            connection.write(b"".join((*pieces, _last(body))))
+            connection.sent(first_byte)
+        else:
+            connection.write(head)
+            self._upload = asyncio.create_task(self._stream(body, first_byte))
+        await self.answer.head()
+
+    async def stop_upload(self) -> None:
+        """Stop sending: the answer that came is a final one, and the rest of the body is not wanted here."""
+        if self._upload is not None and not self._upload.done():
+            self._upload.cancel()
+            await asyncio.wait({self._upload})
+
+    def take_connection(self) -> Connection | None:
+        """The connection, where this exchange proved it good for the next one; it is the caller's then."""
+        if self._upload_is_over and self._connection.is_reusable and self._connection.is_quiet():
+            self._ended = True
+            return self._connection
+        return None
+
+    def end(self) -> None:
+        """The exchange is over, in whatever way; once is enough."""
+        if self._ended:
+            return
+        self._ended = True
+        if not self._upload_is_over:
+            if self._upload is not None:
+                self._upload.cancel()
+            self._connection.close()
+        elif not self.answer.complete:
+            self._connection.close()
+        self._pool.release(self._connection)
+
+    @property
+    def _upload_is_over(self) -> bool:
+        upload = self._upload
+        return upload is None or (upload.done() and not upload.cancelled() and upload.exception() is None)
+
+    async def _stream(self, body: RequestBody, first_byte: float) -> None:
+        connection = self._connection
+        try:
+            while piece := await body.read():
+                connection.write(_framed(piece, body))
+                await connection.drain()
+        except ProxyError as error:
+            connection.fail(error)
+            return
+        connection.write(_last(body))
+        connection.sent(first_byte)
+
+
+def _framed(piece: bytes, body: RequestBody) -> bytes:
+    return piece if body.length is not None else b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+def _last(body: RequestBody) -> bytes:
+    return b"" if body.length is not None else b"0\r\n\r\n"
+
+
+async def send(
+    pool: Pool,
+    method: str,
+    head: bytes,
+    body: RequestBody | None,
+    *,
+    first_byte: float,
+    proven: Connection | None = None,
+    fresh: bool = False,
+    may_resend: bool = True,
+) -> Attempt:
+    """Send a request and wait for the answer's head, at most `first_byte` seconds after the request's end.
+
+    `proven`: the connection to use; `fresh`: one that nobody used before. A connection that was reused and lost
+    is replaced once by a fresh one: for a safe method if no byte of an answer came, for any if not one byte of
+    the request had been written.
+    """
+    was_resent = False
+    while True:
+        connection = proven if proven is not None else await pool.acquire(fresh=fresh)
+        was_used = connection.used > 0
+        attempt = Attempt(pool, connection, method)
+        attempt.was_resent = was_resent
+        try:
+            await attempt.run(head, body, first_byte)
+        except UpstreamLost as lost:
+            await attempt.stop_upload()
+            attempt.end()
+            harmless = lost.untouched or (lost.silent and method in SAFE)
+            is_replayable = body is None or body.is_replayable
+            if was_resent or not may_resend or not was_used or not harmless or not is_replayable:
+                raise
+            if body is not None:
+                body.rewind()
+            proven, fresh, was_resent = None, True, True
+        except BaseException:
+            attempt.end()
+            raise
+        else:
+            return attempt

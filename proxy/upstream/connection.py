@@ -1,0 +1,309 @@
+"""One HTTP/1.1 connection to an upstream, one exchange at a time.
+
+httptools parses and does not judge; the duties that it leaves are done here (docs/architecture.md, "Duties of the
+upstream connection"). Law: a connection on which anything was odd is never used again.
+"""
+
+import asyncio
+import select
+from typing import Final, cast
+
+import httptools
+
+from proxy.errors import (
+    ProxyError,
+    UpstreamBadHeader,
+    UpstreamLost,
+    UpstreamProtocol,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
+from proxy.fields import connection_options
+from proxy.upstream.answer import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, Answer
+
+#: Pause reading from the upstream above this many unread body bytes, go on below the half.
+BUFFER_HIGH: Final = 128 * 1024
+#: The head of an answer, interim answers included (threats 63, 64).
+HEAD_BYTES: Final = 128 * 1024
+HEAD_FIELDS: Final = 256
+
+
+class Connection(asyncio.Protocol):
+    """Writes requests, parses answers, and knows whether it may be used again."""
+
+    __slots__ = (
+        "_answer",
+        "_can_write",
+        "_closed",
+        "_field_count",
+        "_head_bytes",
+        "_is_head_request",
+        "_keep_alive",
+        "_parser",
+        "_poll",
+        "_reading_paused",
+        "_spoiled",
+        "_timer",
+        "_transport",
+        "_version",
+        "idle_until",
+        "keep_alive_timeout",
+        "loop",
+        "used",
+        "wrote",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: Answer | None = None
+        self._can_write: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._poll: select.poll | None = None
+        self._closed = False
+        self._spoiled = False
+        self._reading_paused = False
+        self._is_head_request = False
+        self._keep_alive = False
+        self._head_bytes = 0
+        self._field_count = 0
+        self._version = ""
+        #: The upstream's own `Keep-Alive: timeout=N` in seconds, None without one.
+        self.keep_alive_timeout: float | None = None
+        self.idle_until = 0.0
+        #: How many exchanges were begun on it.
+        self.used = 0
+        #: Whether a byte of the present request was handed to the transport.
+        self.wrote = False
+
+    # -- what the relay and the pool call
+
+    def begin(self, method: str) -> Answer:
+        """Begin an exchange; the answer will come into what is returned."""
+        if self._is_head_request:
+            # The parser of a HEAD may still wait for the body that its Content-Length spoke of.
+            self._parser = httptools.HttpResponseParser(self)
+        self._is_head_request = method == "HEAD"
+        self._keep_alive = False
+        self._head_bytes = self._field_count = 0
+        self.keep_alive_timeout = None
+        self.wrote = False
+        self.used += 1
+        answer = self._answer = Answer(self)
+        if self._closed:
+            answer.finish(UpstreamLost(untouched=True, silent=True))
+        return answer
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the request, as soon as the transport can."""
+        if self._transport is not None and not self._closed:
+            self.wrote = True
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more; returns at once when the connection is gone."""
+        if self._can_write is not None:
+            await asyncio.shield(self._can_write)
+
+    def sent(self, first_byte: float) -> None:
+        """The request is complete: its answer's head must be there within `first_byte` seconds."""
+        if self._answer is not None and not self._answer.has_head:
+            self._timer = self.loop.call_later(first_byte, self.fail, UpstreamTimeout())
+
+    @property
+    def is_reusable(self) -> bool:
+        """Was the last exchange complete and clean, and may another follow?"""
+        answer = self._answer
+        return self._keep_alive and not self._spoiled and not self._closed and (answer is None or answer.complete)
+
+    def is_quiet(self) -> bool:
+        """Is nothing pending on the idle socket? Data or an EOF there means that it is not ours to use."""
+        if self._closed or self._spoiled or self._transport is None:
+            return False
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
+
+    def fail(self, error: ProxyError) -> None:
+        """End the exchange with `error` and the connection with it."""
+        if self._answer is not None:
+            self._answer.finish(error)
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection at once; an exchange in progress ends as lost."""
+        self._spoiled = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def drained(self) -> None:
+        """The reader took what was buffered."""
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport is there."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of an answer, or, without an exchange, of nothing that we asked for."""
+        answer = self._answer
+        if answer is None or answer.complete or answer.error is not None:
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.fail(UpstreamProtocol())
+            return
+        except httptools.HttpParserError as error:
+            # Bytes behind a complete answer parse as a new one: that answer stands, the connection does not.
+            context = error.__context__
+            self.fail(context if isinstance(context, ProxyError) else UpstreamProtocol())
+            return
+        if not answer.has_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.fail(UpstreamBadHeader())
+        elif answer.buffered > BUFFER_HIGH and not self._reading_paused and self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> None:
+        """The upstream ended its side; `connection_lost` follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end: for a body that ends with the connection the proper one."""
+        self._closed = True
+        self._transport = None
+        self._cancel_timer()
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+        answer = self._answer
+        if answer is None or answer.complete:
+            return
+        if not answer.has_head:
+            answer.finish(UpstreamLost(untouched=not self.wrote, silent=self._head_bytes == 0))
+        elif answer.framing == UNTIL_CLOSE and exc is None and not self._spoiled:
+            answer.finish()
+        else:
+            answer.finish(UpstreamTruncated())
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full."""
+        self._can_write = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        """The transport's buffer has room."""
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+        self._can_write = None
+
+    # -- httptools callbacks
+
+    def on_message_begin(self) -> None:
+        """A second answer where one was asked for spoils the connection."""
+        answer = self._answer
+        if answer is None or answer.complete:
+            self._spoiled = True
+
+    def on_status(self, reason: bytes) -> None:
+        """A piece of the reason phrase."""
+        if self._answer is not None and not self._answer.has_head:
+            self._answer.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field of the head; trailers are not passed on."""
+        answer = self._answer
+        if answer is None or answer.has_head:
+            return
+        self._field_count += 1
+        self._head_bytes += len(name) + len(value)
+        if self._field_count > HEAD_FIELDS or self._head_bytes > HEAD_BYTES:
+            raise UpstreamBadHeader
+        answer.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Judge the head: version, status and framing (RFC 9112 section 6.3)."""
+        answer = self._answer
+        if answer is None or answer.has_head:
+            return
+        status = self._parser.get_status_code()
+        version = self._parser.get_http_version()
+        if version not in ("1.0", "1.1") or not 100 <= status <= 599 or status == 101:
+            raise UpstreamProtocol
+        if status < 200:
+            answer.headers.clear()
+            answer.reason = b""
+            return
+        answer.status = status
+        lengths, codings, options = self._framing_fields(answer.headers)
+        if len(lengths) > 1 or (lengths and codings) or any(not each.isdigit() for each in lengths):
+            raise UpstreamProtocol
+        if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
+            raise UpstreamProtocol
+        answer.length = int(lengths[0]) if lengths else None
+        self._keep_alive = b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+        if self._is_head_request or status in (204, 304):
+            answer.framing = NO_BODY
+        elif codings:
+            answer.framing = CHUNKED
+        elif answer.length is not None:
+            answer.framing = LENGTH
+        else:
+            answer.framing = UNTIL_CLOSE
+            self._keep_alive = False
+        answer.has_head = True
+        self._cancel_timer()
+        if answer.framing == NO_BODY:
+            answer.finish()
+        else:
+            answer.wake()
+
+    def on_body(self, data: bytes) -> None:
+        """Bytes of the body; behind a HEAD's head they are not what was asked for."""
+        answer = self._answer
+        if answer is None or answer.complete:
+            self._spoiled = True
+        else:
+            answer.feed(data)
+
+    def on_message_complete(self) -> None:
+        """The end of an answer, or of an interim one."""
+        if self._answer is not None and self._answer.has_head:
+            self._answer.finish()
+
+    def _framing_fields(
+        self, headers: list[tuple[bytes, bytes]]
+    ) -> tuple[list[bytes], list[bytes], frozenset[bytes]]:
+        lengths, codings, connection = [], [], []
+        for name, value in headers:
+            lower = name.lower()
+            if lower == b"content-length":
+                lengths.append(value.strip())
+            elif lower == b"transfer-encoding":
+                codings.append(value)
+            elif lower == b"connection":
+                connection.append(value)
+            elif lower == b"keep-alive":
+                self.keep_alive_timeout = _timeout_parameter(value)
+        return lengths, codings, connection_options(connection) if connection else frozenset()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _timeout_parameter(value: bytes) -> float | None:
+    """N of `Keep-Alive: timeout=N`."""
+    for parameter in value.split(b","):
+        name, _, number = parameter.strip().partition(b"=")
+        if name.lower() == b"timeout" and number.strip().isdigit() and len(number) < 8:
+            return float(number)
+    return None

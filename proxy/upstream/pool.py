@@ -1,0 +1,188 @@
+"""The connections to one origin: idle ones are reused, new ones made up to a limit, waiters served in order."""
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from proxy.errors import (
+    Overloaded,
+    UpstreamCertificate,
+    UpstreamConnectTimeout,
+    UpstreamDNS,
+    UpstreamRefused,
+    UpstreamTLS,
+    UpstreamUnreachable,
+)
+from proxy.routes import Origin
+from proxy.upstream.connection import Connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The one boundary where foreign connect errors become ours."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise UpstreamConnectTimeout from error
+    except socket.gaierror as error:
+        raise UpstreamDNS from error
+    except ssl.CertificateError as error:
+        raise UpstreamCertificate from error
+    except ssl.SSLError as error:
+        raise UpstreamTLS from error
+    except ConnectionRefusedError as error:
+        raise UpstreamRefused from error
+    except OSError as error:
+        raise UpstreamUnreachable from error
+
+
+class Pool:
+    """At most `size` connections to `origin`; one unused for `idle` seconds is closed.
+
+    `connect` bounds, in seconds, how long getting a connection may take, the wait for a free one included.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        tls: ssl.SSLContext | None = None,
+        size: int = 100,
+        idle: float = 15.0,
+        connect: float = 10.0,
+    ) -> None:
+        self._origin = origin
+        self._tls = tls
+        self._size = size
+        self._idle_seconds = idle
+        self._connect_seconds = connect
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._reaper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, in use and idle."""
+        return len(self._open)
+
+    async def acquire(self, *, fresh: bool = False) -> Connection:
+        """A connection to use for one exchange; `release` it afterwards, whatever happened.
+
+        `fresh`: one that nobody used before. Raises an `UpstreamError`.
+        """
+        connection = None if fresh else self._pop_idle()
+        if connection is not None:
+            return connection
+        if self._closed:
+            raise Overloaded("The proxy is shutting down.")
+        with _translated():
+            async with asyncio.timeout(self._connect_seconds):
+                while len(self._open) >= self._size:
+                    handed = await self._wait(fresh=fresh)
+                    if handed is not None:
+                        return handed
+                return await self._connect()
+
+    def release(self, connection: Connection) -> None:
+        """Take a connection back: keep it if its exchange was clean, else close it."""
+        if connection not in self._open:
+            return
+        if not connection.is_reusable or self._closed:
+            self._discard(connection)
+            return
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        seconds = self._idle_seconds
+        if connection.keep_alive_timeout is not None:
+            # One second before the upstream would close it: the race is not worth the reuse.
+            seconds = min(seconds, connection.keep_alive_timeout - 1.0)
+        if seconds <= 0:
+            self._discard(connection)
+            return
+        connection.idle_until = connection.loop.time() + seconds
+        self._idle.append(connection)
+        if self._reaper is None:
+            self._reaper = connection.loop.call_later(self._idle_seconds, self._reap)
+
+    def close(self) -> None:
+        """Close the idle connections now and the others when they come back."""
+        self._closed = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        for connection in tuple(self._idle):
+            self._discard(connection)
+        self._idle.clear()
+
+    def _pop_idle(self) -> Connection | None:
+        while self._idle:
+            # Last in, first out: the warmest one, and the others may grow old and go.
+            connection = self._idle.pop()
+            if connection.loop.time() < connection.idle_until and connection.is_reusable and connection.is_quiet():
+                return connection
+            self._discard(connection)
+        return None
+
+    async def _wait(self, *, fresh: bool) -> Connection | None:
+        """A connection that was handed over, or None: there may be room for a new one."""
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            connection = await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and (handed := waiter.result()) is not None:
+                self.release(handed)
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+        if connection is not None and (fresh or not connection.is_quiet()):
+            self._discard(connection)
+            return None
+        return connection
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        connection = Connection(loop)
+        self._open.add(connection)  # its place is taken while it connects
+        try:
+            await loop.create_connection(
+                lambda: connection,
+                self._origin.host,
+                self._origin.port,
+                ssl=self._tls,
+                server_hostname=self._origin.host if self._tls is not None else None,
+            )
+        except BaseException:
+            self._discard(connection)
+            raise
+        return connection
+
+    def _discard(self, connection: Connection) -> None:
+        connection.close()
+        self._open.discard(connection)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+                break
+
+    def _reap(self) -> None:
+        self._reaper = None
+        if not self._idle:
+            return
+        loop = self._idle[0].loop
+        now = loop.time()
+        kept = [each for each in self._idle if now < each.idle_until and each.is_reusable]
+        for connection in self._idle:
+            if connection not in kept:
+                self._discard(connection)
+        self._idle = kept
+        if kept:
+            self._reaper = loop.call_later(self._idle_seconds, self._reap)

@@ -1,0 +1,1 @@
+"""What the tests share: canaries and the searcher that looks for them, and how skips are counted."""
