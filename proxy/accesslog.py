@@ -18,7 +18,7 @@ _COUNTER = itertools.count(1)
 
 
 class Exchange:
-    """One request from the listener to the access log. Instants and durations in seconds of the loop's clock."""
+    """One request from the listener to the access log. Instants and durations in seconds of `time.perf_counter`."""
 
     __slots__ = (
         "bytes_in",

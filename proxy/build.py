@@ -41,7 +41,8 @@ class Surroundings:
 
 def guard(config: Config) -> Guard:
     """The guard of all listeners; the routes' hosts are names of ours, too."""
-    hosts = [*config.guard.hosts, *(route.host for route in config.routes if route.host is not None)]
+    named = [*config.guard.hosts, *(route.host for route in config.routes if route.host is not None)]
+    hosts = [f"[{host}]" if ":" in host else host for host in named]
     key = config.guard.client_key
     return Guard(hosts=hosts, origins=config.guard.origins, client_key=None if key is None else key.value)
 

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import stat
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -118,7 +119,7 @@ class Protocol(web.RequestHandler):
             self.force_close()
 
     def _answer(self, error: ProxyError, client: str) -> None:
-        exchange = Exchange("-", client, self._loop.time())
+        exchange = Exchange("-", client, time.perf_counter())
         exchange.status, exchange.error = error.status, error.code
         if self.transport is not None:
             closing = connection_line(keep_alive=False, version=(1, 1))

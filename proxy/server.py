@@ -67,7 +67,7 @@ class Instance:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._endpoint = TokenEndpoint(ca=world.token_ca)
-        self.metrics = Metrics(self.reports)
+        self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
             world.redactor.register(source.value)
         key = config.admin.key

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from proxy.credentials.token_endpoint import TokenEndpoint, tls_context
+from proxy.credentials.token_endpoint import TokenEndpoint
 from proxy.errors import CredentialUnavailable
 from proxy.grants.login import ResponseRules
 from proxy.grants.reply import BODY_LIMIT, Fault, InvalidReply, read
 from proxy.grants.request import TokenReply, TokenRequest
+from proxy.tls import client_context
 
 CANARY = "kanarie-51c0"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -312,7 +313,7 @@ class TestTLS:
     @pytest.mark.parametrize("given", [True, False])
     async def test_contexts_verify_and_refuse_old_versions(self, ca: Path, *, given: bool) -> None:
         """TLS 1.1 is over (RFC 8996); libraries of today no longer speak it, so the setting is looked at."""
-        context = tls_context(ca if given else None)
+        context = client_context(ca if given else None)
         assert context.minimum_version is ssl.TLSVersion.TLSv1_2
         assert context.verify_mode is ssl.CERT_REQUIRED
         assert context.check_hostname
@@ -328,13 +329,3 @@ class TestTLS:
         await client.send(request(f"https://127.0.0.1:{server.port}/"))
         await client.close()
         assert not log.exists()
-
-    @pytest.mark.parametrize("content", [None, "no certificate"])
-    async def test_a_ca_file_that_cannot_be_used_is_named_as_such(
-        self, tmp_path: Path, content: str | None
-    ) -> None:
-        """Absent, or no PEM."""
-        path = tmp_path / "ca.pem"
-        if content is not None:
-            path.write_text(content)
-        assert "The CA file" in await failure(TokenEndpoint(ca=path), request("https://127.0.0.1:1/"))

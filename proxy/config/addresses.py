@@ -90,7 +90,11 @@ def listen_address(value: object) -> ListenAddress:
         raise ValueError("write an address with its host, such as 127.0.0.1:8080")  # noqa: TRY004  all are ValueError here
     if value.startswith("unix:"):
         path = value.removeprefix("unix:")
-        if not path.startswith("/") or len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_LONGEST:
+        if (
+            not path.startswith("/")
+            or not path.isprintable()
+            or len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_LONGEST
+        ):
             raise ValueError(
                 f"write an absolute path of at most {UNIX_PATH_LONGEST} bytes, such as unix:/run/p.sock"
             )
@@ -135,8 +139,6 @@ def upstream(value: str) -> tuple[Origin, str]:
 
 def credential_origin(value: object) -> Origin:
     """An origin that may get a token: scheme, host and port, nothing behind it."""
-    if isinstance(value, Origin):
-        return value
     if not isinstance(value, str):
         raise ValueError("write an origin, such as https://api.example.com")  # noqa: TRY004  all are ValueError here
     origin, path = url(value, query=False)

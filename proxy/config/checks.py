@@ -154,8 +154,8 @@ def _placing(draft: Draft, problems: Problems) -> None:
                 problems.add((*path, "headers", header), "the token itself goes into this header: remove it here")
             elif SECRET_NAME.search(header) and draft.literals_refused:
                 sentence = (
-                    "this looks like a secret, and constants are shown: make it the token of a credential with place, "
-                    "or let only this file's owner read it (mode 0600)"
+                    "this looks like a secret, and constants are shown: make it the token of a credential with "
+                    "place, or let only this file's owner read it (mode 0600)"
                 )
                 problems.add((*path, "headers", header), sentence)
         in_cookie = any(each.kind == "cookie" for each in credential.place)

@@ -127,10 +127,6 @@ def _token_url(value: str) -> str:
     return value
 
 
-def _origin_text(value: object) -> Origin:
-    return addresses.credential_origin(value)
-
-
 def _host_header(value: str) -> str:
     if value in {"upstream", "client"}:
         return value
@@ -171,7 +167,9 @@ LoginValue = Annotated[
 ]
 LoginFields = Annotated[dict[str, LoginValue], BeforeValidator(_mark_literals)]
 LoginHeaders = Annotated[dict[HeaderName, LoginValue], BeforeValidator(_mark_literals)]
-AllowedOrigin = Annotated[Origin, PlainValidator(_origin_text), WithJsonSchema({"type": "string", "format": "uri"})]
+AllowedOrigin = Annotated[
+    Origin, PlainValidator(addresses.credential_origin), WithJsonSchema({"type": "string", "format": "uri"})
+]
 Statuses = Annotated[
     tuple[int, ...] | Literal["any"] | None,
     PlainValidator(statuses),
@@ -200,8 +198,6 @@ def _some(given: tuple[addresses.ListenAddress, ...]) -> tuple[addresses.ListenA
 
 
 def _tcp_address(value: object) -> addresses.TcpAddress:
-    if isinstance(value, addresses.TcpAddress):
-        return value
     address = addresses.listen_address(value)
     if not isinstance(address, addresses.TcpAddress):
         raise ValueError("write host:port, such as 127.0.0.1:8081, or null")  # noqa: TRY004  all are ValueError here

@@ -50,8 +50,6 @@ Inject = Literal["overwrite", "if-absent"] | Replace
 
 def place(value: object) -> PlaceConfig:
     """One place of a token, from `{header: NAME, scheme: WORD}`, `{query: NAME}` or `{cookie: NAME}`."""
-    if isinstance(value, PlaceConfig):
-        return value
     if not isinstance(value, Mapping) or not set(value) <= {"header", "scheme", "query", "cookie"}:
         raise ValueError("write {header: NAME, scheme: WORD}, {query: NAME} or {cookie: NAME}")
     names = [(kind, value[kind]) for kind in ("header", "query", "cookie") if kind in value]
@@ -96,7 +94,7 @@ def distinct(places: tuple[PlaceConfig, ...]) -> tuple[PlaceConfig, ...]:
 
 def inject(value: object) -> Inject:
     """`overwrite`, `if-absent` or `{replace: PLACEHOLDER}`."""
-    if value in ("overwrite", "if-absent") or isinstance(value, Replace):
+    if value in ("overwrite", "if-absent"):
         return value
     if isinstance(value, Mapping) and set(value) == {"replace"} and isinstance(value["replace"], str):
         if not value["replace"] or " " in value["replace"]:

@@ -27,9 +27,10 @@ class Problems:
 
     def add(self, path: KeyPath, sentence: str, *, line: int | None = None) -> None:
         """Note a problem at a normalised key path."""
-        at, text = self._render(path, sentence, line)
-        if (at, text) not in self._found:
-            self._found.append((at, text))
+        found = self._render(path, sentence, line)
+        # One parameter of a preset may stand in several places of the credential.
+        if found not in self._found:
+            self._found.append(found)
 
     def warn(self, path: KeyPath, sentence: str) -> None:
         """Note something that is allowed but doubtful."""

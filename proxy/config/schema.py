@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from proxy.config.credentials import CommonCredential, LoginCredential, StaticCredential
+from proxy.config.credentials import LoginCredential, StaticCredential
 from proxy.config.longform import SHORT_ROUTE
 from proxy.config.model import Config
 from proxy.config.presets import Preset, presets
@@ -16,15 +16,15 @@ _SCALARS = ["string", "number", "boolean"]
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the short and the long form; descriptions are those of the model's fields."""
     _refs, made = models_json_schema(
-        [(model, "validation") for model in (Config, CommonCredential, StaticCredential, LoginCredential)],
+        [(model, "validation") for model in (Config, StaticCredential, LoginCredential)],
         ref_template="#/$defs/{model}",
     )
     definitions: dict[str, Any] = made["$defs"]
     config = definitions.pop("Config")
-    common = definitions.pop("CommonCredential")["properties"]
     secret = definitions["StaticCredential"]["properties"]["token"]
     for preset in presets().values():
-        definitions[f"preset {preset.name}"] = _preset(preset, common, secret)
+        stands_for = "LoginCredential" if preset.credential["type"] == "login" else "StaticCredential"
+        definitions[f"preset {preset.name}"] = _preset(preset, definitions[stands_for]["properties"], secret)
     choices = ["StaticCredential", "LoginCredential", *(f"preset {name}" for name in presets())]
     credential = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in choices]}
     route = definitions["RouteConfig"]
@@ -41,19 +41,31 @@ def schema() -> dict[str, Any]:
         "anyOf": [{"type": "string"}, *credential["anyOf"]],
         "description": "The credential itself, or the name of one.",
     }
-    return {
+    found = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "bearer-proxy configuration",
         "type": "object",
         "properties": properties | short,
         "additionalProperties": False,
         "oneOf": [{"required": ["upstream"]}, {"required": ["routes"]}],
-        "$defs": definitions,
     }
+    return {**found, "$defs": {name: definitions[name] for name in sorted(_used(found, definitions, set()))}}
 
 
-def _preset(preset: Preset, common: dict[str, Any], secret: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a credential that names a preset."""
+def _used(node: object, definitions: dict[str, Any], seen: set[str]) -> set[str]:
+    """The definitions that `node` leads to; the normalised values behind a field's text are none of them."""
+    if isinstance(node, dict):
+        name = str(node.get("$ref", "")).rpartition("/")[2]
+        if name and name not in seen:
+            seen.add(name)
+            _used(definitions[name], definitions, seen)
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _used(each, definitions, seen)
+    return seen
+
+
+def _preset(preset: Preset, keys: dict[str, Any], secret: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a credential that names a preset; `keys` are those of the type that it stands for."""
     parameters = {each.name: _parameter(each, secret) for each in preset.parameters}
     return {
         "type": "object",
@@ -61,7 +73,7 @@ def _preset(preset: Preset, common: dict[str, Any], secret: dict[str, Any]) -> d
         "properties": {
             "preset": {"enum": [preset.name, *preset.aliases]},
             **parameters,
-            **{key: value for key, value in common.items() if key in COMMON},
+            **{key: value for key, value in keys.items() if key in COMMON},
         },
         "required": ["preset", *(each.name for each in preset.parameters if each.required)],
         "additionalProperties": False,

@@ -8,7 +8,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,7 @@ class SecretReader:
     the sentence that refuses them; `mounts` is the kernel's table of mounts.
     """
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     folder: Path
     literals_refused: str | None
     mounts: Path = Path("/proc/self/mounts")
@@ -78,8 +78,6 @@ class SecretReader:
 
     def read(self, value: object) -> SecretSource:
         """The secret that `value` (a reference or a literal) stands for; raises `ValueError`."""
-        if isinstance(value, SecretSource):
-            return value
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             value = LiteralSecret(str(value))
         if isinstance(value, LiteralSecret):
@@ -91,7 +89,7 @@ class SecretReader:
             raise ValueError(f"a keyring reference is not built yet: write {FORMS}")
         if kind == "command":
             return self._command(reference)
-        if kind not in _KINDS or not isinstance(reference, str) or not reference:
+        if kind not in _KINDS or not isinstance(reference, str) or not reference or "\0" in reference:
             raise ValueError(f"write a reference to a secret: {FORMS}")
         if kind == "env":
             return self._env(reference)

@@ -60,7 +60,10 @@ def expand(template: Mapping[str, Any], parameters: Iterable[Parameter], given: 
     for key, value in given.items():
         if key not in known and key not in COMMON and key != "preset":
             found.problems.append(unknown_key(key, value, {*known, *COMMON}))
-    filled = {name: given.get(name, parameter.default) for name, parameter in known.items()}
+    # null is as good as absent.
+    filled: dict[str, Any] = {
+        name: parameter.default if given.get(name) is None else given[name] for name, parameter in known.items()
+    }
     for name, parameter in known.items():
         sentence = _wrong(parameter, filled, given)
         if sentence:
@@ -87,7 +90,7 @@ def _wrong(parameter: Parameter, filled: Mapping[str, Any], given: Mapping[str, 
         return f"this has no effect without {parameter.needs}: add that key, or remove this one"
     if parameter.choices and value not in parameter.choices:
         return f"write one of {', '.join(parameter.choices)}"
-    if parameter.kind in _KINDS and parameter.name in given:
+    if parameter.kind in _KINDS and given.get(parameter.name) is not None:
         fits, sentence = _KINDS[parameter.kind]
         return None if fits(value) else sentence
     return None

@@ -16,6 +16,7 @@ import yarl
 from proxy.errors import CredentialUnavailable
 from proxy.grants.reply import BODY_LIMIT
 from proxy.grants.request import TokenReply, TokenRequest
+from proxy.tls import client_context
 
 #: Seconds for the whole exchange: some vendors hash passwords slowly or stall failed logins, none takes this long.
 TIMEOUT: Final = 20.0
@@ -74,7 +75,7 @@ class TokenEndpoint:
         """The one session. No await in here: two first requests must not make two."""
         if self._open is None:
             self._open = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=tls_context(self._ca), force_close=True),
+                connector=aiohttp.TCPConnector(ssl=client_context(self._ca), force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 auto_decompress=False,
@@ -84,27 +85,6 @@ class TokenEndpoint:
                 middlewares=(_translate,),
             )
         return self._open
-
-
-def tls_context(ca: Path | None) -> ssl.SSLContext:
-    """A verifying client context, TLS 1.2 or newer.
-
-    Not `ssl.create_default_context`: that one writes the session keys to the file that SSLKEYLOGFILE names.
-    Raises `CredentialUnavailable` if `ca` cannot be read.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if ca is None:
-        context.load_default_certs()
-        return context
-    try:
-        context.load_verify_locations(ca)
-    except OSError:  # ssl.SSLError is one
-        raise CredentialUnavailable(
-            "The CA file for the token endpoint cannot be read; it must be a readable PEM file with certificates."
-        ) from None
-    return context
 
 
 async def _translate(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -23,7 +23,8 @@ from proxy.upstream.answer import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, Answer
 
 #: Pause reading from the upstream above this many unread body bytes, go on below the half.
 BUFFER_HIGH: Final = 128 * 1024
-#: The head of an answer, interim answers included (threats 63, 64).
+#: The head of an answer, interim answers included, and then all that comes without a byte of a body: chunk
+#: extensions, trailers (threats 63, 64).
 HEAD_BYTES: Final = 128 * 1024
 HEAD_FIELDS: Final = 256
 
@@ -33,10 +34,11 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
+        "_barren",
         "_can_write",
         "_closed",
+        "_field_bytes",
         "_field_count",
-        "_head_bytes",
         "_is_head_request",
         "_keep_alive",
         "_parser",
@@ -56,7 +58,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser
         self._answer: Answer | None = None
         self._can_write: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -66,7 +68,9 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._is_head_request = False
         self._keep_alive = False
-        self._head_bytes = 0
+        #: Bytes that came since the last one of a body: heads, trailers, chunk extensions.
+        self._barren = 0
+        self._field_bytes = 0
         self._field_count = 0
         self._version = ""
         #: The upstream's own `Keep-Alive: timeout=N` in seconds, None without one.
@@ -81,12 +85,12 @@ class Connection(asyncio.Protocol):
 
     def begin(self, method: str) -> Answer:
         """Begin an exchange; the answer will come into what is returned."""
-        if self._is_head_request:
-            # The parser of a HEAD may still wait for the body that its Content-Length spoke of.
-            self._parser = httptools.HttpResponseParser(self)
+        # Each answer has a parser of its own: what one left open (a HEAD's waits for the body that its
+        # Content-Length speaks of) cannot swallow the next.
+        self._parser = httptools.HttpResponseParser(self)
         self._is_head_request = method == "HEAD"
         self._keep_alive = False
-        self._head_bytes = self._field_count = 0
+        self._barren = self._field_bytes = self._field_count = 0
         self.keep_alive_timeout = None
         self.wrote = False
         self.used += 1
@@ -108,7 +112,8 @@ class Connection(asyncio.Protocol):
 
     def sent(self, first_byte: float) -> None:
         """The request is complete: its answer's head must be there within `first_byte` seconds."""
-        if self._answer is not None and not self._answer.has_head:
+        answer = self._answer
+        if answer is not None and not answer.has_head and answer.error is None:
             self._timer = self.loop.call_later(first_byte, self.fail, UpstreamTimeout())
 
     @property
@@ -156,6 +161,7 @@ class Connection(asyncio.Protocol):
         if answer is None or answer.complete or answer.error is not None:
             self.close()
             return
+        self._barren += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -166,16 +172,15 @@ class Connection(asyncio.Protocol):
             context = error.__context__
             self.fail(context if isinstance(context, ProxyError) else UpstreamProtocol())
             return
-        if not answer.has_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self.fail(UpstreamBadHeader())
+        if self._barren > HEAD_BYTES and not answer.complete:
+            self.fail(UpstreamBadHeader())
         elif answer.buffered > BUFFER_HIGH and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
 
     def eof_received(self) -> None:
-        """The upstream ended its side; `connection_lost` follows."""
+        """The upstream ended its side: no exchange may follow. `connection_lost` comes next."""
+        self._keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end: for a body that ends with the connection the proper one."""
@@ -188,7 +193,7 @@ class Connection(asyncio.Protocol):
         if answer is None or answer.complete:
             return
         if not answer.has_head:
-            answer.finish(UpstreamLost(untouched=not self.wrote, silent=self._head_bytes == 0))
+            answer.finish(UpstreamLost(untouched=not self.wrote, silent=self._barren == 0))
         elif answer.framing == UNTIL_CLOSE and exc is None and not self._spoiled:
             answer.finish()
         else:
@@ -223,8 +228,8 @@ class Connection(asyncio.Protocol):
         if answer is None or answer.has_head:
             return
         self._field_count += 1
-        self._head_bytes += len(name) + len(value)
-        if self._field_count > HEAD_FIELDS or self._head_bytes > HEAD_BYTES:
+        self._field_bytes += len(name) + len(value)
+        if self._field_count > HEAD_FIELDS or self._field_bytes > HEAD_BYTES:
             raise UpstreamBadHeader
         answer.headers.append((name, value))
 
@@ -267,6 +272,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the body; behind a HEAD's head they are not what was asked for."""
+        self._barren = 0
         answer = self._answer
         if answer is None or answer.complete:
             self._spoiled = True

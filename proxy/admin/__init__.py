@@ -1,0 +1,1 @@
+"""The admin listener: health, metrics, the state of the credentials."""

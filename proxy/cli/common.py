@@ -1,0 +1,58 @@
+"""What several commands share: the option that names a configuration, and how errors end a command."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, ParamSpec
+
+import click
+
+from proxy.errors import BearerProxyError, ConfigError
+
+P = ParamSpec("P")
+
+CONFIG_OPTION: Final = click.option(
+    "-c",
+    "--config",
+    metavar="PATH",
+    help="The configuration file. Default: $BEARER_PROXY_CONFIG, the text in $BEARER_PROXY_CONFIG_YAML, "
+    "./bearer-proxy.yaml, or bearer-proxy/config.yaml in $XDG_CONFIG_HOME.",
+)
+JSON_OPTION: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def ends_with_status(command: Callable[P, int]) -> Callable[P, None]:
+    """Make what `command` returns the exit status; a known error is printed to standard error, one problem a line.
+
+    2: the configuration cannot be used; 1: it failed at run time.
+    """
+
+    @functools.wraps(command)
+    def ending(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            status = command(*args, **kwargs)
+        except ConfigError as error:
+            for problem in error.problems:
+                click.echo(problem, err=True)
+            status = 2
+        except BearerProxyError as error:
+            click.echo(str(error), err=True)
+            status = 1
+        click.get_current_context().exit(status)
+
+    return ending
+
+
+def print_json(document: Any) -> None:  # noqa: ANN401  whatever JSON takes
+    """Print an indented JSON document in ASCII."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """The folder for what outlives the process. Raises `ConfigError` where neither variable says it."""
+    if environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"]) / "bearer-proxy"
+    if environ.get("HOME"):
+        return Path(environ["HOME"]) / ".local" / "state" / "bearer-proxy"
+    raise ConfigError(["neither HOME nor XDG_STATE_HOME is set: set one, so that there is a place for state"])

@@ -1,0 +1,142 @@
+"""The command that serves."""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import sys
+from typing import Final
+
+import click
+
+from proxy import __version__, logs, runfile
+from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
+from proxy.config import Config, Source, find, load, quick
+from proxy.config.presets import presets
+from proxy.redact import PATTERNS, Redactor
+from proxy.server import Instance, World
+
+if sys.platform == "win32":
+    _LOOP_FACTORY = None
+else:
+    import uvloop
+
+    _LOOP_FACTORY = uvloop.new_event_loop
+
+log: Final = logging.getLogger("proxy")
+
+#: A token is shorter; more on standard input is the wrong file.
+_STDIN_LIMIT: Final = 64 * 1024
+#: A second signal means now; this long the sockets and the token requests get to close.
+_ABORT_SECONDS: Final = 0.5
+
+
+@click.command()
+@CONFIG_OPTION
+@click.option("--upstream", metavar="URL", help="Serve this one upstream, without a configuration file.")
+@click.option("--token-env", metavar="NAME", help="With --upstream: the variable that holds the token.")
+@click.option("--token-file", metavar="PATH", help="With --upstream: the file that holds the token.")
+@click.option("--token-stdin", is_flag=True, help="With --upstream: read the token from standard input.")
+@click.option("--listen", metavar="ADDR", help="With --upstream: host:port or unix:/path. [127.0.0.1:8080]")
+@ends_with_status
+def run(
+    config: str | None,
+    upstream: str | None,
+    token_env: str | None,
+    token_file: str | None,
+    listen: str | None,
+    *,
+    token_stdin: bool,
+) -> int:
+    """Serve until SIGTERM or Ctrl-C; a second one ends at once.
+
+    \b
+    Examples: bearer-proxy run -c config.yaml
+              bearer-proxy run --upstream https://api.example.com --token-env API_TOKEN
+    """  # noqa: D301  a mark of click: keep these lines as they are
+    redactor = Redactor([*PATTERNS, *(re.compile(each) for preset in presets().values() for each in preset.redact)])
+    logs.set_up(redactor)
+    if upstream is None:
+        if token_env or token_file or token_stdin or listen:
+            raise click.UsageError("--token-env, --token-file, --token-stdin and --listen go with --upstream URL.")
+        source = find(config, os.environ)
+    else:
+        if config:
+            raise click.UsageError("Use either --config or --upstream.")
+        given = sys.stdin.read(_STDIN_LIMIT) if token_stdin else None
+        source = quick(upstream, listen, token_env=token_env, token_file=token_file, token_stdin=given)
+    loaded = load(source, environ=os.environ)
+    logs.set_up(redactor, level=loaded.log.level, style=loaded.log.format)
+    world = World(redactor, state_folder(os.environ))
+    with asyncio.Runner(loop_factory=_LOOP_FACTORY) as runner:
+        runner.run(_serve(loaded, world, source))
+    return 0
+
+
+class _Signals:
+    """Counts the wishes to end."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, _refuse_reload)
+
+    def _end(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+def _refuse_reload() -> None:
+    detail = "reload is not built yet: restart to apply a changed configuration"
+    log.warning("reload_refused", extra={"fields": {"detail": detail}})
+
+
+async def _serve(config: Config, world: World, source: Source) -> None:
+    """Start, serve until told to end, end."""
+    signals = _Signals()
+    for warning in config.warnings:
+        log.warning("config_warning", extra={"fields": {"detail": warning}})
+    instance = await Instance.start(config, world)
+    path = runfile.path_for(source.identity, os.environ)
+    try:
+        _write_run_file(path, instance)
+        _print_urls(instance)
+        await signals.first.wait()
+        await _end(instance, signals.second)
+    finally:
+        runfile.remove(path, os.getpid())
+
+
+def _write_run_file(path: str, instance: Instance) -> None:
+    running = runfile.Running(os.getpid(), instance.urls, instance.admin_url, instance.admin_key.reveal())
+    try:
+        runfile.write(path, running)
+    except runfile.RunFileError as error:
+        log.warning("run_file_failed", extra={"fields": {"detail": str(error)}})
+
+
+def _print_urls(instance: Instance) -> None:
+    """For a person who looks on; scripts read the `listening` lines of the log."""
+    if not sys.stdout.isatty():
+        return
+    click.echo(f"bearer-proxy {__version__} listens on {', '.join(instance.urls)}")
+    if instance.admin_url is not None:
+        click.echo(f"health and metrics: {instance.admin_url}/readyz {instance.admin_url}/metrics")
+
+
+async def _end(instance: Instance, at_once: asyncio.Event) -> None:
+    """Drain, unless a second signal says that there is no time for it."""
+    drain = asyncio.create_task(instance.drain())
+    hurry = asyncio.create_task(at_once.wait())
+    await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
+    if drain.done():
+        await drain
+        return
+    drain.cancel()
+    closing = asyncio.create_task(instance.close())
+    await asyncio.wait({drain, closing}, timeout=_ABORT_SECONDS)
+    log.warning("stopped", extra={"fields": {"detail": "at once, by a second signal"}})

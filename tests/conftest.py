@@ -1,0 +1,17 @@
+"""What all tests share: canaries that must not leak, and the event loop of production."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+pytest_plugins = ["tests.support.canary_plugin", "tests.support.harness", "tests.support.vendors"]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config,  # noqa: ARG001  the hook's contract
+    item: pytest.Item,  # noqa: ARG001  same
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Async tests run on uvloop, as the proxy does."""
+    return {"uvloop": uvloop.new_event_loop}

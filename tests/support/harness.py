@@ -1,0 +1,160 @@
+"""Runs a real proxy in the test's own loop: real sockets, the product's logging at DEBUG, a clock that is held."""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import yaml
+
+from proxy import logs
+from proxy.clock import Clock, SystemClock
+from proxy.config import Source, load
+from proxy.redact import Redactor
+from proxy.server import Instance, World
+from tests.support.client import Answer, Client, connected
+from tests.support.leaks import Artefacts, Canaries
+
+
+@dataclass
+class HeldClock:
+    """Stands still unless the test moves it."""
+
+    at: float = 1000.0
+    epoch: float = 1_800_000_000.0
+
+    def now(self) -> float:
+        """Seconds, as set."""
+        return self.at
+
+    def wall(self) -> float:
+        """Epoch seconds that move along."""
+        return self.epoch + self.at
+
+    def move(self, seconds: float) -> None:
+        """Let time pass."""
+        self.at += seconds
+
+
+@dataclass
+class Proxy:
+    """A running proxy and what it said."""
+
+    instance: Instance
+    log: io.StringIO
+    artefacts: Artefacts
+    state: Path
+
+    @property
+    def url(self) -> str:
+        """Where it listens first."""
+        return self.instance.urls[0]
+
+    async def ask(
+        self,
+        method: str,
+        target: str = "/",
+        headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
+        body: bytes | None = None,
+    ) -> Answer:
+        """One request on a connection of its own."""
+        async with connected(self.url, self.artefacts) as client:
+            return await client.ask(method, target, headers, body)
+
+    def connect(self) -> Any:
+        """A connection for several requests: `async with proxy.connect() as client`."""
+        return connected(self.url, self.artefacts)
+
+    async def admin(self, method: str, path: str) -> Answer:
+        """Ask the admin listener, with its key."""
+        assert self.instance.admin_url is not None
+        headers = {"Authorization": f"Bearer {self.instance.admin_key.reveal()}", "Host": "localhost"}
+        async with connected(self.instance.admin_url, self.artefacts) as client:
+            return await client.ask(method, path, headers)
+
+    def lines(self, event: str = "request") -> list[dict[str, Any]]:
+        """The log lines of one event."""
+        found = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [line for line in found if line["event"] == event]
+
+
+class StartProxy(Protocol):
+    """`proxying(config, environ=…, clock=…)`: an async context manager that gives a `Proxy`."""
+
+    def __call__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        environ: Mapping[str, str] = ...,
+        clock: Clock = ...,
+        ca: Path | None = ...,
+    ) -> Any: ...
+
+
+@pytest.fixture
+def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
+    """Starts proxies: JSON log at DEBUG, state and log searched for canaries at the end of the test."""
+    artefacts.watch_tree(tmp_path)
+
+    @asynccontextmanager
+    async def start(
+        config: Mapping[str, Any],
+        *,
+        environ: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        ca: Path | None = None,
+    ) -> AsyncIterator[Proxy]:
+        written = {
+            "listen": "127.0.0.1:0",
+            "admin": {"listen": "127.0.0.1:0"},
+            "log": {"level": "debug", "format": "json"},
+            **config,
+        }
+        source = Source(yaml.safe_dump(written), "test.yaml", None, "test")
+        redactor = Redactor()
+        log = io.StringIO()
+        artefacts.watch("log", log.getvalue)
+        with _logging(redactor, log):
+            loaded = load(source, environ=environ or {})
+            world = World(
+                redactor, tmp_path / "state", clock or SystemClock(), random=lambda: 0.5, stream=log, token_ca=ca
+            )
+            instance = await Instance.start(loaded, world)
+            try:
+                yield Proxy(instance, log, artefacts, tmp_path / "state")
+            finally:
+                await instance.drain()
+
+    return start
+
+
+@dataclass
+class _Logging:
+    """The root logger's state, put back afterwards."""
+
+    handlers: list[logging.Handler] = field(default_factory=list)
+
+
+class _logging:  # noqa: N801  used like a function
+    """`with _logging(redactor, stream)`: the product's logging while the block runs, pytest's afterwards."""
+
+    def __init__(self, redactor: Redactor, stream: io.StringIO) -> None:
+        self._redactor = redactor
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        root = logging.getLogger()
+        self._handlers, self._level = list(root.handlers), root.level
+        logs.set_up(self._redactor, level="debug", style="json", stream=self._stream)
+
+    def __exit__(self, *_: object) -> None:
+        root = logging.getLogger()
+        root.handlers[:] = self._handlers
+        root.setLevel(self._level)
+        logging.captureWarnings(capture=False)

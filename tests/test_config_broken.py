@@ -1,0 +1,725 @@
+"""Broken configurations: each with its exact sentences and lines, without a secret, and all at once."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy.config import find, load
+from proxy.config.secrets import FORMS
+from proxy.errors import ConfigError
+
+#: Written wherever a mistake might echo its surroundings; no sentence may hold it.
+CANARY = "cNrY-s3cret-9f8e7d6c5b4a"
+ENVIRON = {
+    "T": "a-token-of-twenty-ch",
+    "EMPTY": "",
+    "SHORT": "abc",
+    "MULTI": "a\nb",
+    "SPACED": "abc def ghi",
+    "PATH": "/usr/bin:/bin",
+}
+
+
+def problems_of(text: str, path: Path) -> list[str]:
+    """What `load` says of a configuration that others can read, without the file's name."""
+    path.write_text(text.replace("CANARY", CANARY))
+    path.chmod(0o644)
+    with pytest.raises(ConfigError) as caught:
+        load(find(str(path), {}), environ=ENVIRON)
+    assert CANARY not in str(caught.value) + repr(caught.value)
+    # A chained foreign exception could print its input in a traceback.
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
+
+
+#: `### what is wrong`, the configuration, and `=> line: key.path: sentence` for each problem.
+BROKEN = r"""
+### no upstream
+listen: 127.0.0.1:8080
+=> 1: there is no upstream: write upstream: https://… or a list of routes
+### nothing in it
+# nothing
+=> 1: the configuration is empty: write at least upstream: https://…
+### a list instead of a mapping
+- a
+=> 1: a configuration is a mapping: write key: value, such as upstream: https://…
+### a word instead of a mapping
+CANARY
+=> 1: a configuration is a mapping: write key: value, such as upstream: https://…
+### a tab
+upstream: https://a.example
+credential:
+TABtype: static
+=> 3: a tab cannot indent in YAML: use spaces
+### a quote not closed
+upstream: https://a.example
+credential: {type: static, token: "CANARY
+=> 3: a quote is not closed: close it
+### a brace not closed
+upstream: https://a.example
+credential: {type: static, token: CANARY
+=> 3: a bracket or brace is not closed, or a comma is missing: close it
+### a value that looks like an alias
+upstream: https://a.example
+credential: {type: static, token: *CANARY}
+=> 2: a value that begins with '*' is an alias in YAML: put it in quotes
+### a value that looks like an anchor
+upstream: https://a.example
+credential:
+  type: static
+  token: &CANARY
+=> 4: credential.token: write a reference to a secret: REFERENCES
+### two colons
+upstream: https://a.example
+log: level: CANARY
+=> 2: a second colon stands here: indent the line properly, or quote the value
+### no space after a colon
+upstream: https://a.example
+credential:
+  type:static
+  token: CANARY
+=> 4: a second colon stands here: indent the line properly, or quote the value
+### a tag
+upstream: https://a.example
+log: !!python/name:CANARY
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log: write a mapping, such as {key: value}
+### two documents
+upstream: https://a.example
+---
+upstream: https://a.example
+=> 2: a second document begins here: keep one, without '---'
+### a bad escape
+upstream: https://a.example
+log: {level: "\qCANARY"}
+=> 2: a backslash in double quotes is an escape: use single quotes
+### bad indentation
+upstream: https://a.example
+log:
+    level: info
+  format: text
+=> 4: the indentation does not fit the lines above: align it
+### a control character
+upstream: https://a.example
+log: {level: CONTROLCANARY}
+=> 2: a control character stands here: remove it
+### a key twice
+upstream: https://a.example
+log: {level: info}
+log: {level: debug}
+=> 3: this key stands here twice (first in line 2): keep one
+### a key that is a number
+upstream: https://a.example
+1: x
+=> 2: a key is text: put it in quotes
+### an unknown key at the top
+upstream: https://a.example
+limts: {}
+=> 2: limts: unknown key, did you mean limits?
+### an unknown key like no other
+upstream: https://a.example
+zzzz: CANARY
+=> 2: zzzz: unknown key: write one of admin, credential, credentials, guard, limits, listen, log, routes, store, upstream
+### an unknown key below
+upstream: https://a.example
+timeouts: {conect: 1s}
+=> 2: timeouts.conect: unknown key, did you mean connect?
+### a key that may be a secret
+upstream: https://a.example
+timeouts: {CANARY}
+=> 2: timeouts: a key here is unknown (is a space missing after its colon?): write one of connect, first_byte, idle, token
+### a key and its value run together
+upstream: https://a.example
+timeouts: {connect:CANARY}
+=> 2: timeouts: a key here is unknown (is a space missing after its colon?): write one of connect, first_byte, idle, token
+### an unknown key of a credential
+upstream: https://a.example
+credential: {type: static, token: {env: T}, plaec: {}}
+=> 2: credential.plaec: unknown key, did you mean place?
+### a credential without type
+upstream: https://a.example
+credential: {token: {env: T}}
+=> 2: credential.type: write type: static, type: login or preset: NAME
+### an unknown type
+upstream: https://a.example
+credential: {type: statik, token: {env: T}}
+=> 2: credential.type: write type: static, type: login or preset: NAME, did you mean static?
+### a type that is not built
+upstream: https://a.example
+credential: {type: oauth2, client_secret: CANARY}
+=> 2: credential.type: oauth2 is not built yet: write static, login, or a preset
+### a credential that is a list
+upstream: https://a.example
+credential: [a]
+=> 2: credential: write a mapping with type: static or login, or with preset: NAME
+### a credential that is not there
+routes:
+  - prefix: /a
+    upstream: https://a.example
+    credential: bilings
+credentials:
+  billing: {type: static, token: {env: T}}
+=> 4: routes.0.credential: there is no credential of this name, did you mean billing?
+### a variable that is not set
+upstream: https://a.example
+credential: {type: static, token: {env: NOT_SET}}
+=> 2: credential.token: the environment variable NOT_SET is not set: export it, or correct the name
+### a variable that is empty
+upstream: https://a.example
+credential: {type: static, token: {env: EMPTY}}
+=> 2: credential.token: the environment variable EMPTY is empty: put the secret there
+### a value where the name of a variable belongs
+upstream: https://a.example
+credential: {type: static, token: {env: CANARY}}
+=> 2: credential.token: env takes the name of an environment variable: letters, digits and '_'
+### a secret written out
+upstream: https://a.example
+credential:
+  type: static
+  token: CANARY
+=> 4: credential.token: a secret is not written out here: write {env: NAME} or {file: PATH}, or run `chmod 600 FILE`
+### a secret in braces
+upstream: https://a.example
+credential: {type: static, token: {CANARY}}
+=> 2: credential.token: write a reference to a secret: REFERENCES
+### a keyring reference
+upstream: https://a.example
+credential: {type: static, token: {keyring: CANARY}}
+=> 2: credential.token: a keyring reference is not built yet: write REFERENCES
+### a secret file that is not there
+upstream: https://a.example
+credential: {type: static, token: {file: missing}}
+=> 2: credential.token: the file FOLDER/missing does not exist: create it, or correct the path
+### a program that is not there
+upstream: https://a.example
+credential: {type: static, token: {command: [no-such-program-x, CANARY]}}
+=> 2: credential.token: the command no-such-program-x could not be started: install it, or write its path
+### a command that is no list
+upstream: https://a.example
+credential: {type: static, token: {command: echo CANARY}}
+=> 2: credential.token: command takes a list, program first, each argument in quotes: [pass, show, api]
+### a command that fails
+upstream: https://a.example
+credential: {type: static, token: {command: [sh, -c, 'echo CANARY >&2; exit 3']}}
+=> 2: credential.token: the command sh ended with status 3: run it by hand to see why
+### systemd outside a unit
+upstream: https://a.example
+credential: {type: static, token: {systemd: x}}
+=> 2: credential.token: CREDENTIALS_DIRECTORY is not set: give the unit LoadCredential=, or use {file: PATH}
+### a token of two lines
+upstream: https://a.example
+credential: {type: static, token: {env: MULTI}}
+=> 2: credential.token: the token holds line breaks, spaces at its ends or characters beyond ASCII: correct it there
+### an unknown preset
+upstream: https://a.example
+credential: {preset: teletraker, password: CANARY}
+=> 2: credential.preset: there is no such preset, did you mean teletracker?
+### a preset without what it needs
+upstream: https://a.example
+credential: {preset: teletracker, username: u}
+=> 2: credential.password: this key is missing: add it (the user's password)
+### an unknown parameter of a preset
+upstream: https://a.example
+credential: {preset: vanilla, token: {env: T}, inn: query}
+=> 2: credential.inn: unknown key, did you mean in?
+### a choice that there is not
+upstream: https://a.example
+credential: {preset: vanilla, token: {env: T}, in: CANARY}
+=> 2: credential.in: write one of header, query
+### a parameter without effect
+upstream: https://a.example
+credential: {preset: teletracker, username: u, password: {env: T}, masquerade_account: 1}
+=> 2: credential.masquerade_account: this has no effect without masquerade_path: add that key, or remove this one
+### a bad URL in a preset
+upstream: https://a.example
+credential:
+  preset: mainbrainer
+  base_url: http://u:CANARY@x.example
+  username: u
+  password: {env: T}
+  private_token: {env: NOT_SET}
+=> 4: credential.base_url: a URL holds no user name or password: move them into a credential
+=> 7: credential.private_token: the environment variable NOT_SET is not set: export it, or correct the name
+### a preset that places the token nowhere
+upstream: https://a.example
+credential: {preset: teletracker, username: u, password: {env: T}, authorization: false, authentication: false}
+=> 2: credential.place: name at least one place: {header: NAME}, {query: NAME} or {cookie: NAME}
+### an upstream with userinfo
+upstream: https://u:CANARY@a.example
+=> 1: upstream: a URL holds no user name or password: move them into a credential
+### an upstream with a query
+upstream: https://a.example/?k=CANARY
+=> 1: upstream: an upstream has no query: remove everything from the '?' on
+### an upstream that is not http
+upstream: ftp://CANARY
+=> 1: upstream: write a whole URL that begins with https:// or http://
+### an upstream on a socket
+upstream: http+unix:///run/x.sock
+=> 1: upstream: an upstream on a Unix socket is not built yet: write an http:// or https:// URL
+### an upstream in plain http
+upstream: http://a.example
+=> 1: upstream: plain http shows the token to the network: write https://, or set insecure_http: true
+### an upstream that is the proxy
+listen: 127.0.0.1:9000
+upstream: http://localhost:9000
+=> 2: upstream: this is the proxy's own address, a loop: write the address of the upstream
+### an upstream that is a number
+upstream: 8080
+=> 1: upstream: write text, in quotes if it looks like a number or a word such as true
+### listening for everybody
+listen: 0.0.0.0:8080
+upstream: https://a.example
+=> 1: listen: others can reach this address: set guard.client_key, or listen on 127.0.0.1
+### a port too high
+listen: 127.0.0.1:80800
+upstream: https://a.example
+=> 1: listen: write a port between 0 and 65535
+### a listen address without host
+listen: :8080
+upstream: https://a.example
+=> 1: listen: write an address with its host, such as 127.0.0.1:8080 or [::1]:8080
+### a port instead of an address
+listen: 8080
+upstream: https://a.example
+=> 1: listen: write an address with its host, such as 127.0.0.1:8080
+### socket activation
+listen: systemd
+upstream: https://a.example
+=> 1: listen: this form of listen is not built yet: write host:port or unix:/path
+### a listen address that is a mapping
+listen: [{unix: /run/x}]
+upstream: https://a.example
+=> 1: listen.0: this form of listen is not built yet: write host:port or unix:/path
+### an address twice
+listen: [127.0.0.1:1, 127.0.0.1:1]
+upstream: https://a.example
+=> 1: listen.1: this address is there twice: remove one
+### two routes that match the same
+routes:
+  - {prefix: /a, upstream: 'https://a.example'}
+  - {prefix: /a/, upstream: 'https://b.example'}
+=> 3: routes.1.prefix: this route matches the same requests as a: change prefix or host
+### two routes of one name
+routes:
+  - {prefix: /a, upstream: 'https://a.example'}
+  - {prefix: /b, name: a, upstream: 'https://b.example'}
+=> 3: routes.1.name: another route has this name: choose another
+### a route without prefix
+routes:
+  - {upstream: 'https://a.example'}
+=> 2: routes.0: this route has neither prefix nor host: add prefix: /name
+### bad prefixes
+routes:
+  - {prefix: /~x, upstream: 'https://a.example'}
+  - {prefix: /a/../b, upstream: 'https://a.example'}
+  - {prefix: a, upstream: 'https://a.example'}
+=> 2: routes.0.prefix: a first segment that begins with '~' is kept for client keys: choose another prefix
+=> 3: routes.1.prefix: write a prefix without empty, '.' and '..' segments
+=> 4: routes.2.prefix: write a prefix that begins with a slash, of plain characters and %XX escapes
+### short and long form at once
+upstream: https://a.example
+routes: []
+=> 1: upstream: this is the short form's: move it into one of the routes
+=> 2: routes: write a list of routes, each with a prefix and an upstream
+### a credential for two origins
+routes:
+  - {prefix: /a, upstream: 'https://a.example', credential: c}
+  - {prefix: /b, upstream: 'https://b.example', credential: c}
+credentials:
+  c: {type: static, token: {env: T}}
+=> 3: routes.1.upstream: its credential is bound to another origin: add this one to the origins of c
+### headers that frame
+upstream: https://a.example
+headers: {set: {Host: x}, remove: [Content-Length]}
+=> 2: headers.set.Host: this header frames the message and belongs to the proxy: remove it here
+=> 2: headers.remove.0: this header frames the message and belongs to the proxy: remove it here
+### bad headers
+upstream: https://a.example
+headers: {set: {'X Y': x, X-A: "a\nb", X-N: 1}}
+=> 2: headers.set.X Y: this is not a header name: write letters, digits and hyphens, without spaces or colons
+=> 2: headers.set.X-A: write a header value in printable ASCII, without line breaks or spaces at its ends
+=> 2: headers.set.X-N: write text, in quotes if it looks like a number or a word such as true
+### a token in Host
+upstream: https://a.example
+credential: {type: static, token: {env: T}, place: {header: Host}}
+=> 2: credential.place: this header frames the message and belongs to the proxy: remove it here
+### odd places
+upstream: https://a.example
+credential: {type: static, token: {env: T}, place: [{query: a, scheme: B}, {cookie: bearer_proxy_x}, {heder: x}]}
+=> 2: credential.place.0: scheme belongs to a header: remove it here
+=> 2: credential.place.1: cookies called bearer_proxy_… belong to the proxy: choose another name
+=> 2: credential.place.2: write {header: NAME, scheme: WORD}, {query: NAME} or {cookie: NAME}
+### a place twice
+upstream: https://a.example
+credential: {type: static, token: {env: T}, place: [{header: A}, {header: a}]}
+=> 2: credential.place: two places are the same: remove one
+### a secret among constants
+upstream: https://a.example
+credential: {type: static, token: {env: T}, headers: {X-Api-Key: CANARY}}
+=> 2: credential.headers.X-Api-Key: this looks like a secret, and constants are shown: make it the token of a credential with place, or let only this file's owner read it (mode 0600)
+### bad durations and sizes
+upstream: https://a.example
+timeouts: {connect: 5 minutes, idle: 0, token: true}
+limits: {body_bytes: 1 MB, header_bytes: 10, connections: 0}
+=> 2: timeouts.token: write a duration: a number of seconds, or 30s, 5m, 1h, 29d
+=> 2: timeouts.connect: write a duration: a number of seconds, or 30s, 5m, 1h, 29d
+=> 2: timeouts.idle: write a duration above zero, such as 30s
+=> 3: limits.connections: write a number above zero
+=> 3: limits.header_bytes: write at least 1024: less than that holds no request
+=> 3: limits.body_bytes: write a size: a number of bytes, or 64KiB, 1MiB, 1GiB
+### wrong types
+upstream: https://a.example
+log: {level: verbose, access: 'yes'}
+admin: {key: null, listen: unix:/x}
+guard: x
+=> 2: log.level: write debug, info, warning or error
+=> 2: log.access: write true or false
+=> 3: admin.listen: write host:port, such as 127.0.0.1:8081, or null
+=> 4: guard: write a mapping, such as {key: value}
+### a bad guard
+upstream: https://a.example
+guard: {client_key: {env: SHORT}, hosts: ['a:1'], origins: ['*']}
+=> 2: guard.hosts.0: write the host alone, without scheme and port
+=> 2: guard.origins.0: write a browser origin, such as http://localhost:3000, without path and without '*'
+=> 2: guard.client_key: a key has at least 16 characters, all of them letters, digits, '_' or '-': choose such a one
+### a bad status
+upstream: https://a.example
+refresh_on: [401, x]
+=> 2: refresh_on.1: write a status between 200 and 599, such as 401
+### a status that is no list
+upstream: https://a.example
+refresh_on: 401
+=> 2: refresh_on: write a list, such as [a, b]
+### a bad inject
+upstream: https://a.example
+inject: always
+=> 2: inject: write overwrite, if-absent or {replace: PLACEHOLDER}
+### bad rules
+upstream: https://a.example
+deny: [{methods: [get]}, {paths: [auth]}, {}]
+=> 2: deny.0.methods.0: write a method in capital letters, such as GET
+=> 2: deny.1.paths.0: write a path that begins with '/' (or '*'), without a query, such as /v2/invoices/*
+=> 2: deny.2: name at least one path or method, such as {methods: [GET], paths: [/v2/*]}
+### bad rules of expiry
+upstream: https://a.example
+credential: {type: static, token: {env: T}, expired: [{statuses: any}, {statuses: [9]}, {body: {code: 1}}]}
+=> 2: credential.expired.0: this rule takes every answer for an expired token: add headers or body, or name statuses
+=> 2: credential.expired.1.statuses: write a status between 200 and 599, such as 401
+=> 2: credential.expired.2.body.code: write a JSON pointer, such as /access_token or /data/token
+### settings that are not built
+upstream: https://a.example
+via: http://x
+token_guard: off
+replay: {disk: 1MiB}
+tls: {cert: a, key: b, server_name: c}
+rewrite: {}
+forwarded: true
+exec: {}
+guard: {client_keys: {}, peers: any, browser: true}
+admin: {inspector: false}
+store: {kind: redis, url: x, key: y, path: z}
+=> 2: via: this setting is not built yet: remove it
+=> 3: token_guard: this setting is not built yet: remove it
+=> 4: replay.disk: this setting is not built yet: remove it
+=> 5: tls.cert: this setting is not built yet: remove it
+=> 5: tls.key: this setting is not built yet: remove it
+=> 5: tls.server_name: this setting is not built yet: remove it
+=> 6: rewrite: this setting is not built yet: remove it
+=> 7: forwarded: this setting is not built yet: remove it
+=> 8: exec: this setting is not built yet: remove it
+=> 9: guard.client_keys: this setting is not built yet: remove it
+=> 9: guard.peers: this setting is not built yet: remove it
+=> 9: guard.browser: this setting is not built yet: remove it
+=> 10: admin.inspector: this setting is not built yet: remove it
+=> 11: store.path: this setting is not built yet: remove it
+=> 11: store.url: this setting is not built yet: remove it
+=> 11: store.key: this setting is not built yet: remove it
+=> 11: store.kind: redis is not built yet: write memory
+### a bad login
+upstream: https://a.example
+credential:
+  type: login
+  login: {url: 'http://id.example', fields: {password: CANARY, pin: {env: NOT_SET}, x: [1]}}
+  refresh: {url: 'https://id.example'}
+  response: {token: access_token, lifetime_unit: hours}
+=> 4: credential.login.fields.password: a secret is not written out here: write {env: NAME} or {file: PATH}, or run `chmod 600 FILE`
+=> 4: credential.login.fields.pin: the environment variable NOT_SET is not set: export it, or correct the name
+=> 4: credential.login.fields.x: write text, a number, true, false or null
+=> 6: credential.response.token: write a JSON pointer, such as /access_token or /data/token
+=> 6: credential.response.lifetime_unit: write seconds, milliseconds or minutes
+### a login that cannot work
+upstream: https://a.example
+credential:
+  type: login
+  login: {url: 'http://id.example', fields: {a: $refresh_token}}
+  refresh: {url: 'https://id.example'}
+=> 4: credential.login.url: plain http shows the secrets to the network: write https://, or set insecure_http: true
+=> 4: credential.login: the first step has no $refresh_token yet: write a reference to a secret
+=> 5: credential.refresh: a refresh needs response.refresh_token: say where it stands in the reply, or remove refresh
+### a CA file that is not there
+upstream: https://a.example
+tls: {ca: missing.pem}
+=> 2: tls.ca: the file FOLDER/missing.pem does not exist: create it, or correct the path
+### credentials that are a list
+routes: [{prefix: /, upstream: 'https://a.example'}]
+credentials: [a]
+=> 2: credentials: write a mapping: a name, and below it a credential
+### a credential that is empty
+routes: [{prefix: /, upstream: 'https://a.example', credential: a}]
+credentials: {a: }
+=> 2: credentials.a: write a mapping with type: static or login, or with preset: NAME
+### routes that are a mapping
+routes: {a: b}
+=> 1: routes: write a list of routes, each with a prefix and an upstream
+### a bad name of a credential
+routes:
+  - {prefix: /, upstream: 'https://a.example', credential: a/b}
+credentials:
+  a/b: {type: static, token: {env: T}}
+=> 4: credentials.a/b: write a name of letters, digits, '_', '.' and '-'
+### a constant in the place of the token
+upstream: https://a.example
+credential: {type: static, token: {env: T}, headers: {authorization: x}}
+=> 2: credential.headers.authorization: the token itself goes into this header: remove it here
+### mistakes in all parts at once
+listen: 0.0.0.0:80800
+routes:
+  - {prefix: /a, upstream: 'ftp://a.example', credential: nobody}
+  - {prefix: /b, upstream: 'https://b.example', timeouts: {idle: never}}
+  - {prefix: /b, upstream: 'https://b.example'}
+credentials:
+  one: {type: static, token: CANARY}
+log: {level: loud}
+=> 1: listen: write a port between 0 and 65535
+=> 3: routes.0.upstream: write a whole URL that begins with https:// or http://
+=> 4: routes.1.timeouts.idle: write a duration: a number of seconds, or 30s, 5m, 1h, 29d
+=> 7: credentials.one.token: a secret is not written out here: write {env: NAME} or {file: PATH}, or run `chmod 600 FILE`
+=> 8: log.level: write debug, info, warning or error
+### dangers in all parts at once
+listen: 0.0.0.0:8080
+routes:
+  - {prefix: /a, upstream: 'http://a.example', credential: nobody}
+  - {prefix: /a, upstream: 'https://b.example'}
+credentials:
+  one: {type: static, token: CANARY}
+log: {level: loud}
+=> 1: listen: others can reach this address: set guard.client_key, or listen on 127.0.0.1
+=> 3: routes.0.upstream: plain http shows the token to the network: write https://, or set insecure_http: true
+=> 3: routes.0.credential: there is no credential of this name: add it to credentials, or correct the name
+=> 4: routes.1.prefix: this route matches the same requests as a: change prefix or host
+=> 6: credentials.one.token: a secret is not written out here: write {env: NAME} or {file: PATH}, or run `chmod 600 FILE`
+=> 7: log.level: write debug, info, warning or error
+### credentials that are a list, short
+upstream: https://a.example
+credential: {type: static, token: {env: T}}
+credentials: [a]
+=> 3: credentials: write a mapping of credentials, none of them called default
+### admin on an address that is taken
+listen: 127.0.0.1:9001
+admin: {listen: 127.0.0.1:9001}
+upstream: https://a.example
+=> 2: admin.listen: this address is taken by listen: choose another port
+### an upstream that is the admin listener
+admin: {listen: 127.0.0.1:9001}
+upstream: http://127.0.0.1:9001
+=> 2: upstream: this is the proxy's own address, a loop: write the address of the upstream
+### odd upstreams
+routes:
+  - {prefix: /a, upstream: 'https://a.example:99999'}
+  - {prefix: /b, upstream: 'https://a.example#x'}
+  - {prefix: /c, upstream: 'https://ä.example'}
+  - {prefix: /d, upstream: 'https://a.example/../x'}
+  - {prefix: /e, upstream: 'https://a_b!.example'}
+  - {prefix: /f, upstream: 'https://:80'}
+=> 2: routes.0.upstream: write a URL with a proper host and a port between 1 and 65535
+=> 3: routes.1.upstream: a URL here has no fragment: remove everything from the '#' on
+=> 4: routes.2.upstream: write the URL in ASCII without spaces (percent-encoded, international names as xn--)
+=> 5: routes.3.upstream: write a path of plain characters and %XX escapes, without '.' and '..' segments
+=> 6: routes.4.upstream: write a host name, such as api.example.com (an international one in its xn-- form)
+=> 7: routes.5.upstream: write a URL with a proper host and a port between 1 and 65535
+### bad origins of a credential
+upstream: https://a.example
+credential: {type: static, token: {env: T}, origins: ['https://b.example/x', 5]}
+=> 2: credential.origins.0: write an origin without a path, such as https://api.example.com
+=> 2: credential.origins.1: write an origin, such as https://api.example.com
+### bad listen addresses
+listen: [unix:p.sock, 'a:b', '[::1]:99999999']
+upstream: https://a.example
+=> 1: listen.0: write an absolute path of at most 103 bytes, such as unix:/run/p.sock
+=> 1: listen.1: write a port between 0 and 65535
+=> 1: listen.2: write a port between 0 and 65535
+### bad hosts
+upstream: https://a.example
+host_header: 'a b'
+host: 'https://x'
+=> 2: host_header: write a host name, such as api.example.com (an international one in its xn-- form)
+=> 3: host: write the host alone, without scheme and port
+### parameters of the wrong kind
+upstream: https://a.example
+credential: {preset: mainbrainer, base_url: 5, username: u, password: 5, private_token: {env: T}, private_token_in: {header: Host}, trailing_slash: 'yes'}
+=> 2: credential.base_url: write a URL, such as https://api.example.com
+=> 2: credential.password: write a reference to a secret: REFERENCES
+=> 2: credential.private_token_in: write body or {header: NAME}
+=> 2: credential.trailing_slash: write true or false
+### a preset that is no text
+upstream: https://a.example
+credential: {preset: 5}
+=> 2: credential.preset: there is no such preset: write one of mainbrainer, loyalty-communication, teletracker, vanilla
+### secrets written out in a preset
+upstream: https://a.example
+credential:
+  preset: mainbrainer
+  base_url: https://x.example
+  username: u
+  password: CANARY
+  private_token: CANARY
+  private_token_in: {header: X-Odd}
+=> 6: credential.password: a secret is not written out here: write {env: NAME} or {file: PATH}, or run `chmod 600 FILE`
+=> 7: credential.private_token: a secret is not written out here: write {env: NAME} or {file: PATH}, or run `chmod 600 FILE`
+### a key that is a list
+? [a]
+: b
+=> 1: a key is text: put it in quotes
+### more odd places
+upstream: https://a.example
+credential: {type: static, token: {env: T}, place: [{header: Cookie}, {header: X, scheme: 5}, {scheme: 'a b'}, {query: 'a b'}, {header: a, query: b}]}
+=> 2: credential.place.0: this header is not one for a token: write {cookie: NAME} or another header
+=> 2: credential.place.1: write the scheme as one word such as Bearer, or null for the raw token
+=> 2: credential.place.2: write one word of letters, digits and hyphens, without spaces or colons
+=> 2: credential.place.3: write one word of letters, digits and hyphens, without spaces or colons
+=> 2: credential.place.4: write exactly one of header, query and cookie, with a name
+### bad pointers and header names
+upstream: https://a.example
+credential: {type: login, login: {url: 'https://x.example', headers: {'a b': x}}, response: {token: 'header:a b', expires: exp}}
+=> 2: credential.login.headers.a b: this is not a header name: write letters, digits and hyphens, without spaces or colons
+=> 2: credential.response.token: write header: and a header name, such as header:X-Auth-Token
+=> 2: credential.response.expires: write a JSON pointer, such as /access_token or /data/token
+### a bad placeholder
+upstream: https://a.example
+inject: {replace: 'a b'}
+=> 2: inject: write a placeholder without spaces
+### a CA file that is a number
+upstream: https://a.example
+tls: {ca: 5}
+=> 2: tls.ca: write the path of a file
+### an empty mapping
+{}
+=> 1: the configuration is empty: write at least upstream: https://…
+### a credential called default beside the short form's
+upstream: https://a.example
+credential: {type: static, token: {env: T}}
+credentials: {default: {}}
+=> 3: credentials: write a mapping of credentials, none of them called default
+### a token that is no cookie
+upstream: https://a.example
+credential: {type: static, token: {env: SPACED}, place: {cookie: c}}
+=> 2: credential.token: this token holds characters that no cookie may hold: place it in a header
+### a tag of one's own
+upstream: https://a.example
+log: !mine CANARY
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log: write a mapping, such as {key: value}
+### a tag that does not fit
+upstream: https://a.example
+log: {level: !!int CANARY}
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log.level: write debug, info, warning or error
+### a mapping with a tag
+upstream: https://a.example
+log: !!set {CANARY}
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log: write a mapping, such as {key: value}
+### an unknown key of a rule
+upstream: https://a.example
+deny: [{path: /x}]
+=> 2: deny.0.path: unknown key, did you mean paths?
+### fields that are a list
+upstream: https://a.example
+credential: {type: login, login: {url: 'https://x.example', fields: [a]}}
+=> 2: credential.login.fields: write a mapping, such as {key: value}
+### a status of expiry that is no list
+upstream: https://a.example
+credential: {type: static, token: {env: T}, expired: [{statuses: 401}]}
+=> 2: credential.expired.0.statuses: write a list of statuses, such as [401, 403], or the word any
+### no listen address
+listen: []
+upstream: https://a.example
+=> 1: listen: name at least one address, such as 127.0.0.1:8080
+### a deny beside a preset that is no list
+upstream: https://a.example
+deny: x
+credential: {preset: vanilla, token: {env: T}}
+=> 2: deny: write a list, such as [a, b]
+### a header of a preset that is a number
+upstream: https://a.example
+credential: {preset: mainbrainer, base_url: 'https://x.example', username: u, password: {env: T}, private_token: {env: T}, private_token_in: {header: 5}}
+=> 2: credential.private_token_in: write body or {header: NAME}
+### a preset key that its type does not have
+upstream: https://a.example
+credential: {preset: vanilla, token: {env: T}, insecure_http: true}
+=> 2: credential.insecure_http: unknown key: write one of expired, expires, headers, margin, origins, place, strip_headers, strip_query, token, type
+### a password in plain http
+upstream: https://a.example
+credential: {preset: teletracker, base_url: 'http://x.example', username: u, password: {env: T}}
+=> 2: credential.base_url: plain http shows the secrets to the network: write https://, or set insecure_http: true
+### an empty place
+upstream: https://a.example
+credential: {type: static, token: {env: T}, place: []}
+=> 2: credential.place: name at least one place: {header: NAME}, {query: NAME} or {cookie: NAME}
+### a fraction
+upstream: https://a.example
+limits: {connections: 1.5}
+=> 2: limits.connections: write a whole number
+### keys that are null and quoted
+upstream: https://a.example
+null: x
+'': x
+=> 2: a key is text: put it in quotes
+=> 3: a key here is unknown (is a space missing after its colon?): write one of admin, credential, credentials, guard, limits, listen, log, routes, store, upstream
+"""  # noqa: E501  sentences are compared as they are printed
+
+CASES = [case.partition("\n")[::2] for case in BROKEN.split("### ")[1:]]
+
+
+@pytest.mark.parametrize("case", [text for _title, text in CASES], ids=[title for title, _text in CASES])
+def test_a_broken_configuration_gets_its_exact_sentences(case: str, tmp_path: Path) -> None:
+    """Every problem at once, with line, key path and what to write instead; never the secret beside it."""
+    path = tmp_path / "config.yaml"
+    for word, value in {"REFERENCES": FORMS, "FOLDER": str(tmp_path), "FILE": str(path)}.items():
+        case = case.replace(word, value)
+    text, *problems = case.split("=> ")
+    text = text.replace("TAB", "\t").replace("CONTROL", "\x01")
+    assert problems_of(text, path) == [problem.removesuffix("\n") for problem in problems]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        pytest.param(
+            "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+            "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
+            "e: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n",
+            "1: nested deeper than 32 levels, or more than 20000 values: remove the aliases",
+            id="aliases that grow",
+        ),
+        pytest.param(
+            "a: &a [*a]\n",
+            "1: nested deeper than 32 levels, or more than 20000 values: remove the aliases",
+            id="an alias of itself",
+        ),
+        pytest.param(
+            "a: " + "[" * 5000,
+            "1: the configuration is nested deeper than 32 levels: this is not the right file",
+            id="brackets without end",
+        ),
+        pytest.param(
+            "#" * (1 << 20) + "\n",
+            "1: the configuration is larger than 1 MiB: this is not the right file",
+            id="a huge file",
+        ),
+    ],
+)
+def test_a_hostile_file_is_refused_before_it_costs_memory(text: str, first: str, tmp_path: Path) -> None:
+    """Depth, number of values and size are bounded."""
+    assert problems_of(text, tmp_path / "config.yaml")[0] == first
