@@ -1,4 +1,4 @@
-"""A plain HTTP/1.1 client over a raw socket: sends exactly the bytes it is given, and reads one answer at a time."""
+"""A plain HTTP/1.1 client over a raw socket: sends exactly the bytes it is given, reads one answer at a time."""
 
 import asyncio
 import json

@@ -3,10 +3,10 @@
 import io
 import json
 import logging
-import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +18,8 @@ from proxy.clock import Clock, SystemClock
 from proxy.config import Source, load
 from proxy.redact import Redactor
 from proxy.server import Instance, World
-from tests.support.client import Answer, Client, connected
-from tests.support.leaks import Artefacts, Canaries
+from tests.support.client import Answer, connected
+from tests.support.leaks import Artefacts
 
 
 @dataclass
@@ -94,7 +94,9 @@ class StartProxy(Protocol):
         environ: Mapping[str, str] = ...,
         clock: Clock = ...,
         ca: Path | None = ...,
-    ) -> Any: ...
+    ) -> Any:
+        """Start a proxy for the block."""
+        ...
 
 
 @pytest.fixture
@@ -134,27 +136,16 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
     return start
 
 
-@dataclass
-class _Logging:
-    """The root logger's state, put back afterwards."""
-
-    handlers: list[logging.Handler] = field(default_factory=list)
-
-
-class _logging:  # noqa: N801  used like a function
-    """`with _logging(redactor, stream)`: the product's logging while the block runs, pytest's afterwards."""
-
-    def __init__(self, redactor: Redactor, stream: io.StringIO) -> None:
-        self._redactor = redactor
-        self._stream = stream
-
-    def __enter__(self) -> None:
-        root = logging.getLogger()
-        self._handlers, self._level = list(root.handlers), root.level
-        logs.set_up(self._redactor, level="debug", style="json", stream=self._stream)
-
-    def __exit__(self, *_: object) -> None:
-        root = logging.getLogger()
-        root.handlers[:] = self._handlers
-        root.setLevel(self._level)
+@contextmanager
+def _logging(redactor: Redactor, stream: io.StringIO) -> Iterator[None]:
+    """The product's logging while the block runs, pytest's afterwards."""
+    root = logging.getLogger()
+    handlers, level, hook = list(root.handlers), root.level, sys.excepthook
+    logs.set_up(redactor, level="debug", style="json", stream=stream)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
         logging.captureWarnings(capture=False)
+        sys.excepthook = hook

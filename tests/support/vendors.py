@@ -15,7 +15,6 @@ from proxy.demo.vanilla import Vanilla
 from tests.support.harness import HeldClock
 from tests.support.leaks import Canaries
 
-
 D = TypeVar("D", bound=Double[Any])
 
 

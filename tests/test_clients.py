@@ -1,0 +1,150 @@
+"""Real clients go through the proxy to the vendors' doubles: no mocks in between, and a refresh in the middle."""
+
+import asyncio
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from proxy.demo.teletracker import TeleTracker
+from proxy.demo.vanilla import Vanilla
+from tests.support.harness import HeldClock, Proxy, StartProxy
+from tests.support.vendors import Vendor
+
+BODY = b"kalium=1&natrium=2\x00\xff" * 500
+
+
+async def run(proxy: Proxy, *command: str, stdin: bytes | None = None) -> bytes:
+    """The standard output of a program that must succeed; what it printed is searched for canaries."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate(stdin)
+    proxy.artefacts.add(command[0], out + err)
+    assert process.returncode == 0, err.decode()
+    return out
+
+
+def program(name: str) -> str:
+    """The path of a program of this machine, or a skip that says how to get it."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"this machine has no {name}")
+    return found
+
+
+def sum_of(answer: bytes) -> str:
+    """The digest in an answer of `/echo-size`."""
+    return str(json.loads(answer)["data"][0]["sha256"])
+
+
+async def test_curl_reads_writes_and_is_refreshed(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, tmp_path: Path
+) -> None:
+    """GET, an upload with Expect: 100-continue, a chunked upload from standard input, a deletion with a body."""
+    curl = program("curl")
+    (tmp_path / "body").write_bytes(BODY)
+    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+        assert json.loads(await run(proxy, curl, "-sSf", f"{proxy.url}/calls"))["success"]
+        tracker.double.expire()
+        sent = await run(
+            proxy, curl, "-sSf", "-H", "Expect: 100-continue", "--data-binary", f"@{tmp_path}/body",
+            f"{proxy.url}/echo-size",
+        )  # fmt: skip
+        assert sum_of(sent) == hashlib.sha256(BODY).hexdigest()
+        deleted = await run(proxy, curl, "-sS", "-X", "DELETE", "-d", "id=1", f"{proxy.url}/calls")
+        assert json.loads(deleted)["success"]
+        head = await run(proxy, curl, "-sSI", f"{proxy.url}/calls")
+        assert head.startswith(b"HTTP/1.1 200 ")
+    assert tracker.double.token_requests == {"login": 1, "refresh": 1}
+    assert tracker.double.refusals == {401: 1}
+
+
+async def test_curl_over_a_unix_socket(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, tmp_path: Path
+) -> None:
+    """The Host header says nothing there; the file's mode admits."""
+    curl = program("curl")
+    config = {**tracker.config, "listen": f"unix:{tmp_path}/p.sock"}
+    async with proxying(config, environ=tracker.environ, clock=clock) as proxy:
+        out = await run(proxy, curl, "-sSf", "--unix-socket", f"{tmp_path}/p.sock", "http://anything/calls")
+    assert json.loads(out)["success"]
+
+
+async def test_wget(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock) -> None:
+    """A download after a refusal."""
+    wget = program("wget")
+    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+        for _ in range(2):
+            out = await run(proxy, wget, "-q", "-O", "-", f"{proxy.url}/calls")
+            assert json.loads(out)["success"]
+            tracker.double.expire()
+    assert tracker.double.refusals == {401: 1}
+
+
+URLLIB = """
+    import sys, urllib.request
+    request = urllib.request.Request(sys.argv[1] + "/echo-size", data=sys.stdin.buffer.read(), method="POST")
+    request.add_header("Content-Type", "application/octet-stream")
+    sys.stdout.buffer.write(urllib.request.urlopen(request).read())
+"""
+
+REQUESTS = """
+    import sys, requests
+    body = sys.stdin.buffer.read()
+    with requests.Session() as session:
+        session.trust_env = False
+        assert session.get(sys.argv[1] + "/calls").json()["success"]
+        answer = session.post(sys.argv[1] + "/echo-size", data=body)
+    answer.raise_for_status()
+    sys.stdout.buffer.write(answer.content)
+"""
+
+
+@pytest.mark.parametrize("script", [URLLIB, REQUESTS], ids=["urllib", "requests"])
+async def test_python(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, script: str) -> None:
+    """A POST whose first attempt is refused."""
+    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+        assert (await proxy.ask("GET", "/calls")).status == 200
+        tracker.double.expire()
+        out = await run(proxy, sys.executable, "-c", dedent(script), proxy.url, stdin=BODY)
+    assert sum_of(out) == hashlib.sha256(BODY).hexdigest()
+    assert tracker.double.refusals == {401: 1}
+
+
+NODE = """
+    const url = process.argv[1];
+    const chunks = [];
+    for await (const chunk of process.stdin) chunks.push(chunk);
+    const answer = await fetch(url + "/echo-size", {method: "POST", body: Buffer.concat(chunks)});
+    if (!answer.ok) process.exit(1);
+    process.stdout.write(await answer.text());
+"""
+
+
+async def test_node_fetch(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock) -> None:
+    """Node's fetch sends Sec-Fetch-Mode and no Sec-Fetch-Site; it is no browser."""
+    node = program("node")
+    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+        assert (await proxy.ask("GET", "/calls")).status == 200
+        tracker.double.expire()
+        out = await run(proxy, node, "--input-type=module", "-e", NODE, proxy.url, stdin=BODY)
+    assert sum_of(out) == hashlib.sha256(BODY).hexdigest()
+
+
+async def test_curl_with_a_token_in_the_query_and_a_stale_one_of_its_own(
+    proxying: StartProxy, forum: Vendor[Vanilla], clock: HeldClock
+) -> None:
+    """Vanilla reads the query first; the client's stray token never arrives."""
+    curl = program("curl")
+    async with proxying(forum.config, environ=forum.environ, clock=clock) as proxy:
+        out = await run(proxy, curl, "-sSf", f"{proxy.url}/api/v2/users/me?access_token=stale&limit=3")
+    assert json.loads(out)["name"]
+    [entry] = [entry for entry in forum.double.journal if entry.target.startswith("/api/v2/users/me")]
+    assert entry.target == "/api/v2/users/me?limit=3"
+    assert entry.places == ("header:authorization",)
