@@ -1,7 +1,8 @@
 """The exchange: what is known of one request, and the one line that the log says about it.
 
-The line is built from typed fields. Only what a client could have chosen (path, query keys, method) runs through
-the redactor; everything else is ours. No header values, no query values, no bodies (threat 78).
+The line is built from typed fields. Only what a client could have chosen (path, query keys) runs through the
+redactor; everything else is ours, the method included, since the parser knows only its own. No header values, no
+query values, no bodies (threat 78).
 """
 
 import itertools
@@ -89,7 +90,7 @@ class AccessLog:
         level = "info" if x.status < 500 else "warning"
         return (
             f'{{"time":"{self._now()}","level":"{level}","event":"request","request_id":"{x.request_id}",'
-            f'"client":{json.dumps(x.client)},"method":{json.dumps(self._chosen(x.method))},'
+            f'"client":{json.dumps(x.client)},"method":{json.dumps(x.method)},'
             f'"route":{_or_null(x.route)},"path":{path},"query_keys":{keys},"status":{x.status},'
             f'"error":{_or_null(x.error)},"bytes_in":{x.bytes_in},"bytes_out":{x.bytes_out},'
             f'"duration_ms":{x.seconds * 1e3:.1f},"upstream_ms":{x.upstream_seconds * 1e3:.1f},'
@@ -102,8 +103,8 @@ class AccessLog:
         if x.query:
             path += "?" + "&".join(self._chosen(key) for key in query_keys(x.query))
         level = "INFO" if x.status < 500 else "WARNING"
-        method, milliseconds = self._chosen(x.method), f"{x.seconds * 1e3:.1f}ms"
-        parts = [f"{self._now()} {level} request {method} {path or '-'} {x.status} {milliseconds}"]
+        milliseconds = f"{x.seconds * 1e3:.1f}ms"
+        parts = [f"{self._now()} {level} request {x.method} {path or '-'} {x.status} {milliseconds}"]
         if x.error:
             parts.append(f"error={x.error}")
         parts.append(f"route={x.route or '-'} upstream_ms={x.upstream_seconds * 1e3:.1f}")

@@ -13,7 +13,6 @@ from proxy.credentials.login import LoginGrant
 from proxy.credentials.source import Events, TokenSource
 from proxy.credentials.static import StaticSource
 from proxy.credentials.token_endpoint import TokenEndpoint
-from proxy.errors import ConfigError
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.guard import Guard
 from proxy.headers import stripping
@@ -42,9 +41,13 @@ class Surroundings:
 def guard(config: Config) -> Guard:
     """The guard of all listeners; the routes' hosts are names of ours, too."""
     named = [*config.guard.hosts, *(route.host for route in config.routes if route.host is not None)]
-    hosts = [f"[{host}]" if ":" in host else host for host in named]
+    hosts = map(_in_a_host_field, named)
     key = config.guard.client_key
     return Guard(hosts=hosts, origins=config.guard.origins, client_key=None if key is None else key.value)
+
+
+def _in_a_host_field(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
@@ -60,7 +63,7 @@ def _credential(name: str, given: StaticCredential | LoginCredential, around: Su
         return all(place.fits(value) for place in places)
 
     if isinstance(given, StaticCredential):
-        static = StaticSource(name, _static_token(name, given, fits, around.clock), around.clock)
+        static = StaticSource(name, _static_token(given, around.clock), around.clock)
         return Credential(name, static, places, constants, changes=False)
     source = TokenSource(
         name,
@@ -69,44 +72,30 @@ def _credential(name: str, given: StaticCredential | LoginCredential, around: Su
             description=given.description(),
             endpoint=around.endpoint,
             clock=around.clock,
-            register=_register_each(around.redactor),
+            register=_register_as(f"{name}, steps", around),
         ),
         margin=given.margin,
         clock=around.clock,
         latch=around.latch,
         fits=fits,
         random=around.random,
-        register=_register_generation(name, around),
+        register=_register_as(name, around),
         events=around.events,
     )
     return Credential(name, source, places, constants)
 
 
-def _static_token(name: str, given: StaticCredential, fits: Callable[[str], bool], clock: Clock) -> Token:
+def _static_token(given: StaticCredential, clock: Clock) -> Token:
     value = given.token.value
-    if not fits(value.reveal()):
-        raise ConfigError(
-            [
-                f"credentials.{name}.token: the token holds characters that cannot be sent in its place: correct it there"
-            ]
-        )
     reader = {"jwt": jwt_expiry, "vanilla": vanilla_expiry}.get(given.expires or "")
     expires_at_wall = reader(value.reveal()) if reader is not None else None
     now = clock.now()
     return Token(value, 1, now, None if expires_at_wall is None else now + expires_at_wall - clock.wall())
 
 
-def _register_each(redactor: Redactor) -> Callable[[Iterable[Secret]], None]:
+def _register_as(owner: str, around: Surroundings) -> Callable[[Iterable[Secret]], None]:
     def register(secrets: Iterable[Secret]) -> None:
-        for secret in secrets:
-            redactor.register(secret)
-
-    return register
-
-
-def _register_generation(name: str, around: Surroundings) -> Callable[[Iterable[Secret]], None]:
-    def register(secrets: Iterable[Secret]) -> None:
-        around.redactor.register_generation(name, secrets, around.clock.now())
+        around.redactor.register_generation(owner, secrets, around.clock.now())
 
     return register
 
@@ -137,7 +126,7 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
             given.prefix.rstrip("/").encode(),
             given.base_path.encode(),
             given.strip_prefix,
-            given.host,
+            None if given.host is None else _in_a_host_field(given.host),
             Policy(None if given.allow is None else map(_rule, given.allow), map(_rule, given.deny)),
         ),
         Pool(

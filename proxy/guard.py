@@ -38,9 +38,12 @@ _PREFLIGHT_SECONDS: Final = 600
 _OWN_SITES: Final = frozenset({b"same-origin", b"none"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Head:
-    """The head of a request as it came: `fields` by lower-case name, `target` raw, `version` as (major, minor)."""
+    """The head of a request as it came: `fields` by lower-case name, `target` raw, `version` as (major, minor).
+
+    No repr: it may hold the client key.
+    """
 
     method: str
     target: bytes
@@ -50,12 +53,13 @@ class Head:
     unix: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Admission:
     """What the guard learned: where the request wants to go, and which of its parts were meant for us.
 
     `path` is without the client key's segment, which `key_prefix` holds (`b""`: the key came elsewhere).
     `origin` is the allow-listed page origin that asks; `own_origin` what a page of ours would call itself.
+    No repr: it may hold the client key.
     """
 
     host: str

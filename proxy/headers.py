@@ -169,6 +169,6 @@ def own_reference(
     if path and not path.startswith(b"/"):
         return value
     path = path.removeprefix(key_prefix)
-    if path.startswith(prefix + b"/"):
+    if path.startswith((prefix + b"/", prefix + b"?")) or (prefix and path == prefix):
         path = base_path + path[len(prefix) :]
     return upstream + path

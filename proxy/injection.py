@@ -28,12 +28,17 @@ class Place:
         """Can `token` stand here without breaking the message (threat 50)?"""
         if self.kind == "header":
             return _HEADER_VALUE.fullmatch(token) is not None
-        return self.kind == "query" or _COOKIE_VALUE.fullmatch(token) is not None
+        if self.kind == "cookie":
+            return _COOKIE_VALUE.fullmatch(token) is not None
+        return token != ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Injection:
-    """A token rendered for its places: header lines, query pieces and cookie pairs, ready to be appended."""
+    """A token rendered for its places: header lines, query pieces and cookie pairs, ready to be appended.
+
+    No repr: all of it is secret.
+    """
 
     lines: bytes = b""
     query: bytes = b""
@@ -77,10 +82,9 @@ def places_to_fill(
     """
     if inject == "overwrite":
         return places
-    watched = places if AUTHORIZATION.name in {place.name for place in places} else (AUTHORIZATION, *places)
     found = {
         place: _values(place, fields, query)
-        for place in watched
+        for place in (AUTHORIZATION, *places)
         if not (authorization_is_key and place.kind == "header" and place.name.lower() == "authorization")
     }
     if isinstance(inject, Replace):
@@ -99,9 +103,12 @@ def _values(place: Place, fields: Fields, query: bytes | None) -> list[bytes]:
     return fields.get(name.lower(), [])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Outgoing:
-    """A request as it goes upstream, all but the credential. `framing` is the field line that we wrote anew."""
+    """A request as it goes upstream, all but the credential. `framing` is the field line that we wrote anew.
+
+    No repr: what a client sends may be secret.
+    """
 
     method: str
     path: bytes

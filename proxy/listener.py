@@ -257,12 +257,11 @@ def _is_live(path: Path) -> bool:
         return True
 
 
-def unbind(sock: socket.socket) -> None:
-    """Close a listening socket, and remove the file of a Unix one."""
+def remove_file(sock: socket.socket) -> None:
+    """Remove the file of a listening Unix socket, while it is open and tells its path."""
     if sock.fileno() >= 0 and sock.family == socket.AF_UNIX:
         with suppress(OSError):
             Path(sock.getsockname()).unlink()
-    sock.close()
 
 
 def url_of(sock: socket.socket) -> str:

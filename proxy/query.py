@@ -7,20 +7,27 @@ from urllib.parse import unquote_to_bytes
 def strip_query(query: bytes | None, names: frozenset[bytes]) -> bytes | None:
     """`query` without the parameters `names`, every other byte as it came.
 
-    A parameter counts however its name is escaped, and behind `;` too, since some servers split there (threat 31).
+    A parameter counts however its name is escaped or spelled, and behind `;` too, since some servers split there
+    (threats 31, 47).
     """
     if not query or not names:
         return query
+    aliases = frozenset(map(_canonical, names))
     pieces = re.split(rb"([&;])", query)  # parameter, separator, parameter, …
     kept: list[bytes] = []
     for at in range(0, len(pieces), 2):
-        if _parameter_name(pieces[at]) not in names:
+        if _canonical(_parameter_name(pieces[at])) not in aliases:
             kept.extend((pieces[at - 1], pieces[at]) if kept else (pieces[at],))
     return query if len(kept) == len(pieces) else b"".join(kept) or None
 
 
 def _parameter_name(piece: bytes) -> bytes:
     return unquote_to_bytes(piece.partition(b"=")[0].replace(b"+", b" ")).strip()
+
+
+def _canonical(name: bytes) -> bytes:
+    """A name as PHP (`a.b`, `a b` and `a_b[]` are one variable) and ASP.NET (nor does case count) see it."""
+    return name.partition(b"[")[0].replace(b".", b"_").replace(b" ", b"_").lower()
 
 
 def query_values(query: bytes | None, name: bytes) -> list[bytes]:

@@ -11,7 +11,7 @@ import re
 import urllib.parse
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 MASK: Final = "***"
@@ -54,7 +54,9 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self._value.encode(), other._value.encode())
+        # Text from the environment may hold surrogates; a plain encode would raise.
+        mine, others = (each.reveal().encode("utf-8", "surrogatepass") for each in (self, other))
+        return hmac.compare_digest(mine, others)
 
     __hash__ = None  # type: ignore[assignment]  # a hash would be a fingerprint of the value
 
@@ -62,14 +64,17 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
+#: What URL libraries leave unquoted: nothing, a path, a query (RFC 3986), and JavaScript's encodeURIComponent.
+_LEFT_UNQUOTED: Final = ("", "/", "!$&'()*+,;=:@/?", "!'()*")
+
+
 def forms(value: str) -> set[str]:
     """Every form in which `value` may turn up in text: as it is, quoted, escaped, in base64."""
     raw = value.encode("utf-8", "surrogateescape")
     found = {
         value,
-        urllib.parse.quote(value, safe=""),
-        urllib.parse.quote(value),
-        urllib.parse.quote_plus(value),
+        *(urllib.parse.quote(raw, safe=safe) for safe in _LEFT_UNQUOTED),
+        urllib.parse.quote_plus(raw),
         json.dumps(value)[1:-1],
         json.dumps(value, ensure_ascii=False)[1:-1],
         repr(value)[1:-1],
@@ -113,9 +118,9 @@ PATTERNS: Final[tuple[re.Pattern[str], ...]] = (
 
 @dataclass(slots=True)
 class _Known:
-    """One registered value: its forms, and when it was replaced (None while it lives)."""
+    """One generation: the forms of its values, and when it was replaced (None while it lives)."""
 
-    forms: tuple[str, ...]
+    forms: tuple[str, ...] = field(repr=False)
     retired_at: float | None = None
 
 
@@ -129,7 +134,8 @@ class Redactor:
         self._patterns = tuple(patterns)
         self._lasting: dict[str, tuple[str, ...]] = {}
         self._generations: dict[str, deque[_Known]] = {}
-        self._literals: tuple[str, ...] = ()
+        #: Every form by its first characters.
+        self._literals: dict[str, list[str]] = {}
 
     def register(self, secret: Secret) -> None:
         """Mask this value for as long as the process lives (a password, a key)."""
@@ -155,19 +161,24 @@ class Redactor:
     def _rebuild(self) -> None:
         found = {form for group in self._lasting.values() for form in group}
         found.update(form for kept in self._generations.values() for known in kept for form in known.forms)
-        # Longest first: a form that contains another is masked as a whole.
-        self._literals = tuple(sorted(found, key=len, reverse=True))
+        self._literals = {}
+        for literal in found:
+            self._literals.setdefault(literal[:PREFIX], []).append(literal)
 
     def values(self, text: str) -> str:
         """`text` with every registered value masked; patterns are left alone."""
-        for literal in self._literals:
-            head = literal[:PREFIX]
-            at = text.find(head)
-            while at >= 0:
-                end = at + _common(text, at, literal)
-                text = text[:at] + MASK + text[end:]
-                at = text.find(head, at + len(MASK))
+        # Again, since a mask between two ordinary words may make a secret that has `***` in it.
+        while heads := [head for head in self._literals if head in text]:
+            text = _masked(text, [span for head in heads for span in self._spans(text, head)])
         return text
+
+    def _spans(self, text: str, head: str) -> Iterator[tuple[int, int]]:
+        """Where values that begin with `head` stand in `text`, whole or cut."""
+        at = text.find(head)
+        while at >= 0:
+            yield at, at + max(_common(text, at, literal) for literal in self._literals[head])
+            # One further, not behind the value: it may begin again inside itself.
+            at = text.find(head, at + 1)
 
     def text(self, text: str) -> str:
         """`text` with registered values and everything that looks like a credential masked."""
@@ -178,7 +189,22 @@ class Redactor:
 
     def knows(self, text: str) -> bool:
         """Does `text` carry a live secret in any form?"""
-        return any(literal in text for literal in self._literals)
+        return any(literal in text for literals in self._literals.values() for literal in literals)
+
+
+def _masked(text: str, spans: list[tuple[int, int]]) -> str:
+    """`text` with these spans masked; those that overlap or touch become one mask.
+
+    All are found before any is masked: two tokens that begin alike, as all JWTs of one issuer do, or that overlap
+    would else hide each other's rest.
+    """
+    pieces: list[str] = []
+    done = -1
+    for begin, end in sorted(spans):
+        if begin > done:
+            pieces += [text[max(done, 0) : begin], MASK]
+        done = max(done, end)
+    return "".join([*pieces, text[done:]])
 
 
 def _mask_match(match: re.Match[str]) -> str:

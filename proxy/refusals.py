@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from proxy.fields import RawHeaders
+from proxy.globs import glob_expression
 from proxy.grants.pointer import resolve
 
 #: Only answers up to this size are held to look into their body.
@@ -18,9 +19,18 @@ BODY_LIMIT: Final = 64 * 1024
 
 #: Errors of RFC 6750 section 3.1 and of continuous access evaluation that a newer token does not cure.
 _NOT_CURED_BY_A_TOKEN: Final = frozenset({"insufficient_scope", "insufficient_claims"})
-_BEARER = re.compile(r"\bbearer\b", re.IGNORECASE)
-#: One auth-param. The look-behind keeps the search linear on a long run of letters (threat 118).
-_PARAMETER = re.compile(r"""(?<![A-Za-z_-])([A-Za-z_-]+)\s{0,8}=\s{0,8}(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))""")
+#: What a WWW-Authenticate value is made of (RFC 9110 section 11.6.1): a scheme, at the beginning or behind a comma;
+#: an auth-param; anything else in quotes. Commas between parameters may be missing, since some servers forget them.
+#: The look-behind and the open end of a quoted string keep the search linear (threat 118).
+_CHALLENGE_PART = re.compile(
+    r"""
+      (?: ^ | , ) \s{0,8} (?P<scheme> [!#$%&'*+.^_`|~0-9A-Za-z-]+ ) (?= [\s,] | $ ) (?! \s{0,8} = )
+    | (?<! [!#$%&'*+.^_`|~0-9A-Za-z-] ) (?P<name> [!#$%&'*+.^_`|~0-9A-Za-z-]+ )
+      \s{0,8} = \s{0,8} (?: " (?P<quoted> (?: [^"\\] | \\. )* ) " | (?P<bare> [^\s,"]+ ) )
+    | " (?: [^"\\] | \\. )* "?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ class Refusal:
 
 def glob(pattern: str) -> re.Pattern[str]:
     """A case-insensitive glob on a whole value; only `*` is special."""
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.IGNORECASE | re.DOTALL)
+    return re.compile(glob_expression(pattern), re.IGNORECASE | re.DOTALL)
 
 
 class RefusalRules:
@@ -123,7 +133,12 @@ def _body_matches(wanted: Mapping[str, Any], body: bytes | None) -> bool:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    return all(resolve(document, pointer, missing=_MISSING) == value for pointer, value in wanted.items())
+    return all(_equal(resolve(document, pointer, missing=_MISSING), value) for pointer, value in wanted.items())
+
+
+def _equal(found: object, wanted: object) -> bool:
+    """As JSON values: `true` is not 1."""
+    return isinstance(found, bool) == isinstance(wanted, bool) and found == wanted
 
 
 _MISSING: Final = object()
@@ -134,14 +149,13 @@ def _rate_limited(values: Mapping[str, list[str]]) -> bool:
 
 
 def bearer_error(challenges: list[str] | tuple[str, ...]) -> str | None:
-    """The `error` of the first Bearer challenge (RFC 9110 section 11.6.1, RFC 6750 section 3), None without one."""
+    """The first `error` of a Bearer challenge (RFC 9110 section 11.6.1, RFC 6750 section 3), None without one."""
     for challenge in challenges:
-        scheme = _BEARER.search(challenge)
-        if scheme is None:
-            continue
-        for match in _PARAMETER.finditer(challenge, scheme.end()):
-            if match[1].lower() == "error":
-                return match[2] if match[2] is not None else match[3]
+        scheme = ""
+        for part in _CHALLENGE_PART.finditer(challenge):
+            scheme = (part["scheme"] or scheme).lower()
+            if scheme == "bearer" and part["name"] and part["name"].lower() == "error":
+                return part["quoted"] if part["quoted"] is not None else part["bare"]
     return None
 
 

@@ -148,7 +148,7 @@ class Relay:
             # 7. Relay the answer.
             if admission.origin is not None:
                 extra = [*extra, *cors_lines(admission.origin)]
-            if body is not None and not body.is_here:
+            if self.draining or (body is not None and not body.is_here):
                 out.close_after()
             check_answer(attempt.answer.headers)
             echoes = rendered.echoes if rendered is not None else ()

@@ -11,6 +11,11 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import BadTarget, NoRoute, PathDenied
+from proxy.globs import glob_expression
+
+#: A path of honest software has a handful of readings; one made of hundreds of escapes and dots must not cost
+#: seconds to look at (threat 118).
+_MOST_READINGS: Final = 100
 
 #: What a request target may hold: printable ASCII except `#`; escapes are complete and never NUL.
 _TARGET = re.compile(rb"/(?:[!\"$&-~]|%(?!00)[0-9A-Fa-f]{2})*")
@@ -72,7 +77,7 @@ class Policy:
 
 
 def _pattern(paths: Iterable[str], flags: int) -> re.Pattern[str]:
-    alternatives = "|".join(".*".join(map(re.escape, path.split("*"))) for path in paths)
+    alternatives = "|".join(map(glob_expression, paths))
     # `/admin` also means `/admin/`; that `/auth/*` also denies `/auth` is up to `Policy.check`.
     return re.compile(f"(?:{alternatives})/?", flags | re.DOTALL)
 
@@ -80,18 +85,48 @@ def _pattern(paths: Iterable[str], flags: int) -> re.Pattern[str]:
 def readings(path: bytes) -> set[str]:
     """Every way in which an upstream might read this path.
 
-    Raw, decoded once and twice; each also with backslashes as slashes, without `;parameters`, with dot segments
-    removed, with slashes merged.
+    Raw, decoded once and twice; before, between and behind that, in any order: backslashes as slashes, without
+    `;parameters`, dot segments removed, slashes merged, and only the unreserved characters decoded.
+    Raises `BadTarget` where there are too many.
     """
-    once = unquote_to_bytes(path)
-    found: set[bytes] = set()
-    for decoded in (path, once, unquote_to_bytes(once)):
-        for slashed in (decoded, decoded.replace(b"\\", b"/")):
-            for plain in (slashed, re.sub(rb";[^/]*", b"", slashed)):
-                found.add(plain)
-                merged = re.sub(rb"/{2,}", b"/", plain)
-                found.update((merged, _without_dots(plain), _without_dots(merged)))
-    return {each.decode("latin-1") for each in found}
+    return {each.decode("latin-1") for each in _readings(path)}
+
+
+def _readings(path: bytes) -> set[bytes]:
+    raw = _in_any_order({path})
+    once = _in_any_order(set(map(unquote_to_bytes, raw)))
+    return raw | once | _in_any_order(set(map(unquote_to_bytes, once)))
+
+
+def _in_any_order(paths: set[bytes]) -> set[bytes]:
+    """`paths`, and all that `_STEPS` make of them. It ends, since no step makes a path longer or less plain."""
+    found = new = paths
+    while new:
+        if len(found) > _MOST_READINGS:
+            raise BadTarget("The path can be read in too many ways: write it without dot segments and escapes.")
+        new = {step(path) for path in new for step in _STEPS} - found
+        found = found | new
+    return found
+
+
+def _with_slashes(path: bytes) -> bytes:
+    return path.replace(b"\\", b"/")
+
+
+def _without_parameters(path: bytes) -> bytes:
+    return re.sub(rb";[^/]*", b"", path)
+
+
+def _merged(path: bytes) -> bytes:
+    return re.sub(rb"/{2,}", b"/", path)
+
+
+#: `-`, `.`, digits, `_`, letters, `~`: escaped or not, they mean the same (RFC 3986 section 6.2.2.2).
+_UNRESERVED = re.compile(rb"%(?:2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
+
+
+def _with_plain_letters(path: bytes) -> bytes:
+    return _UNRESERVED.sub(lambda match: unquote_to_bytes(match[0]), path)
 
 
 def _without_dots(path: bytes) -> bytes:
@@ -109,22 +144,28 @@ def _without_dots(path: bytes) -> bytes:
     return b"/" + b"/".join(kept)
 
 
+_STEPS: Final = (_with_slashes, _without_parameters, _with_plain_letters, _merged, _without_dots)
+
+
 def climbs(path: bytes) -> bool:
     """Would dot segments in `path`, in any reading, lead above where it begins?"""
-    if b"." not in path and b"%" not in path:
+    lower = path.lower()
+    # No dot segment without one of these; `%25` may be the beginning of a dot that is escaped twice.
+    if not any(sign in lower for sign in (b"..", b"%2e", b"%25")):
         return False
-    once = unquote_to_bytes(path)
-    for decoded in (path, once, unquote_to_bytes(once)):
-        depth = 0
-        for segment in decoded.replace(b"\\", b"/").split(b"/"):
-            plain = segment.split(b";", 1)[0]
-            if plain == b"..":
-                depth -= 1
-                if depth < 0:
-                    return True
-            elif plain not in (b"", b"."):
-                # An empty segment adds no depth: a server that merges slashes does not count it.
-                depth += 1
+    return any(map(_climbs, _readings(path)))
+
+
+def _climbs(path: bytes) -> bool:
+    depth = 0
+    for segment in path.split(b"/"):
+        if segment == b"..":
+            depth -= 1
+            if depth < 0:
+                return True
+        elif segment not in (b"", b"."):
+            # An empty segment adds no depth: a server that merges slashes does not count it.
+            depth += 1
     return False
 
 

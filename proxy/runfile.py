@@ -124,11 +124,13 @@ def read(path: str) -> Running | None:
         return None
     except OSError as error:
         raise RunFileError(f"the run file {path} cannot be opened ({os.strerror(error.errno or 0)})") from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
+    try:
+        found = os.fstat(descriptor)
         if found.st_uid != os.geteuid() or found.st_mode & 0o077 or not stat.S_ISREG(found.st_mode):
             raise RunFileError(f"the run file {path} is not a private file of this user: remove it")
-        text = file.read(_LIMIT)
+        text = os.read(descriptor, _LIMIT)
+    finally:
+        os.close(descriptor)
     try:
         data = json.loads(text)
         admin_url = data["admin_url"]

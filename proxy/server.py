@@ -11,6 +11,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
@@ -28,7 +29,7 @@ from proxy.credentials.credential import Report
 from proxy.credentials.token_endpoint import TokenEndpoint
 from proxy.errors import CredentialError
 from proxy.guard import Guard
-from proxy.listener import ListenError, Server, bind_tcp, bind_unix, require_c_parser, unbind, url_of
+from proxy.listener import ListenError, Server, bind_tcp, bind_unix, remove_file, require_c_parser, url_of
 from proxy.logs import timestamp
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
@@ -38,6 +39,8 @@ log: Final = logging.getLogger("proxy")
 
 #: A token that cannot be renewed is spoken of this long before its end.
 WARN_AHEAD_SECONDS: Final = 30 * 86400.0
+#: How long a handler that is cut off may take to clean up; to aiohttp, zero would mean for ever.
+CLOSE_SECONDS: Final = 0.1
 #: How long a token request in flight may take to end on shutdown.
 TOKEN_DRAIN_SECONDS: Final = 10.0
 
@@ -66,6 +69,7 @@ class Instance:
         self._world = world
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
+        self._admin_servers: list[asyncio.Server] = []
         self._endpoint = TokenEndpoint(ca=world.token_ca)
         self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
@@ -133,27 +137,39 @@ class Instance:
     # -- the end
 
     async def drain(self) -> None:
-        """No new connections; requests in flight finish within `limits.drain` seconds; then everything closes."""
+        """No new connections; requests in flight finish within `limits.drain` seconds; then everything closes.
+
+        The admin listener stays until then, so that `/readyz` can say what goes on (threat 122).
+        """
         log.info("draining")
         self._relay.draining = True
-        for server in self._servers:
-            server.close()
+        self._close_doors()
         self._data.pre_shutdown()
-        await self._data.shutdown(self._config.limits.drain)
+        with suppress(TimeoutError):
+            # aiohttp takes its time twice: once for the answer, once more for the handler that it cancels.
+            async with asyncio.timeout(self._config.limits.drain):
+                await self._data.shutdown(self._config.limits.drain)
         await self.close()
         log.info("stopped")
 
     async def close(self) -> None:
         """Close everything at once, but let a token request in flight end."""
-        for server in self._servers:
+        self._close_doors()
+        for server in self._admin_servers:
             server.close()
         for bound in self._sockets:
-            unbind(bound)
-        await asyncio.gather(self._data.shutdown(0), self._admin.shutdown(0))
+            bound.close()
+        await asyncio.gather(self._data.shutdown(CLOSE_SECONDS), self._admin.shutdown(CLOSE_SECONDS))
         await asyncio.gather(*(each.source.close(TOKEN_DRAIN_SECONDS) for each in self._credentials.values()))
         for binding in self._bindings.values():
             binding.pool.close()
         await self._endpoint.close()
+
+    def _close_doors(self) -> None:
+        for bound in self._sockets:
+            remove_file(bound)
+        for server in self._servers:
+            server.close()
 
     # -- the beginning
 
@@ -196,7 +212,7 @@ class Instance:
         for bound in listening:
             self._servers.append(await loop.create_server(self._data, sock=bound))
         for bound in admin:
-            self._servers.append(await loop.create_server(self._admin, sock=bound))
+            self._admin_servers.append(await loop.create_server(self._admin, sock=bound))
         self.urls = [url_of(bound) for bound in listening]
         self.admin_url = url_of(admin[0]) if admin else None
 

@@ -4,7 +4,6 @@ import asyncio
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 from aiohttp import web
@@ -14,19 +13,13 @@ from tests.support.api import Seen, api
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Canaries
 from tests.support.vendors import Vendor
+from tests.support.waiting import until
 
 
 async def at_once(proxy: Proxy, count: int, path: str = "/calls") -> Counter[int]:
     """Statuses of `count` requests sent at the same time, each on a connection of its own."""
     answers = await asyncio.gather(*(proxy.ask("GET", path) for _ in range(count)))
     return Counter(answer.status for answer in answers)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let the loop run until `holds`: every step of what is awaited happens in this loop."""
-    async with asyncio.timeout(30):
-        while not holds():  # noqa: ASYNC110  the far ends know nothing of tests, and signal no event
-            await asyncio.sleep(0)
 
 
 async def test_086_500_requests_at_once_on_an_expired_token_cost_one_token_request(

@@ -14,6 +14,6 @@ def demo(*, serve: bool, as_json: bool) -> int:
 
     Example: bearer-proxy demo
     """
-    from proxy.demo import transcript  # noqa: PLC0415  no other command needs the vendor APIs
+    from proxy.demo.transcript import main as play  # noqa: PLC0415  no other command needs the vendor APIs
 
-    return transcript.main(serve, as_json)
+    return play(serve=serve, as_json=as_json)

@@ -180,7 +180,7 @@ STORY: Final[tuple[tuple[str, str, Play], ...]] = (
     ("The second call uses the same token", "No token request, and no wait.", second_call),
     ("The token expires", "TeleTracker ends it early and answers 401. The client must not see that.", expired),
     ("The same, with a 403", "Its document allows either status for an expired token.", forbidden),
-    ("The refresh token rotates", "Each is good for one use; a second use would end the session.", rotated),
+    ("The refresh token rotates", "Each is good for one use; a second use would fail.", rotated),
     ("A POST is repeated with its body", "The upstream refuses it after the body was sent.", body_repeated),
     ("Many calls at once on an expired token", "All of them wait for the same token request.", all_at_once),
     ("MainBrainer counts in minutes", "Its answer says expires_in: 120, which are two hours.", minutes),

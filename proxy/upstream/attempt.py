@@ -83,8 +83,10 @@ class Attempt:
         connection = self._connection
         try:
             while piece := await body.read():
+                await connection.drain(first_byte)
+                if not connection.takes_body:
+                    return
                 connection.write(_framed(piece, body))
-                await connection.drain()
         except ProxyError as error:
             connection.fail(error)
             return

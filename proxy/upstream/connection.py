@@ -5,7 +5,9 @@ upstream connection"). Law: a connection on which anything was odd is never used
 """
 
 import asyncio
+import os
 import select
+from contextlib import suppress
 from typing import Final, cast
 
 import httptools
@@ -105,16 +107,35 @@ class Connection(asyncio.Protocol):
             self.wrote = True
             self._transport.write(data)
 
-    async def drain(self) -> None:
-        """Wait until the transport takes more; returns at once when the connection is gone."""
+    async def drain(self, seconds: float) -> None:
+        """Wait until the transport takes more, and let what the upstream says meanwhile be read.
+
+        A transport whose write fails drops what it has not read yet: the early answer in front of a reset (threat
+        105). Returns at once when the connection is gone. Raises `UpstreamTimeout` after `seconds`.
+        """
         if self._can_write is not None:
-            await asyncio.shield(self._can_write)
+            try:
+                async with asyncio.timeout(seconds):
+                    await asyncio.shield(self._can_write)
+            except TimeoutError as error:
+                raise UpstreamTimeout from error
+        if not self.is_quiet():
+            # The loop asks the socket in its next round, and reads behind what was ready before.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     def sent(self, first_byte: float) -> None:
         """The request is complete: its answer's head must be there within `first_byte` seconds."""
         answer = self._answer
         if answer is not None and not answer.has_head and answer.error is None:
             self._timer = self.loop.call_later(first_byte, self.fail, UpstreamTimeout())
+
+    @property
+    def takes_body(self) -> bool:
+        """Is the rest of a request's body still wanted (RFC 9112 section 9.5)?"""
+        answer = self._answer
+        is_over = answer is not None and answer.has_head and answer.status >= 300 and not self._keep_alive
+        return not self._closed and not is_over
 
     @property
     def is_reusable(self) -> bool:
@@ -184,6 +205,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end: for a body that ends with the connection the proper one."""
+        if exc is not None:
+            self._rescue()
         self._closed = True
         self._transport = None
         self._cancel_timer()
@@ -198,6 +221,18 @@ class Connection(asyncio.Protocol):
             answer.finish()
         else:
             answer.finish(UpstreamTruncated())
+
+    def _rescue(self) -> None:
+        """Read the answer that a transport whose write failed has left in the socket (threat 105)."""
+        answer, transport = self._answer, self._transport
+        if answer is None or transport is None or transport.get_extra_info("sslcontext") is not None:
+            return
+        descriptor = transport.get_extra_info("socket").fileno()
+        with suppress(OSError):
+            while not answer.complete and answer.error is None and answer.buffered <= BUFFER_HIGH:
+                if not (data := os.read(descriptor, BUFFER_HIGH)):
+                    return
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""

@@ -27,7 +27,7 @@ def _translated() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise UpstreamConnectTimeout from error
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise UpstreamDNS from error
     except ssl.CertificateError as error:
         raise UpstreamCertificate from error
@@ -61,7 +61,7 @@ class Pool:
         self._connect_seconds = connect
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
-        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._waiters: deque[asyncio.Future[Connection]] = deque()
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -80,13 +80,18 @@ class Pool:
             return connection
         if self._closed:
             raise Overloaded("The proxy is shutting down.")
+        if fresh and self._idle and len(self._open) >= self._size:
+            self._discard(self._idle.pop(0))
         with _translated():
             async with asyncio.timeout(self._connect_seconds):
-                while len(self._open) >= self._size:
-                    handed = await self._wait(fresh=fresh)
-                    if handed is not None:
-                        return handed
-                return await self._connect()
+                connection = self._place() if len(self._open) < self._size else await self._wait()
+                if connection.used and (fresh or not (connection.is_reusable and connection.is_quiet())):
+                    connection.close()
+                    self._open.discard(connection)
+                    connection = self._place()
+                if not connection.used:
+                    await self._connect(connection)
+                return connection
 
     def release(self, connection: Connection) -> None:
         """Take a connection back: keep it if its exchange was clean, else close it."""
@@ -95,11 +100,9 @@ class Pool:
         if not connection.is_reusable or self._closed:
             self._discard(connection)
             return
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(connection)
-                return
+        if waiter := self._next_waiter():
+            waiter.set_result(connection)
+            return
         seconds = self._idle_seconds
         if connection.keep_alive_timeout is not None:
             # One second before the upstream would close it: the race is not worth the reuse.
@@ -110,7 +113,7 @@ class Pool:
         connection.idle_until = connection.loop.time() + seconds
         self._idle.append(connection)
         if self._reaper is None:
-            self._reaper = connection.loop.call_later(self._idle_seconds, self._reap)
+            self._reaper = connection.loop.call_at(connection.idle_until, self._reap)
 
     def close(self) -> None:
         """Close the idle connections now and the others when they come back."""
@@ -130,30 +133,33 @@ class Pool:
             self._discard(connection)
         return None
 
-    async def _wait(self, *, fresh: bool) -> Connection | None:
-        """A connection that was handed over, or None: there may be room for a new one."""
-        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            connection = await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and (handed := waiter.result()) is not None:
-                self.release(handed)
-            raise
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-        if connection is not None and (fresh or not connection.is_quiet()):
-            self._discard(connection)
-            return None
+    def _place(self) -> Connection:
+        """A place among the open ones, taken at once: a connection that is not connected yet."""
+        connection = Connection(asyncio.get_running_loop())
+        self._open.add(connection)
         return connection
 
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        connection = Connection(loop)
-        self._open.add(connection)  # its place is taken while it connects
+    async def _wait(self) -> Connection:
+        """The connection, or the place for a new one, that is handed over when it is this one's turn."""
+        waiter: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            await loop.create_connection(
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.release(waiter.result())  # it came too late for us: to the next one
+            raise
+
+    def _next_waiter(self) -> asyncio.Future[Connection] | None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                return waiter
+        return None
+
+    async def _connect(self, connection: Connection) -> None:
+        try:
+            await connection.loop.create_connection(
                 lambda: connection,
                 self._origin.host,
                 self._origin.port,
@@ -163,15 +169,12 @@ class Pool:
         except BaseException:
             self._discard(connection)
             raise
-        return connection
 
     def _discard(self, connection: Connection) -> None:
         connection.close()
         self._open.discard(connection)
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-                break
+        if waiter := self._next_waiter():
+            waiter.set_result(self._place())
 
     def _reap(self) -> None:
         self._reaper = None
@@ -185,4 +188,4 @@ class Pool:
                 self._discard(connection)
         self._idle = kept
         if kept:
-            self._reaper = loop.call_later(self._idle_seconds, self._reap)
+            self._reaper = loop.call_at(min(each.idle_until for each in kept), self._reap)

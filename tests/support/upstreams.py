@@ -8,6 +8,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import os
 import socket
 import ssl
 import struct
@@ -130,6 +131,11 @@ class Peer(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client reads again."""
         self._can_write.set()
+
+    def duplicate(self) -> socket.socket:
+        """The socket itself, for what must happen behind the loop's back; the caller closes it."""
+        assert self._transport is not None
+        return socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
 
     def close(self) -> None:
         """End at once."""

@@ -1,0 +1,607 @@
+"""The command line as people and scripts use it: the real program, started, asked and ended."""
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from proxy.cli.table import duration, lines
+from proxy.demo.teletracker import TeleTracker
+from tests.support.api import Api, Seen, api
+from tests.support.client import connected
+from tests.support.leaks import Artefacts, Canaries
+from tests.support.vendors import Vendor
+
+ROOT = Path(__file__).parent.parent
+#: No step of a test takes this long; a hang becomes a failure.
+DEADLINE = 20.0
+FREE = "127.0.0.1:0"
+
+
+@dataclass
+class Ended:
+    """A program that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass
+class Program:
+    """A running `bearer-proxy run`: its log lines so far, and what it is reached by."""
+
+    process: asyncio.subprocess.Process
+    artefacts: Artefacts
+    err: list[str] = field(default_factory=list)
+    url: str = ""
+
+    async def line(self, word: str) -> str:
+        """The next line of standard error that holds `word`; fails where the program ends before."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(DEADLINE):
+            while line := (await self.process.stderr.readline()).decode():
+                self.err.append(line)
+                if word in line:
+                    return line
+        raise AssertionError(f"no line with {word!r} in: {''.join(self.err)}")
+
+    async def end(self, number: signal.Signals | None = signal.SIGTERM) -> int:
+        """Send a signal (None: nothing), wait for the end; gives the exit status."""
+        if number is not None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(DEADLINE):
+            out, err = await self.process.communicate()
+        self.err.append(err.decode())
+        self.artefacts.add("standard output", out or b"")
+        self.artefacts.add("standard error", "".join(self.err))
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+    def client(self) -> Any:
+        """A connection: `async with program.client() as client`."""
+        return connected(self.url, self.artefacts)
+
+
+@dataclass
+class Command:
+    """Starts the program in a folder of its own, with variables of its own."""
+
+    folder: Path
+    artefacts: Artefacts
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables of the test run that say nothing of a configuration, and those of the test."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("BEARER_", "XDG_"))}
+        own = {
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(self.folder),
+            "XDG_RUNTIME_DIR": str(self.folder / "runtime"),
+            "XDG_STATE_HOME": str(self.folder / "state"),
+        }
+        return {**kept, **own, **self.variables}
+
+    def config(self, document: Mapping[str, Any], name: str = "config.yaml") -> Path:
+        """Write a configuration with free ports."""
+        path = self.folder / name
+        path.write_text(yaml.safe_dump({"listen": FREE, "admin": {"listen": FREE}, **document}))
+        return path
+
+    async def start(self, *arguments: object, stdin: bytes = b"", **streams: Any) -> asyncio.subprocess.Process:
+        """Start `bearer-proxy` with these arguments."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "proxy", *map(str, arguments)),
+            cwd=self.folder,
+            env=self.environ,
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
+        )
+        assert process.stdin is not None
+        process.stdin.write(stdin)
+        process.stdin.close()
+        return process
+
+    async def __call__(self, *arguments: object, stdin: bytes = b"") -> Ended:
+        """Run `bearer-proxy` with these arguments to its end."""
+        async with asyncio.timeout(DEADLINE):
+            process = await self.start(*arguments, stdin=stdin)
+            out, err = await process.communicate()
+        self.artefacts.add("standard output", out)
+        self.artefacts.add("standard error", err)
+        assert process.returncode is not None
+        return Ended(process.returncode, out.decode(), err.decode())
+
+    @asynccontextmanager
+    async def running(self, *arguments: object, **options: Any) -> AsyncIterator[Program]:
+        """`bearer-proxy run` with these arguments, from its `listening` line to its end."""
+        program = Program(await self.start("run", *arguments, **options), self.artefacts)
+        try:
+            line = await program.line("listening")
+            program.url = line.rpartition("url=")[2].strip() if "url=" in line else json.loads(line)["url"]
+            yield program
+        finally:
+            if program.process.returncode is None:
+                program.process.kill()
+            await program.process.communicate()
+
+
+@pytest.fixture
+def command(tmp_path: Path, artefacts: Artefacts) -> Command:
+    """The program; all that it leaves in its folder is searched for canaries."""
+    artefacts.watch_tree(tmp_path / "state")
+    return Command(tmp_path, artefacts)
+
+
+def short(upstream: Api, **more: Any) -> dict[str, Any]:
+    """One upstream and one token, which $TOKEN holds."""
+    return {"upstream": upstream.url, "credential": {"type": "static", "token": {"env": "TOKEN"}}, **more}
+
+
+class Held:
+    """An upstream's answer that waits: `arrived` is set with the request, `release` lets it go."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def __call__(self, _seen: Seen) -> web.StreamResponse:
+        """Answer once it is released."""
+        self.arrived.set()
+        await self.release.wait()
+        return web.Response(text="late")
+
+
+# -- run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_run_serves_until_it_is_told_to_end(
+    command: Command, canaries: Canaries, number: signal.Signals
+) -> None:
+    """The token reaches the upstream, the run file is there meanwhile and private, the exit status is 0."""
+    command.variables["TOKEN"] = token = canaries.mint()
+    async with api() as upstream, command.running("-c", command.config(short(upstream))) as program:
+        async with program.client() as client:
+            assert (await client.ask("GET", "/")).body == b"fine"
+        assert upstream.seen[0].all("authorization") == [f"Bearer {token}"]
+        [path] = (command.folder / "runtime" / "bearer-proxy").iterdir()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        document = json.loads(path.read_text())
+        canaries.adopt(document.pop("admin_key"), "admin key")
+        admin_url = document.pop("admin_url")
+        assert document == {"pid": program.process.pid, "urls": [program.url]}
+        async with connected(admin_url, command.artefacts) as client:
+            assert (await client.ask("GET", "/readyz")).status == 200
+        assert await program.end(number) == 0
+        assert not path.exists()
+        log = "".join(program.err)
+        assert log.index(" request GET / 200 ") < log.index(" draining") < log.index(" stopped")
+
+
+async def test_a_signal_lets_a_request_in_flight_end(command: Command) -> None:
+    """Meanwhile no new connection is taken, and `healthcheck` says that it drains."""
+    held = Held()
+    async with api(held) as upstream:
+        config = command.config({"upstream": upstream.url})
+        async with command.running("-c", config) as program, program.client() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await held.arrived.wait()
+            program.process.send_signal(signal.SIGTERM)
+            await program.line("draining")
+            with pytest.raises(ConnectionRefusedError):
+                async with program.client():
+                    pass
+            health = await command("healthcheck", "-c", config)
+            assert (health.status, health.err) == (1, "not ready: it is draining\n")
+            held.release.set()
+            answer = await client.answer()
+            assert (answer.body, answer.complete) == (b"late", True)
+            assert await program.end(None) == 0
+
+
+async def test_a_second_signal_ends_at_once(command: Command) -> None:
+    """The upstream never answers and the drain would take its 25 s; the socket and the run file are gone."""
+    held = Held()
+    socket = command.folder / "p.sock"
+    async with api(held) as upstream:
+        config = command.config({"upstream": upstream.url, "listen": f"unix:{socket}"})
+        async with command.running("-c", config) as program, program.client() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await held.arrived.wait()
+            program.process.send_signal(signal.SIGTERM)
+            await program.line("draining")
+            assert await program.end(signal.SIGTERM) == 0
+            assert await client.at_end()
+            assert "at once" in program.err[-1]
+            assert not socket.exists()
+            assert not list((command.folder / "runtime" / "bearer-proxy").iterdir())
+        held.release.set()
+
+
+async def test_sighup_is_refused_and_changes_nothing(command: Command) -> None:
+    """It says so, and serves on."""
+    async with api() as upstream, command.running("-c", command.config({"upstream": upstream.url})) as program:
+        program.process.send_signal(signal.SIGHUP)
+        assert "reload is not built yet" in await program.line("reload_refused")
+        async with program.client() as client:
+            assert (await client.ask("GET", "/")).status == 200
+        assert await program.end() == 0
+
+
+@pytest.mark.parametrize("way", ["env", "file", "stdin"])
+async def test_the_quick_form_needs_no_file(command: Command, canaries: Canaries, way: str) -> None:
+    """The token comes by name, from a file or on standard input, never as an argument."""
+    token = canaries.mint()
+    command.variables["TOKEN"] = token if way == "env" else ""
+    path = command.folder / "token"
+    path.touch(mode=0o600)
+    path.write_text(f"{token}\n" if way == "file" else "")
+    option: dict[str, list[object]] = {
+        "env": ["--token-env", "TOKEN"],
+        "file": ["--token-file", path],
+        "stdin": ["--token-stdin"],
+    }
+    stdin = f"{token}\n".encode() if way == "stdin" else b""
+    async with (
+        api() as upstream,
+        command.running("--upstream", upstream.url, *option[way], "--listen", FREE, stdin=stdin) as program,
+    ):
+        async with program.client() as client:
+            assert (await client.ask("GET", "/")).status == 200
+        assert upstream.seen[0].all("authorization") == [f"Bearer {token}"]
+        assert (await command("healthcheck")).status == 0
+        assert await program.end() == 0
+
+
+async def test_a_unix_socket_is_private_and_goes_away(command: Command) -> None:
+    """Mode 0600 while it is there."""
+    socket = command.folder / "p.sock"
+    config = {"listen": f"unix:{socket}"}
+    async with (
+        api() as upstream,
+        command.running("-c", command.config({"upstream": upstream.url, **config})) as program,
+    ):
+        assert program.url == f"unix:{socket}"
+        assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+        async with program.client() as client:
+            assert (await client.ask("GET", "/")).status == 200
+        assert await program.end() == 0
+        assert not socket.exists()
+
+
+async def test_the_log_is_json_from_its_first_line(command: Command) -> None:
+    """Also the warnings of the configuration, which come before anything listens."""
+    config = {
+        "log": {"format": "json"},
+        "routes": [{"prefix": "/", "upstream": "http://127.0.0.1:9"}],
+        "credentials": {"idle": {"type": "static", "token": {"env": "TOKEN"}}},
+    }
+    command.variables["TOKEN"] = "0123456789abcdef"
+    async with command.running("-c", command.config(config)) as program:
+        assert await program.end() == 0
+        events = [json.loads(line) for line in "".join(program.err).splitlines()]
+        assert [event["event"] for event in events] == ["config_warning", "listening", "draining", "stopped"]
+        assert "no route uses this credential" in events[0]["detail"]
+
+
+async def test_a_run_file_that_cannot_be_written_is_a_warning(command: Command) -> None:
+    """The proxy serves all the same; only `token` and `healthcheck` will not find it."""
+    (command.folder / "file").touch()
+    command.variables["XDG_RUNTIME_DIR"] = str(command.folder / "file")
+    async with api() as upstream, command.running("-c", command.config({"upstream": upstream.url})) as program:
+        assert "set XDG_RUNTIME_DIR" in await program.line("run_file_failed")
+        async with program.client() as client:
+            assert (await client.ask("GET", "/")).status == 200
+        assert await program.end() == 0
+
+
+async def test_a_terminal_is_shown_where_to_go(command: Command) -> None:
+    """The URLs of both listeners on standard output, and no key."""
+    ours, theirs = os.openpty()
+    config = command.config({"upstream": "http://127.0.0.1:9"})
+    async with command.running("-c", config, stdout=theirs) as program:
+        assert await program.end() == 0
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert f"listens on {program.url}" in shown
+    assert "/readyz" in shown
+    assert "key" not in shown
+
+
+async def test_a_taken_address_is_a_failure_at_run_time(command: Command) -> None:
+    """One sentence, exit 1; nothing else is left open."""
+    async with api() as upstream:
+        taken = upstream.url.removeprefix("http://")
+        config = command.config({"upstream": "http://127.0.0.1:9", "listen": [FREE, taken]})
+        ended = await command("run", "-c", config)
+    assert ended.status == 1
+    assert ended.err.startswith(f"cannot listen on {taken}: another process listens there")
+    assert ended.err.count("\n") == 1
+
+
+# -- wrong usage and wrong configurations
+
+
+QUICK = ["run", "--upstream", "http://127.0.0.1:9"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["run", "--nonsense"], "No such option"),
+        (["run", "--token", "x"], "No such option"),
+        (["run", "--token-env", "TOKEN"], "go with --upstream"),
+        (["run", "--token-stdin"], "go with --upstream"),
+        (["run", "--listen", FREE], "go with --upstream"),
+        ([*QUICK, "-c", "config.yaml"], "either --config or --upstream"),
+        (QUICK, "one of --token-env NAME, --token-file PATH and --token-stdin"),
+        ([*QUICK, "--token-env", "NOT_SET"], "NOT_SET"),
+        ([*QUICK, "--token-env", "A", "--token-stdin"], "one of --token-env NAME"),
+        (["run"], "there is no configuration"),
+        (["check", "-c", "missing.yaml"], "missing.yaml: this file does not exist"),
+        (["presets", "telletracker"], "did you mean teletracker"),
+    ],
+)
+async def test_wrong_usage_is_told_and_is_status_2(command: Command, arguments: list[str], sentence: str) -> None:
+    """What was wrong and what to write instead; no traceback, nothing on standard output."""
+    ended = await command(*arguments)
+    assert (ended.status, ended.out) == (2, "")
+    assert sentence in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("name", ["run", "check"])
+async def test_all_problems_of_a_configuration_are_told_one_a_line(command: Command, name: str) -> None:
+    """With file and line, and without starting anything."""
+    path = command.folder / "config.yaml"
+    path.write_text("listn: 127.0.0.1:1\nupstream: ftp://x\n")
+    ended = await command(name, "-c", "config.yaml")
+    assert (ended.status, ended.out) == (2, "")
+    first, second = ended.err.splitlines()
+    assert first.startswith("config.yaml:1: listn: unknown key, did you mean listen?")
+    assert second.startswith("config.yaml:2: upstream: ")
+
+
+async def test_without_a_home_it_says_what_to_set(command: Command) -> None:
+    """There must be a place for state."""
+    command.variables.update(HOME="", XDG_STATE_HOME="")
+    ended = await command("check", "-c", command.config({"upstream": "http://127.0.0.1:9"}))
+    assert ended.status == 2
+    assert "set one" in ended.err
+
+
+# -- check, presets, schema, help
+
+
+async def test_check_shows_what_is_in_effect_without_secrets(command: Command, canaries: Canaries) -> None:
+    """The configuration goes to standard output and can be read back; warnings go to standard error."""
+    command.variables["TOKEN"] = canaries.mint()
+    unused = {"type": "static", "token": {"env": "TOKEN"}}
+    document = {"routes": [{"prefix": "/", "upstream": "http://127.0.0.1:9"}], "credentials": {"idle": unused}}
+    config = command.config(document)
+    ended = await command("check", "-c", config)
+    assert ended.status == 0
+    shown = yaml.safe_load(ended.out)
+    assert shown["credentials"]["idle"]["token"] == {"env": "TOKEN"}
+    assert shown["limits"]["connections"] == 1000
+    [warning] = ended.err.splitlines()
+    assert warning.startswith(f"warning: {config}:")
+    scripted = await command("check", "-c", config, "--json")
+    assert (scripted.status, scripted.err) == (0, "")
+    assert json.loads(scripted.out) == {
+        "ok": True,
+        "problems": [],
+        "warnings": [warning.removeprefix("warning: ")],
+        "config": shown,
+    }
+    assert not (command.folder / "state").exists()
+
+
+async def test_check_tells_scripts_what_is_wrong(command: Command) -> None:
+    """The same sentences as for people, exit 2."""
+    config = command.config({"upstream": "ftp://x"})
+    people, scripts = await command("check", "-c", config), await command("check", "-c", config, "--json")
+    assert scripts.status == people.status == 2
+    found = json.loads(scripts.out)
+    assert found == {"ok": False, "problems": people.err.splitlines(), "warnings": [], "config": None}
+    assert found["problems"]
+
+
+async def test_check_finds_what_only_building_shows(command: Command, canaries: Canaries) -> None:
+    """A token that cannot stand in a header is known once it is put there; `run` would end with the same."""
+    token = command.folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(f"{canaries.mint()}\n{canaries.mint()}")
+    credential = {"type": "static", "token": {"file": str(token)}}
+    config = command.config({"upstream": "http://127.0.0.1:9", "credential": credential})
+    ended = await command("check", "-c", config)
+    assert ended.status == 2
+    assert "token" in ended.err
+
+
+async def test_presets_are_listed_and_shown(command: Command) -> None:
+    """A list, one of them by its alias, and both as JSON."""
+    listed = await command("presets")
+    names = [line.split()[0] for line in listed.out.splitlines()]
+    assert names == ["mainbrainer", "teletracker", "vanilla"]
+    found = json.loads((await command("presets", "--json")).out)
+    assert [each["name"] for each in found] == names
+    assert found[0]["aliases"] == ["loyalty-communication"]
+    shown = await command("presets", "loyalty-communication")
+    assert (await command("presets", "mainbrainer")).out == shown.out
+    one = json.loads((await command("presets", "mainbrainer", "--json")).out)
+    assert one["config"] == yaml.safe_load(shown.out)
+    assert one["config"]["credentials"]["mainbrainer"]["type"] == "login"
+    assert {"name", "aliases", "title", "parameters", "config", "facts"} == one.keys()
+
+
+async def test_schema_is_the_json_schema(command: Command) -> None:
+    """For editors: of the configuration as it is written."""
+    ended = await command("schema")
+    assert ended.status == 0
+    found = json.loads(ended.out)
+    assert found["$schema"].startswith("https://json-schema.org/")
+    assert {"listen", "upstream", "routes", "credential"} <= found["properties"].keys()
+
+
+async def test_the_version_is_told(command: Command) -> None:
+    """That of the package."""
+    from proxy import __version__
+
+    assert (await command("--version")).out == f"bearer-proxy, version {__version__}\n"
+
+
+async def test_help_lists_every_command(command: Command) -> None:
+    """With a sentence that is not cut off, and what to try first."""
+    ended = await command("--help")
+    listed = ended.out.partition("Commands:")[2].split("\n")[1:-1]
+    names = ["check", "demo", "healthcheck", "presets", "run", "schema", "token"]
+    assert [line.split()[0] for line in listed] == names
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+    assert "bearer-proxy demo\n" in ended.out
+
+
+@pytest.mark.parametrize("name", ["check", "demo", "presets", "run", "schema", "token"])
+async def test_every_command_explains_itself(command: Command, name: str) -> None:
+    """Short, with an example."""
+    ended = await command(name, "-h")
+    assert ended.status == 0
+    assert f"bearer-proxy {name}" in ended.out.partition("Example")[2]
+
+
+# -- token, healthcheck
+
+
+async def test_token_shows_and_refreshes_what_runs(command: Command, tracker: Vendor[TeleTracker]) -> None:
+    """Before the first token, after a refresh, as a table and as JSON."""
+    command.variables.update(tracker.environ)
+    config = command.config(tracker.config)
+    async with command.running("-c", config) as program:
+        before = await command("token", "-c", config)
+        assert before.out.splitlines()[1].split() == ["default", "invalid", "0", "no", "token", "yet", "-", "-"]
+        refreshed = await command("token", "default", "--refresh", "-c", config)
+        row = refreshed.out.splitlines()[1].split()
+        assert row[:4] == ["default", "fresh", "1", "59m"]
+        assert tracker.double.token_requests == {"login": 1}
+        [state] = json.loads((await command("token", "-c", config, "--json")).out)["credentials"]
+        assert (state["name"], state["generation"], state["last_error"]) == ("default", 1, None)
+        unknown = await command("token", "other", "-c", config)
+        assert unknown.status == 2
+        assert "write one of default" in unknown.err
+        assert await program.end() == 0
+
+
+async def test_token_tells_why_a_refresh_failed(command: Command, canaries: Canaries) -> None:
+    """A fixed token cannot be refreshed; which of several is meant must be said."""
+    command.variables["TOKEN"] = canaries.mint()
+    static = {"type": "static", "token": {"env": "TOKEN"}}
+    routes = [{"prefix": f"/{name}", "upstream": "http://127.0.0.1:9", "credential": name} for name in ("a", "b")]
+    config = command.config({"routes": routes, "credentials": {"a": static, "b": static}})
+    async with command.running("-c", config) as program:
+        failed = await command("token", "a", "--refresh", "-c", config)
+        assert (failed.status, failed.out) == (1, "")
+        assert failed.err.startswith("Credential 'a' is a fixed token")
+        which = await command("token", "--refresh", "-c", config)
+        assert which.status == 2
+        assert "write one of a, b" in which.err
+        assert await program.end() == 0
+
+
+@pytest.mark.parametrize("arguments", [["token"], ["token", "--refresh"], ["healthcheck"]])
+async def test_what_asks_an_instance_says_where_none_runs(command: Command, arguments: list[str]) -> None:
+    """Exit 1, and how to start one."""
+    ended = await command(*arguments, "-c", "config.yaml")
+    assert (ended.status, ended.out) == (1, "")
+    assert (
+        ended.err
+        == f"bearer-proxy is not running with {command.folder}/config.yaml: start it with `bearer-proxy run`\n"
+    )
+
+
+@pytest.mark.parametrize("way", ["option", "variable", "text", "usual place"])
+async def test_healthcheck_finds_the_instance_as_run_found_its_configuration(command: Command, way: str) -> None:
+    """By option, by variable, by the text in a variable, in the usual place."""
+    name = "bearer-proxy.yaml" if way == "usual place" else "other.yaml"
+    config = command.config({"upstream": "http://127.0.0.1:9"}, name)
+    arguments: list[object] = ["-c", config] if way == "option" else []
+    if way == "variable":
+        command.variables["BEARER_PROXY_CONFIG"] = str(config)
+    elif way == "text":
+        command.variables["BEARER_PROXY_CONFIG_YAML"] = config.read_text()
+    async with command.running(*arguments) as program:
+        ended = await command("healthcheck", *arguments, "--json")
+        assert (ended.status, json.loads(ended.out)) == (0, {"ready": True, "why": None})
+        # Any way into the program leads to the same command.
+        environ = {**command.environ, "PYTHONPATH": str(ROOT)}
+        whole = "from proxy.cli import main; main()"
+        other = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", whole, "healthcheck", *map(str, arguments), cwd=command.folder, env=environ,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert (await other.communicate())[0] == b"ready\n"
+        assert await program.end() == 0
+
+
+# -- the table
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.9, "0s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (61, "1m 1s"),
+        (3600, "1h"),
+        (3605, "1h"),
+        (3660, "1h 1m"),
+        (86399, "23h 59m"),
+        (30 * 86400 - 1, "29d 23h"),
+        (86400 + 59, "1d"),
+    ],
+)
+def test_a_duration_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
+    """A unit that is zero is left out."""
+    assert duration(seconds) == text
+
+
+def test_the_table_has_a_line_a_credential() -> None:
+    """Columns under their headings; what is not known is a dash."""
+    empty = {"refresh_expires_in": None, "last_error": None}
+    reports = [
+        {
+            "name": "billing",
+            "state": "fresh",
+            "generation": 12,
+            "expires_in": 3000.5,
+            **empty,
+            "refresh_expires_in": 0,
+        },
+        {"name": "crm", "state": "invalid", "generation": 1, "expires_in": -90.0, **empty, "last_error": "No."},
+        {"name": "key", "state": "fresh", "generation": 1, "expires_in": None, **empty},
+        {"name": "new", "state": "invalid", "generation": 0, "expires_in": None, **empty},
+    ]
+    assert list(lines(reports, 1_800_000_000.0)) == [
+        "CREDENTIAL  STATE    GENERATION  EXPIRES IN    RE-LOGIN BY        LAST ERROR",
+        "billing     fresh    12          50m           2027-01-15 08:00Z  -",
+        "crm         invalid  1           1m 30s ago    -                  No.",
+        "key         fresh    1           unknown       -                  -",
+        "new         invalid  0           no token yet  -                  -",
+    ]

@@ -1,0 +1,374 @@
+"""Which requests are admitted: Host, Origin and Sec-Fetch-Site, preflights, the client key, framing."""
+
+import base64
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import (
+    BadExpectation,
+    BadFraming,
+    BadRequest,
+    BadTarget,
+    ClientKeyRequired,
+    CorsDenied,
+    HostNotAllowed,
+    MethodNotAllowed,
+    OriginNotAllowed,
+    Rejected,
+)
+from proxy.guard import Admission, Guard, Head, cors_lines, preflight_lines
+from proxy.redact import Secret
+
+KEY = "client-key_0123456789"
+PAGE = "http://app.example:3000"
+#: Node's fetch sends a mode without a site; nothing is refused for it.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def _head(
+    target: str = "/x",
+    *fields: tuple[str, str],
+    method: str = "GET",
+    host: str | None = "localhost:8080",
+    version: tuple[int, int] = (1, 1),
+    unix: bool = False,
+) -> Head:
+    found: dict[bytes, list[bytes]] = {} if host is None else {b"host": [host.encode("latin-1")]}
+    for name, value in fields:
+        found.setdefault(name.lower().encode(), []).append(value.encode("latin-1"))
+    return Head(method, target.encode("latin-1"), version, found, unix)
+
+
+def _refusal(guard: Guard, head: Head) -> type[Rejected] | None:
+    try:
+        guard.admit(head)
+    except Rejected as error:
+        return type(error)
+    return None
+
+
+OPEN = Guard(hosts=["Api.Localhost", "[fd00::1]"], origins=[PAGE, "https://App.Example"])
+LOCKED = Guard(origins=[PAGE], client_key=Secret(KEY))
+
+ACCEPTED = ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "api.localhost", "API.LocalHost", "[FD00::1]"]
+HOSTILE = [
+    "",
+    " ",
+    "evil.example",
+    "localhost.",
+    "localhost.evil.example",
+    "evil-localhost",
+    "localhost, evil.example",
+    "a, b",
+    "localhost@evil.example",
+    "evil.example@localhost",
+    "localhost:80@evil.example",
+    "user:localhost",
+    "localhost/evil",
+    "localhost/",
+    "localhost?",
+    "localhost#",
+    "localhost\\evil",
+    "localhost:",
+    "localhost:80:80",
+    "localhost:8o",
+    "localhost:123456",
+    "localhost :80",
+    " localhost",
+    "localhost\t",
+    "localhost\n",
+    "loca%6chost",
+    "127.0.0.1.nip.io",
+    "127.0.0.2",
+    "127.1",
+    "0x7f000001",
+    "2130706433",
+    "0.0.0.0",
+    "::1",
+    "[::1",
+    "[::1]x",
+    "[::1%25lo]",
+    "[0:0:0:0:0:0:0:1]",
+    "[::ffff:127.0.0.1]",
+    "l\xf6calhost",
+    "ﬁx".encode().decode("latin-1"),
+    "http://localhost",
+    "*",
+    "null",
+]
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+@pytest.mark.parametrize("port", ["", ":1", ":8080", ":65535"])
+def test_001_our_own_names_pass_with_any_port_and_in_any_case(name: str, port: str) -> None:
+    """And the origin that a page of ours would have follows from them."""
+    admission = OPEN.admit(_head(host=name + port))
+    assert admission.host == name.lower()
+    assert admission.own_origin == f"http://{name}{port}".lower().encode()
+
+
+@pytest.mark.parametrize("host", HOSTILE)
+@pytest.mark.parametrize("port", ["", ":8080"])
+def test_001_every_other_host_is_refused(host: str, port: str) -> None:
+    """DNS rebinding, and all that a lenient parser lets through (E5)."""
+    assert _refusal(OPEN, _head(host=host + port)) is HostNotAllowed
+
+
+@given(st.text(max_size=40) | st.sampled_from(ACCEPTED + HOSTILE).flatmap(lambda host: st.text().map(host.__add__)))
+def test_001_a_host_is_admitted_exactly_if_it_is_in_the_list(host: str) -> None:
+    """The reference is a split at the last colon, and a set."""
+    text = host.encode("latin-1", "replace").decode("latin-1")
+    name, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        name, port = text, "0"
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5
+    expected = is_port and name.isascii() and name.lower() in {each.lower() for each in ACCEPTED}
+    assert (_refusal(OPEN, _head(host=text)) is None) is expected
+
+
+def test_001_exactly_one_host_field() -> None:
+    """None, and two that even agree, are refused."""
+    assert _refusal(OPEN, _head(host=None)) is HostNotAllowed
+    assert _refusal(OPEN, _head("/x", ("Host", "localhost"), host="localhost")) is HostNotAllowed
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "own"),
+    [("Whatever:1", "whatever", b"http://whatever:1"), ("a, b", "", b""), (None, "", b"")],
+)
+def test_a_unix_listener_asks_for_no_host(host: str | None, name: str, own: bytes) -> None:
+    """Whoever can open the socket is admitted by its mode; a foreign page cannot."""
+    admission = OPEN.admit(_head(host=host, unix=True))
+    assert (admission.host, admission.own_origin) == (name, own)
+    assert _refusal(OPEN, _head("/x", ("Origin", "http://evil.example"), host=host, unix=True)) is OriginNotAllowed
+
+
+#: Whether a request with this Origin and this Sec-Fetch-Site is admitted, for every method alike.
+OWN, LISTED = "http://localhost:8080", PAGE
+SITES = (None, "same-origin", "none", "same-site", "cross-site", "", "Same-Origin")
+OWN_SITES = {None, "same-origin", "none", "Same-Origin"}
+ORIGINS = {
+    None: OWN_SITES,
+    OWN: OWN_SITES,
+    OWN.upper(): OWN_SITES,
+    LISTED: set(SITES),
+    "HTTPS://app.example": set(SITES),
+    "null": set(),
+    "": set(),
+    "http://localhost": set(),
+    "http://localhost:3000": set(),
+    "https://localhost:8080": set(),
+    "http://127.0.0.1:8080": set(),
+    "http://localhost:8080.evil.example": set(),
+    "http://evil.example": set(),
+    "https://app.example.evil.example": set(),
+    "chrome-extension://abcdef": set(),
+    f"{PAGE}, http://evil.example": set(),
+}
+
+
+@pytest.mark.parametrize(("origin", "site"), list(itertools.product(ORIGINS, SITES)))
+def test_002_origin_and_site_decide_for_every_method(origin: str | None, site: str | None) -> None:
+    """A simple request of a foreign page is refused, GET too; curl, which sends neither, is not (3)."""
+    fields = [(name, value) for name, value in (("Origin", origin), ("Sec-Fetch-Site", site)) if value is not None]
+    found = {_refusal(OPEN, _head("/x", *fields, ("Sec-Fetch-Mode", "cors"), method=method)) for method in METHODS}
+    assert found == {None if site in ORIGINS[origin] else OriginNotAllowed}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("Origin", OWN), ("Origin", OWN)],
+        [("Origin", PAGE), ("Origin", PAGE)],
+        [("Origin", OWN), ("Origin", "http://evil.example")],
+        [("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Site", "cross-site")],
+        [("Origin", "http://evil.example"), ("Upgrade", "websocket"), ("Connection", "Upgrade")],
+        [("Origin", "null"), ("Upgrade", "websocket"), ("Connection", "Upgrade")],
+    ],
+)
+def test_006_doubled_fields_and_websockets_get_no_exemption(fields: list[tuple[str, str]]) -> None:
+    """Nor does anything else that a request header says (12)."""
+    assert _refusal(OPEN, _head("/x", *fields)) is OriginNotAllowed
+
+
+def test_004_an_allowed_page_is_named_and_only_its_origin_is_granted() -> None:
+    """Never `*`, and a cache must not mix origins up."""
+    admission = OPEN.admit(_head("/x", ("Origin", PAGE)))
+    assert (admission.origin, admission.preflight) == (PAGE.encode(), False)
+    assert OPEN.admit(_head("/x", ("Origin", OWN))).origin is None
+    assert OPEN.allows_origin(b" " + PAGE.upper().encode())
+    assert not OPEN.allows_origin(b"null")
+    lines = cors_lines(PAGE.encode())
+    assert b"Access-Control-Allow-Origin: http://app.example:3000\r\n" in lines
+    assert b"Vary: Origin\r\n" in lines
+
+
+def _preflight(origin: str, *more: tuple[str, str], method: str = "PUT") -> Head:
+    asks = ("Access-Control-Request-Method", method)
+    return _head("/x", ("Origin", origin), asks, ("Sec-Fetch-Site", "cross-site"), *more, method="OPTIONS")
+
+
+def test_005_a_preflight_of_an_allowed_page_is_ours_to_answer() -> None:
+    """Without the client key, which a browser cannot send along; exactly what it asks for is granted."""
+    head = _preflight(PAGE, ("Access-Control-Request-Headers", "x-a, authorization"))
+    admission = LOCKED.admit(head)
+    assert (admission.preflight, admission.origin) == (True, PAGE.encode())
+    lines = b"".join(preflight_lines(head.fields, PAGE.encode()))
+    assert b"Access-Control-Allow-Methods: PUT\r\n" in lines
+    assert b"Access-Control-Allow-Headers: x-a, authorization\r\n" in lines
+    assert b"*" not in lines
+    assert b"Private-Network" not in lines
+    assert b"Allow-Headers" not in b"".join(preflight_lines(_preflight(PAGE).fields, PAGE.encode()))
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", ""])
+@pytest.mark.parametrize("guard", [OPEN, LOCKED])
+def test_005_a_preflight_of_any_other_page_is_denied(guard: Guard, origin: str) -> None:
+    """By a code of its own, so that the page's author learns which setting it is."""
+    head = _preflight(origin, ("Access-Control-Request-Private-Network", "true"))
+    assert _refusal(guard, head) is CorsDenied
+
+
+@pytest.mark.parametrize(
+    ("method", "names"), [("PUT\r\nX: y", "a"), ("", "a"), ("A" * 33, "a"), ("PUT", "a\r\nSet-Cookie: x"), ("PUT", '"')]
+)
+def test_005_a_preflight_for_what_is_no_method_or_name_is_denied(method: str, names: str) -> None:
+    """Nothing of a request is copied into an answer unread."""
+    head = _preflight(PAGE, ("Access-Control-Request-Headers", names), method=method)
+    with pytest.raises(CorsDenied):
+        preflight_lines(head.fields, PAGE.encode())
+
+
+def test_an_options_request_that_is_no_preflight_is_an_ordinary_request() -> None:
+    """It has no Access-Control-Request-Method."""
+    admission = OPEN.admit(_head("/x", ("Origin", PAGE), method="OPTIONS"))
+    assert not admission.preflight
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+#: Target and fields of a request that carries the key; the path that is left, the segment, whether it was Authorization.
+CARRIERS: list[tuple[str, list[tuple[str, str]], str, str, bool]] = [
+    ("/x", [("X-Proxy-Key", KEY)], "/x", "", False),
+    ("/x", [("x-proxy-key", f" {KEY} ")], "/x", "", False),
+    ("/x", [("X-Proxy-Key", "wrong"), ("X-Proxy-Key", KEY)], "/x", "", False),
+    ("/x", [("Authorization", f"Bearer {KEY}")], "/x", "", True),
+    ("/x", [("Authorization", f"bEaReR  {KEY} ")], "/x", "", True),
+    ("/x", [("Authorization", "Bearer other"), ("Authorization", f"Bearer {KEY}")], "/x", "", True),
+    ("/x", [("Authorization", _basic("anyone", KEY))], "/x", "", True),
+    ("/x", [("Authorization", _basic("", KEY).replace("Basic", "bASIC"))], "/x", "", True),
+    ("/x", [("Cookie", f"a=b; bearer_proxy_key={KEY}")], "/x", "", False),
+    ("/x", [("Cookie", "a=b"), ("Cookie", f'bearer_proxy_key="{KEY}"')], "/x", "", False),
+    (f"/~{KEY}/x", [], "/x", f"/~{KEY}", False),
+    (f"/~{KEY}", [], "/", f"/~{KEY}", False),
+    (f"/~{KEY}/", [], "/", f"/~{KEY}", False),
+    (f"/~{KEY}//x/%2F?a=b", [], "//x/%2F", f"/~{KEY}", False),
+    (f"/~{KEY}/x", [("Authorization", f"Bearer {KEY}"), ("X-Proxy-Key", KEY)], "/x", f"/~{KEY}", True),
+    (f"/~{KEY}/x", [("Authorization", "Bearer their-own")], "/x", f"/~{KEY}", False),
+]
+
+
+@pytest.mark.parametrize(("target", "fields", "path", "key_prefix", "authorization_is_key"), CARRIERS)
+def test_020_the_client_key_is_found_in_every_carrier_and_consumed(
+    *, target: str, fields: list[tuple[str, str]], path: str, key_prefix: str, authorization_is_key: bool
+) -> None:
+    """What is left of path is what is routed; whether Authorization was the key decides who owns it."""
+    admission = LOCKED.admit(_head(target, *fields))
+    assert (admission.path, admission.key_prefix) == (path.encode(), key_prefix.encode())
+    assert admission.authorization_is_key is authorization_is_key
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        ("/x", []),
+        (f"/~{KEY}x/x", []),
+        (f"/~{KEY[:-1]}/x", []),
+        (f"/~{KEY.upper()}/x", []),
+        (f"/x/~{KEY}", []),
+        (f"//~{KEY}/x", []),
+        (f"/%7e{KEY}/x", []),
+        (f"/{KEY}/x", []),
+        (f"/~{KEY};a/x", []),
+        (f"/x?~{KEY}", []),
+        ("/~/x", []),
+        ("/x", [("X-Proxy-Key", "")]),
+        ("/x", [("X-Proxy-Key", KEY + "x")]),
+        ("/x", [("X_Proxy_Key", KEY)]),
+        ("/x", [("Authorization", KEY)]),
+        ("/x", [("Authorization", f"Token {KEY}")]),
+        ("/x", [("Authorization", _basic(KEY, "wrong"))]),
+        ("/x", [("Authorization", "Basic " + base64.b64encode(KEY.encode()).decode())]),
+        ("/x", [("Authorization", "Basic \xff!")]),
+        ("/x", [("Proxy-Authorization", f"Bearer {KEY}")]),
+        ("/x", [("Cookie", f"other={KEY}")]),
+        ("/x", [("Cookie", f"Bearer_Proxy_Key={KEY}")]),
+        ("/x", [("Cookie", "bearer_proxy_key")]),
+    ],
+)
+def test_020_a_request_without_the_client_key_is_refused(target: str, fields: list[tuple[str, str]]) -> None:
+    """Only the whole first segment, only the password, only the exact value."""
+    assert _refusal(LOCKED, _head(target, *fields)) is ClientKeyRequired
+
+
+def test_without_a_client_key_a_tilde_is_an_ordinary_path() -> None:
+    """And no value holds a key."""
+    admission = OPEN.admit(_head("/~home/x", ("Authorization", "Bearer theirs")))
+    assert (admission.path, admission.key_prefix, admission.authorization_is_key) == (b"/~home/x", b"", False)
+    assert not OPEN.holds_key(KEY.encode())
+    assert LOCKED.holds_key(f"http://localhost/~{KEY}/x".encode())
+
+
+@pytest.mark.parametrize(
+    ("head", "error"),
+    [
+        (_head(version=(2, 0)), BadRequest),
+        (_head(version=(0, 9)), BadRequest),
+        (_head("evil.example:443", method="CONNECT"), MethodNotAllowed),
+        (_head(method="TRACE"), MethodNotAllowed),
+        (_head("http://localhost/x"), BadTarget),
+        (_head("*", method="OPTIONS"), BadTarget),
+        (_head("/x", ("Content-Length", "1"), ("Content-Length", "1"), method="POST"), BadFraming),
+        (_head("/x", ("Content-Length", "1"), ("Transfer-Encoding", "chunked"), method="POST"), BadFraming),
+        (_head("/x", ("Transfer-Encoding", "gzip, chunked"), method="POST"), BadFraming),
+        (_head("/x", ("Transfer-Encoding", "gzip"), method="POST"), BadFraming),
+        (_head("/x", ("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "chunked")), BadFraming),
+        (_head("/x", ("Transfer-Encoding", "chunked"), version=(1, 0)), BadFraming),
+        (_head("/x", ("Expect", "200-ok")), BadExpectation),
+        (_head("/x", ("Expect", "100-continue"), ("Expect", "x")), BadExpectation),
+        (_head("/x", ("Expect", "100-Continue"), ("Content-Length", "1"), method="POST"), None),
+        (_head("/x", ("Transfer-Encoding", " Chunked "), method="POST"), None),
+        (_head(version=(1, 0)), None),
+    ],
+)
+def test_035_version_method_target_framing_and_expectation(head: Head, error: type[Rejected] | None) -> None:
+    """What the parser lets through (E5, E7) and RFC 9112 does not; cases 24 to 26, 33, 45."""
+    assert _refusal(OPEN, head) is error
+
+
+def test_the_checks_come_in_their_order() -> None:
+    """A request that is wrong in every way is refused for the first of them, and so on."""
+    wrong = [
+        (_head("*", ("Expect", "x"), ("Origin", "null"), host="evil", version=(2, 0)), BadRequest),
+        (_head("*", ("Origin", "null"), method="TRACE", host="evil"), MethodNotAllowed),
+        (_head("*", ("Content-Length", "1"), ("Content-Length", "1"), host="evil"), BadTarget),
+        (_head("/", ("Transfer-Encoding", "x"), ("Expect", "x"), host="evil"), BadFraming),
+        (_head("/", ("Expect", "x"), host="evil"), BadExpectation),
+        (_head("/", ("Origin", "null"), host="evil"), HostNotAllowed),
+        (_head("/", ("Origin", "null")), OriginNotAllowed),
+        (_head("/"), ClientKeyRequired),
+    ]
+    assert [_refusal(LOCKED, head) for head, _ in wrong] == [error for _, error in wrong]
+
+
+def test_077_neither_a_head_nor_an_admission_prints_the_client_key() -> None:
+    """The key may stand in the path, which both hold."""
+    head = _head(f"/~{KEY}/x", ("X-Proxy-Key", KEY))
+    admission = LOCKED.admit(head)
+    assert isinstance(admission, Admission)
+    assert KEY not in f"{head!r}{admission!r}{LOCKED!r}"

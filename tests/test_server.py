@@ -1,0 +1,148 @@
+"""An instance begins whole or not at all, and ends within its time."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from proxy.demo.teletracker import TeleTracker
+from proxy.listener import ListenError
+from tests.support.api import Seen, api
+from tests.support.harness import HeldClock, StartProxy
+from tests.support.vendors import Vendor
+from tests.support.waiting import until
+
+GET = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def taken() -> socket.socket:
+    """A listening socket of somebody else."""
+    other = socket.socket()
+    other.bind(("127.0.0.1", 0))
+    other.listen()
+    return other
+
+
+async def test_019_an_address_that_is_taken_stops_the_start_and_frees_the_others(
+    proxying: StartProxy, taken: socket.socket
+) -> None:
+    """All addresses or none, and never another port silently."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    config = {
+        "listen": [f"127.0.0.1:{free}", f"127.0.0.1:{taken.getsockname()[1]}"],
+        "upstream": "http://127.0.0.1:9",
+    }
+    with pytest.raises(ListenError, match="another process listens there"):
+        async with proxying(config):
+            pass
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", free))
+    taken.close()
+
+
+async def test_the_default_admin_port_gives_way_where_it_is_taken(proxying: StartProxy) -> None:
+    """Two proxies on one machine, neither says where its admin listener is."""
+    config = {"upstream": "http://127.0.0.1:9", "admin": {}}
+    async with proxying(config) as one, proxying(config) as other:
+        assert one.instance.admin_url != other.instance.admin_url
+        assert (await other.admin("GET", "/healthz")).status == 200
+
+
+async def test_an_admin_port_that_was_chosen_does_not_give_way(proxying: StartProxy, taken: socket.socket) -> None:
+    """Somebody will look for it there."""
+    config = {"upstream": "http://127.0.0.1:9", "admin": {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}}
+    with pytest.raises(ListenError):
+        async with proxying(config):
+            pass
+    taken.close()
+
+
+async def test_the_admin_listener_can_be_off(proxying: StartProxy) -> None:
+    """`admin: {listen: null}`."""
+    async with proxying({"upstream": "http://127.0.0.1:9", "admin": {"listen": None}}) as proxy:
+        assert proxy.instance.admin_url is None
+
+
+async def test_122_a_request_in_flight_is_finished_and_new_connections_are_not_taken(proxying: StartProxy) -> None:
+    """The answer says that the connection ends with it."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_seen: Seen) -> web.StreamResponse:
+        arrived.set()
+        await go_on.wait()
+        return web.Response(text="done")
+
+    async with api(slow) as upstream, proxying({"upstream": upstream.url}) as proxy:
+        async with proxy.connect() as client:
+            client.send(GET)
+            await arrived.wait()
+            draining = asyncio.create_task(proxy.instance.drain())
+            await until(lambda: proxy.lines("draining"))
+            with pytest.raises(ConnectionError):
+                await proxy.ask("GET", "/")
+            go_on.set()
+            answer = await client.answer()
+            assert (answer.status, answer.body, answer["connection"]) == (200, b"done", "close")
+        await draining
+        assert proxy.lines("stopped")
+
+
+async def test_122_a_hung_upstream_does_not_keep_it_from_ending(proxying: StartProxy) -> None:
+    """After `limits.drain` the request is cut, visibly."""
+    arrived = asyncio.Event()
+
+    async def never(_seen: Seen) -> web.StreamResponse:
+        arrived.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with api(never) as upstream:
+        config = {"upstream": upstream.url, "limits": {"drain": "100ms"}}
+        async with proxying(config) as proxy, proxy.connect() as client:
+            client.send(GET)
+            await arrived.wait()
+            async with asyncio.timeout(10):
+                await proxy.instance.drain()
+            assert await client.at_end()
+
+
+async def test_111_a_token_request_in_flight_is_waited_for_on_shutdown(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """The client is gone, the proxy is told to end; the vendor's answer is still taken in."""
+    tracker.double.set(token_endpoint="slow")
+    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+        async with proxy.connect() as client:
+            client.send(GET)
+            await tracker.double.holding()
+        draining = asyncio.create_task(proxy.instance.drain())
+        await until(lambda: proxy.lines("draining"))
+        tracker.double.set(token_endpoint="up")
+        tracker.double.release()
+        await draining
+        assert [line["generation"] for line in proxy.lines("token_refreshed")] == [1]
+
+
+async def test_the_file_of_a_unix_socket_goes_with_the_instance(proxying: StartProxy, tmp_path: Path) -> None:
+    """The next start finds nothing stale."""
+    path = tmp_path / "p.sock"
+    async with proxying({"upstream": "http://127.0.0.1:9", "listen": f"unix:{path}"}) as proxy:
+        assert proxy.url == f"unix:{path}"
+        assert path.is_socket()
+    assert not path.exists()
+
+
+async def test_a_token_that_ends_soon_is_spoken_of_at_the_start(proxying: StartProxy, clock: HeldClock) -> None:
+    """A personal access token that tells its own expiry (WIRE: `va.` tokens, third part)."""
+    from proxy.demo.vanilla_tokens import sign
+
+    token = sign(bytes(24), int(clock.wall()) + 10 * 86400, "a-secret-that-is-long-enough-for-it")
+    config = {"upstream": "http://127.0.0.1:9", "credential": {"preset": "vanilla", "token": {"env": "T"}}}
+    async with proxying(config, environ={"T": token}, clock=clock) as proxy:
+        [line] = proxy.lines("token_expires_soon")
+        assert (line["credential"], line["days"]) == ("default", 10.0)

@@ -1,0 +1,536 @@
+"""The duties that httptools leaves to the upstream connection, each with a scripted upstream behind real sockets.
+
+The law under test: a connection on which anything was odd is never used again, and no byte of one answer ever
+becomes part of another (threats 42 to 44, 63, 64, 66, 67, 70, 114).
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from proxy.errors import (
+    ProxyError,
+    UpstreamBadHeader,
+    UpstreamLost,
+    UpstreamProtocol,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
+from proxy.upstream.answer import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, Answer
+from proxy.upstream.connection import HEAD_BYTES, HEAD_FIELDS, Connection
+from tests.support.upstreams import (
+    CLOSE,
+    DEADLINE,
+    EOF,
+    REQUEST,
+    RESET,
+    Action,
+    Repeat,
+    Script,
+    Upstream,
+    on_each_loop,
+    turns,
+)
+
+SECOND: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond"
+MIB: Final = 1024 * 1024
+
+
+@asynccontextmanager
+async def connected(*scripts: Script) -> AsyncIterator[tuple[Upstream, Connection]]:
+    """An upstream, and a connection to it."""
+    loop = asyncio.get_running_loop()
+    async with Upstream(*scripts) as upstream:
+        connection = Connection(loop)
+        await loop.create_connection(lambda: connection, "127.0.0.1", upstream.port)
+        try:
+            yield upstream, connection
+        finally:
+            connection.close()
+
+
+async def ask(connection: Connection, method: str = "GET", *, first_byte: float = DEADLINE) -> Answer:
+    """One exchange without a body, up to the answer's head."""
+    answer = connection.begin(method)
+    connection.write(b"%b / HTTP/1.1\r\nHost: a\r\n\r\n" % method.encode())
+    connection.sent(first_byte)
+    await answer.head()
+    return answer
+
+
+async def body_of(answer: Answer) -> bytes:
+    """The whole body, to its proper end."""
+    whole = bytearray()
+    while piece := await answer.read(DEADLINE):
+        whole += piece
+    return bytes(whole)
+
+
+def sliced(wire: bytes) -> list[bytes]:
+    """One byte at a time."""
+    return [wire[at : at + 1] for at in range(len(wire))]
+
+
+@dataclass(frozen=True, slots=True)
+class Proper:
+    """An answer that must be understood, and whether another exchange may follow it."""
+
+    wire: bytes
+    framing: str
+    body: bytes = b""
+    method: str = "GET"
+    status: int = 200
+    reusable: bool = True
+
+
+OK: Final = b"HTTP/1.1 200 OK\r\n"
+PROPER: Final = {
+    "length": Proper(OK + b"Content-Length: 5\r\n\r\nhello", LENGTH, b"hello"),
+    "length zero": Proper(OK + b"Content-Length: 0\r\n\r\n", LENGTH),
+    "chunked": Proper(
+        OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", CHUNKED, b"hello!"
+    ),
+    "chunked in capitals, extension, trailers": Proper(
+        OK + b"Transfer-Encoding: CHUNKED\r\n\r\n5;a=b\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n", CHUNKED, b"hello"
+    ),
+    "HEAD with length": Proper(OK + b"Content-Length: 40\r\n\r\n", NO_BODY, method="HEAD"),
+    "HEAD with chunked": Proper(OK + b"Transfer-Encoding: chunked\r\n\r\n", NO_BODY, method="HEAD"),
+    "HEAD without length": Proper(OK + b"X: 1\r\n\r\n", NO_BODY, method="HEAD"),
+    "204": Proper(b"HTTP/1.1 204 No Content\r\n\r\n", NO_BODY, status=204),
+    "204 with length": Proper(b"HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n", NO_BODY, status=204),
+    "304": Proper(b"HTTP/1.1 304 Not Modified\r\nETag: 1\r\n\r\n", NO_BODY, status=304),
+    "304 with length": Proper(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", NO_BODY, status=304),
+    "no reason": Proper(b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", LENGTH, b"ok"),
+    "status 599": Proper(b"HTTP/1.1 599 Odd\r\nContent-Length: 2\r\n\r\nok", LENGTH, b"ok", status=599),
+    "100 first": Proper(b"HTTP/1.1 100 Continue\r\n\r\n" + SECOND, LENGTH, b"second"),
+    "103 with fields first, twice": Proper(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + SECOND, LENGTH, b"second"
+    ),
+    "1.0": Proper(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", LENGTH, b"ok", reusable=False),
+    "1.0 keep-alive": Proper(
+        b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok", LENGTH, b"ok"
+    ),
+    "close": Proper(OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nok", LENGTH, b"ok", reusable=False),
+    "close among others": Proper(
+        OK + b"Connection: keep-alive\r\nConnection: x , CLOSE\r\nContent-Length: 0\r\n\r\n",
+        LENGTH,
+        reusable=False,
+    ),
+    "HEAD and close": Proper(OK + b"Connection: close\r\n\r\n", NO_BODY, method="HEAD", reusable=False),
+    "proxy-connection close": Proper(OK + b"Proxy-Connection: close\r\nContent-Length: 0\r\n\r\n", LENGTH),
+}
+
+
+@pytest.mark.parametrize("in_bytes", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in PROPER.items()])
+@on_each_loop
+async def test_a_proper_answer_is_understood_and_the_next_one_is_not_part_of_it(
+    case: Proper, *, in_bytes: bool
+) -> None:
+    """044: HEAD, 204 and 304 have no body whatever they declare; the same connection then serves another."""
+    wire = sliced(case.wire) if in_bytes else [case.wire]
+    async with connected([REQUEST, *wire, REQUEST, SECOND]) as (_, connection):
+        answer = await ask(connection, case.method)
+        assert (answer.status, answer.framing) == (case.status, case.framing)
+        assert await body_of(answer) == case.body
+        assert answer.complete
+        assert connection.is_reusable is case.reusable
+        if case.reusable:
+            assert connection.is_quiet()
+            assert await body_of(await ask(connection)) == b"second"
+
+
+@on_each_loop
+async def test_the_fields_of_an_interim_answer_are_not_those_of_the_final_one() -> None:
+    """What a 103 hints is dropped; the raw bytes of the final fields are kept as they came."""
+    final = b"HTTP/1.1 200 OK\r\nX-Mixed: \xe9 \xff\r\nx-mixed: 2\r\nContent-Length: 0\r\n\r\n"
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: keep-alive\r\n\r\n"
+    async with connected([REQUEST, hints + final]) as (_, connection):
+        answer = await ask(connection)
+        assert answer.headers == [(b"X-Mixed", b"\xe9 \xff"), (b"x-mixed", b"2"), (b"Content-Length", b"0")]
+        assert answer.reason == b"OK"
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@on_each_loop
+async def test_a_body_that_ends_with_the_connection_is_complete_at_its_end(version: bytes) -> None:
+    """httptools reports no end for such a body: the EOF is the end, and the connection is spent."""
+    async with connected([REQUEST, b"HTTP/%b 200 OK\r\n\r\n" % version, b"a" * 70_000, CLOSE]) as (_, connection):
+        answer = await ask(connection)
+        assert answer.framing == UNTIL_CLOSE
+        assert await body_of(answer) == b"a" * 70_000
+        assert not connection.is_reusable
+
+
+REFUSED: Final = {
+    "status 999": b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+    "status 600": b"HTTP/1.1 600 Odd\r\nContent-Length: 0\r\n\r\n",
+    "status 099": b"HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/2.0": b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/0.9": b"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "101 that nobody asked for": b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+    "101 without fields": b"HTTP/1.1 101 Switching\r\n\r\n",
+    "length and chunked": OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked and length": OK + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "two equal lengths": OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "a list of lengths": OK + b"Content-Length: 5, 5\r\n\r\nhello",
+    "length with a sign": OK + b"Content-Length: +5\r\n\r\nhello",
+    "negative length": OK + b"Content-Length: -5\r\n\r\nhello",
+    "length in hex": OK + b"Content-Length: 0x5\r\n\r\nhello",
+    "empty length": OK + b"Content-Length: \r\n\r\nhello",
+    "length beyond 64 bits": OK + b"Content-Length: 99999999999999999999\r\n\r\nhello",
+    "coding other than chunked": OK + b"Transfer-Encoding: gzip\r\n\r\nhello",
+    "chunked not alone": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked in disguise": OK + b"Transfer-Encoding: xchunked\r\n\r\nhello",
+    "control character in a value": OK + b"X: a\x01b\r\nContent-Length: 0\r\n\r\n",
+    "NUL in a value": OK + b"X: a\x00b\r\nContent-Length: 0\r\n\r\n",
+    "bare CR in a value": OK + b"X: a\rb\r\nContent-Length: 0\r\n\r\n",
+    "folded field": OK + b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+    "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "space before the colon": OK + b"Content-Length : 0\r\n\r\n",
+    "no name": OK + b": a\r\nContent-Length: 0\r\n\r\n",
+    "body of an interim answer": b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\nhello" + SECOND,
+    "TLS alert": b"\x15\x03\x01\x00\x02\x02\x46",
+    "SSH": b"SSH-2.0-OpenSSH_9.2\r\n",
+}
+
+
+@pytest.mark.parametrize("wire", [pytest.param(wire, id=name) for name, wire in REFUSED.items()])
+@on_each_loop
+async def test_an_improper_answer_is_refused_and_its_connection_closed(wire: bytes) -> None:
+    """042, 044, 070: no guess is made about what such bytes may mean."""
+    async with connected([REQUEST, wire]) as (upstream, connection):
+        with pytest.raises(UpstreamProtocol) as refused:
+            await ask(connection)
+        assert refused.value.status == 502
+        assert not connection.is_reusable
+        assert not connection.is_quiet()
+        await (await upstream.peer()).ended.wait()
+
+
+BEHIND: Final = {
+    "an answer": SECOND,
+    "garbage": b"garbage",
+    "one byte": b"H",
+    "an interim answer": b"HTTP/1.1 100 Continue\r\n\r\n",
+}
+WHOLE: Final = {"length": "GET", "chunked": "GET", "HEAD with length": "HEAD", "204": "GET", "304 with length": "GET"}
+
+
+@pytest.mark.parametrize("behind", [pytest.param(wire, id=name) for name, wire in BEHIND.items()])
+@pytest.mark.parametrize("case", WHOLE)
+@on_each_loop
+async def test_bytes_behind_an_answer_leave_it_whole_and_end_the_connection(case: str, behind: bytes) -> None:
+    """043: poison for the next client; the answer before it is good all the same."""
+    proper = PROPER[case]
+    async with connected([REQUEST, proper.wire + behind]) as (upstream, connection):
+        answer = await ask(connection, proper.method)
+        assert await body_of(answer) == proper.body
+        assert not connection.is_reusable or not connection.is_quiet()
+        assert answer.complete
+        assert answer.error is None
+
+
+@on_each_loop
+async def test_bytes_on_an_idle_connection_close_it() -> None:
+    """043: nobody asked for them."""
+    go = asyncio.Event()
+    async with connected([REQUEST, SECOND, go, b"H"]) as (upstream, connection):
+        await body_of(await ask(connection))
+        assert connection.is_reusable
+        go.set()
+        await (await upstream.peer()).ended.wait()
+        assert not connection.is_reusable
+
+
+@pytest.mark.parametrize("what", ["data", "FIN"])
+@on_each_loop
+async def test_a_connection_with_data_or_an_end_pending_in_the_kernel_is_not_quiet(what: str) -> None:
+    """The loop has not seen it yet, but the socket has: it is found by asking, not by waiting."""
+    async with connected([REQUEST, SECOND]) as (upstream, connection):
+        await body_of(await ask(connection))
+        assert connection.is_quiet()
+        with (await upstream.peer()).duplicate() as sock:
+            if what == "data":
+                sock.send(b"x")
+            else:
+                sock.shutdown(socket.SHUT_WR)
+        assert not connection.is_quiet()
+
+
+@on_each_loop
+async def test_an_answer_with_the_end_of_the_connection_at_once_behind_it_is_not_reused() -> None:
+    """An upstream that promised nothing may close; what it answered is complete."""
+    async with connected([REQUEST, SECOND, CLOSE]) as (_, connection):
+        assert await body_of(await ask(connection)) == b"second"
+        await turns()
+        assert not connection.is_reusable
+
+
+TRUNCATED: Final = {
+    "in a known length": OK + b"Content-Length: 9\r\n\r\nhello",
+    "in a chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\nhello",
+    "behind a chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    "in a chunk size": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1",
+    "behind the last chunk's size": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+    "in the trailers": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: ",
+}
+
+
+@pytest.mark.parametrize("end", [CLOSE, EOF, RESET], ids=lambda end: end.name)
+@pytest.mark.parametrize("wire", [pytest.param(wire, id=name) for name, wire in TRUNCATED.items()])
+@on_each_loop
+async def test_an_end_before_the_declared_end_is_truncation(wire: bytes, end: Action) -> None:
+    """066: the bytes that came are passed on, and then the break is told, never a proper end."""
+    go = asyncio.Event()
+    async with connected([REQUEST, wire, go, end]) as (_, connection):
+        answer = await ask(connection)
+        assert await answer.read(DEADLINE) == b"hello"
+        go.set()
+        with pytest.raises(UpstreamTruncated):
+            await answer.read(DEADLINE)
+        assert not answer.complete
+        assert not connection.is_reusable
+
+
+@pytest.mark.parametrize("case", ["reset", "our own close", "garbage in a chunk size"])
+@on_each_loop
+async def test_only_a_proper_end_of_the_connection_completes_a_body_that_ends_with_it(case: str) -> None:
+    """066: a reset, or an end that we made ourselves, is no end of a body; neither is a broken chunk."""
+    go = asyncio.Event()
+    head = OK + (b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n" if "chunk" in case else b"\r\nhello")
+    async with connected([REQUEST, head, go, b"zz\r\n" if "chunk" in case else RESET]) as (_, connection):
+        answer = await ask(connection)
+        assert await answer.read(DEADLINE) == b"hello"
+        if case == "our own close":
+            connection.close()
+        else:
+            go.set()
+        with pytest.raises(UpstreamProtocol):
+            await answer.read(DEADLINE)
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET], ids=lambda end: end.name)
+@pytest.mark.parametrize(
+    ("some", "silent"), [([], True), ([b"H"], False), ([b"HTTP/1.1 100 Continue\r\n\r\n"], False), ([OK], False)]
+)
+@on_each_loop
+async def test_an_end_before_the_head_is_a_lost_connection_that_knows_what_had_happened(
+    some: list[bytes], end: Action, *, silent: bool
+) -> None:
+    """103: whether a byte of an answer had come decides about sending again."""
+    async with connected([REQUEST, *some, end]) as (upstream, connection):
+        answer = connection.begin("GET")
+        connection.write(b"GET / HTTP/1.1\r\n\r\n")
+        if some:
+            await upstream.peer()
+        with pytest.raises(UpstreamLost) as lost:
+            await answer.head()
+        # What came together with a reset may never have been read.
+        assert lost.value.silent is silent or end is RESET
+        assert not lost.value.untouched
+
+
+@on_each_loop
+async def test_an_exchange_on_a_dead_connection_is_lost_untouched_and_writes_nothing() -> None:
+    """103: not one byte was handed over, so any method may go another way. Nothing waits, nothing raises."""
+    async with connected([CLOSE]) as (_, connection):
+        while connection.begin("POST").error is None:
+            await turns(1)
+        answer = connection.begin("POST")
+        connection.write(b"POST / HTTP/1.1\r\n\r\n")
+        await connection.drain()
+        connection.sent(DEADLINE)
+        with pytest.raises(UpstreamLost) as lost:
+            await answer.head()
+        assert (lost.value.untouched, connection.wrote) == (True, False)
+
+
+FLOODS: Final = {
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "103 with fields": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+}
+UNENDING: Final = {
+    "a field value": (OK + b"X: ", b"a" * 1000),
+    "a field name": (OK, b"a" * 1000),
+    "a reason": (b"HTTP/1.1 200 ", b"a" * 1000),
+    "empty lines": (b"", b"\r\n" * 500),
+    "a chunk extension": (OK + b"Transfer-Encoding: chunked\r\n\r\n5;", b"a" * 1000),
+    "a trailer": (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"a" * 1000),
+    "trailers": (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: 1\r\n" * 200),
+    **{f"interim answers {name}": (b"", wire * 20) for name, wire in FLOODS.items()},
+}
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in UNENDING.items()])
+@on_each_loop
+async def test_what_never_becomes_a_body_is_bounded_in_bytes(case: tuple[bytes, bytes]) -> None:
+    """063, 064: heads, interim answers, chunk extensions and trailers cannot fill our memory."""
+    begin, again = case
+    async with connected([REQUEST, begin, Repeat(again)]) as (upstream, connection):
+        with pytest.raises(UpstreamBadHeader):
+            await body_of(await ask(connection))
+        await (await upstream.peer()).ended.wait()
+
+
+@pytest.mark.parametrize("wire", [pytest.param(wire, id=name) for name, wire in FLOODS.items()])
+@on_each_loop
+async def test_interim_answers_do_not_lengthen_the_time_for_the_head(wire: bytes) -> None:
+    """064: the deadline counts from the end of the request, whatever comes meanwhile."""
+    async with connected([REQUEST, wire]) as (_, connection):
+        with pytest.raises(UpstreamTimeout):
+            await ask(connection, first_byte=0.05)
+
+
+@pytest.mark.parametrize("wire", [b"", b"H", OK, OK + b"X: 1\r\nContent-Le"])
+@on_each_loop
+async def test_a_head_that_is_not_whole_in_time_is_a_timeout(wire: bytes) -> None:
+    """067: silence and a head that stops in the middle are the same to a client that waits."""
+    async with connected([REQUEST, wire]) as (upstream, connection):
+        with pytest.raises(UpstreamTimeout) as late:
+            await ask(connection, first_byte=0.05)
+        assert late.value.status == 504
+        await (await upstream.peer()).ended.wait()
+
+
+@on_each_loop
+async def test_the_head_ends_its_deadline_and_each_byte_of_the_body_its_own() -> None:
+    """067, 068: no total limit for a stream, but silence inside it is one."""
+    go = asyncio.Event()
+    async with connected([REQUEST, OK + b"Content-Length: 9\r\n\r\nhello", go, b"!"]) as (_, connection):
+        loop = asyncio.get_running_loop()
+        answer = await ask(connection, first_byte=0.05)
+        assert await answer.read(DEADLINE) == b"hello"
+        passed = loop.create_future()
+        loop.call_later(0.1, passed.set_result, None)
+        await passed
+        go.set()
+        assert await answer.read(DEADLINE) == b"!"
+        with pytest.raises(UpstreamTimeout):
+            await answer.read(0.05)
+
+
+@pytest.mark.parametrize(("fields", "accepted"), [(HEAD_FIELDS, True), (HEAD_FIELDS + 1, False)])
+@on_each_loop
+async def test_the_count_of_fields_is_bounded(fields: int, *, accepted: bool) -> None:
+    """063: at the limit and one above it."""
+    wire = OK + b"X: 1\r\n" * (fields - 1) + b"Content-Length: 0\r\n\r\n"
+    async with connected([REQUEST, wire]) as (_, connection):
+        if accepted:
+            assert len((await ask(connection)).headers) == fields
+        else:
+            with pytest.raises(UpstreamBadHeader):
+                await ask(connection)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+@pytest.mark.parametrize(("size", "accepted"), [(HEAD_BYTES - 100, True), (HEAD_BYTES + 1, False)])
+@on_each_loop
+async def test_the_size_of_a_head_is_bounded_however_it_is_cut(size: int, pieces: int, *, accepted: bool) -> None:
+    """063: what is accepted must not depend on how the network cuts it."""
+    wire = OK + b"X: " + b"a" * size + b"\r\nContent-Length: 0\r\n\r\n" if not accepted else b""
+    if accepted:
+        rest = b"\r\nContent-Length: 0\r\n\r\n"
+        wire = OK + b"X: " + b"a" * (size - len(OK) - len(rest) - 3) + rest
+    step = len(wire) // pieces + 1
+    script = [wire[at : at + step] for at in range(0, len(wire), step)]
+    async with connected([REQUEST, *script]) as (_, connection):
+        if accepted:
+            assert (await ask(connection)).complete
+        else:
+            with pytest.raises(UpstreamBadHeader):
+                await ask(connection)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"timeout=5", 5.0),
+        (b"max=100,\tTimeout=7", 7.0),
+        (b"timeout=5, max=100", 5.0),
+        (b"max=100", None),
+        (b"timeout=-5", None),
+        (b"timeout=5.5", None),
+        (b"timeout=", None),
+        (b"timeout=99999999999999999999", None),
+        (b"timeout=\xb2", None),
+    ],
+)
+@on_each_loop
+async def test_the_upstreams_own_idle_time_is_read(value: bytes, seconds: float | None) -> None:
+    """`Keep-Alive: timeout=N`; everything else says nothing, and the next answer does not inherit it."""
+    wire = OK + b"Keep-Alive: %b\r\nContent-Length: 0\r\n\r\n" % value
+    async with connected([REQUEST, wire, REQUEST, SECOND]) as (_, connection):
+        await ask(connection)
+        assert connection.keep_alive_timeout == seconds
+        await body_of(await ask(connection))
+        assert connection.keep_alive_timeout is None
+
+
+@pytest.mark.parametrize("framing", [LENGTH, CHUNKED, UNTIL_CLOSE])
+@on_each_loop
+async def test_a_reader_that_stops_stops_the_upstream_and_gets_every_byte_later(framing: str) -> None:
+    """114: 16 MiB wait in the network and not in our memory; then all bytes are right."""
+    body = os.urandom(16 * MIB)
+    head = {LENGTH: b"Content-Length: %d\r\n" % len(body), CHUNKED: b"Transfer-Encoding: chunked\r\n"}
+    wire = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if framing == CHUNKED else body
+    script = [REQUEST, OK + head.get(framing, b"") + b"\r\n", wire, CLOSE]
+    async with connected(script) as (_, connection):
+        answer = await ask(connection)
+        held = -1
+        while held != answer.buffered or not held:
+            held = answer.buffered
+            await turns()
+        assert held < 400 * 1024
+        assert await body_of(answer) == body
+
+
+@on_each_loop
+async def test_the_first_error_of_an_exchange_is_the_one_that_counts() -> None:
+    """A late error changes neither a complete answer nor a first error."""
+    async with connected([REQUEST, SECOND]) as (_, connection):
+        answer = await ask(connection)
+        await body_of(answer)
+        connection.fail(UpstreamTimeout())
+        assert answer.complete
+        assert answer.error is None
+        late = connection.begin("GET")
+        first, second = UpstreamTimeout(), ProxyError()
+        connection.fail(first)
+        connection.fail(second)
+        assert late.error is first
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "held"), [(0, 10, True), (10, 10, True), (11, 10, False), (300_000, 10, False)]
+)
+@on_each_loop
+async def test_a_body_is_held_whole_or_not_at_all_and_can_be_read_all_the_same(
+    size: int, limit: int, *, held: bool
+) -> None:
+    """An `expired` rule may look at a short body; the client still gets every byte of it."""
+    body = os.urandom(size)
+    async with connected([REQUEST, OK + b"Content-Length: %d\r\n\r\n" % size, body]) as (_, connection):
+        answer = await ask(connection)
+        assert await answer.hold(limit, DEADLINE) == (body if held else None)
+        assert await body_of(answer) == body
+
+
+@pytest.mark.parametrize("end", [b"", CLOSE], ids=["silence", "close"])
+@on_each_loop
+async def test_a_body_that_breaks_while_it_is_held_is_not_held(end: bytes | Action) -> None:
+    """The break is told to the client in its place, behind the bytes that came."""
+    async with connected([REQUEST, OK + b"Content-Length: 9\r\n\r\nhello", end]) as (_, connection):
+        answer = await ask(connection)
+        assert await answer.hold(10, 0.05) is None
+        assert await answer.read(DEADLINE) == b"hello"
+        with pytest.raises((UpstreamTruncated, UpstreamTimeout)):
+            await answer.read(DEADLINE)
