@@ -7,6 +7,8 @@ connection.
 
 import asyncio
 import json
+import socket
+import struct
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -39,6 +41,8 @@ KEPT: Final = Written(keep_alive=True)
 CLOSED: Final = Written(keep_alive=False)
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
+#: On, 0 seconds: closing sends RST. A Unix socket has no such end.
+_RESET: Final = struct.pack("ii", 1, 0)
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -127,16 +131,19 @@ class Downstream:
         self._started = True
         self._exchange.status = status
         self._exchange.bytes_out += len(first)
-        connection = connection_line(keep_alive=self._keep_alive, version=self._version)
-        self._write(b"".join((status_line(status), *lines, framing, connection, b"\r\n", first)))
+        self._write(b"".join((status_line(status), *lines, framing, self._connection_line(), b"\r\n", first)))
 
     async def write(self, data: bytes, stalled: float) -> None:
         """Write body bytes; waits at most `stalled` seconds for a client that does not read."""
         self._exchange.bytes_out += len(data)
         self._write(data)
         if self._request.protocol.writing_paused:
-            async with asyncio.timeout(stalled):
-                await self._request.writer.drain()
+            try:
+                async with asyncio.timeout(stalled):
+                    await self._request.writer.drain()
+            except TimeoutError:
+                self._must_abort = True  # a plain end would wait for the client to read
+                raise
 
     def problem(self, error: ProxyError, extra: bytes = b"") -> None:
         """Answer with `error`, or cut an answer that has begun."""
@@ -146,8 +153,7 @@ class Downstream:
             return
         self._started = True
         self._exchange.status = error.status
-        connection = connection_line(keep_alive=self._keep_alive, version=self._version)
-        bodyless = self._request.method == "HEAD"
+        connection, bodyless = self._connection_line(), self._request.method == "HEAD"
         self._write(
             problem(error, self._exchange.request_id, connection=connection, extra=extra, bodyless=bodyless)
         )
@@ -159,9 +165,18 @@ class Downstream:
         if transport is None:
             return
         if self._must_abort:
-            transport.abort()  # a plain end would be this body's proper end
+            # A plain end would be this body's proper end, and abort() alone ends by FIN, too.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            transport.abort()
         else:
             transport.close()
+
+    def _connection_line(self) -> bytes:
+        """Decide whether the connection lives on, and say so."""
+        # A client may leave out what is missing of its body now, and its next request would be taken for that
+        # (RFC 9110 section 10.1.1).
+        self._keep_alive = self._keep_alive and self._request.content.is_eof()
+        return connection_line(keep_alive=self._keep_alive, version=self._version)
 
     def _write(self, data: bytes) -> None:
         transport = self._request.transport

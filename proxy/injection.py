@@ -69,6 +69,10 @@ class Replace:
 
     placeholder: bytes
 
+    def stands_in(self, values: Iterable[bytes]) -> bool:
+        """Is the placeholder one of these values, with or without a scheme word?"""
+        return self.placeholder in map(without_scheme, values)
+
 
 Inject = Literal["overwrite", "if-absent"] | Replace
 
@@ -88,7 +92,7 @@ def places_to_fill(
         if not (authorization_is_key and place.kind == "header" and place.name.lower() == "authorization")
     }
     if isinstance(inject, Replace):
-        matching = [place for place, values in found.items() if inject.placeholder in map(without_scheme, values)]
+        matching = [place for place, values in found.items() if inject.stands_in(values)]
         # A placeholder in an Authorization that is no place of ours asks for the credential where it belongs.
         return tuple(place for place in places if place in matching) or (places if matching else ())
     return () if any(found.values()) else places

@@ -17,13 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy.accesslog import Exchange
 from proxy.answers import CLOSED, Written, connection_line, problem
 from proxy.errors import (
+    BadFraming,
     BadRequest,
     BearerProxyError,
     HeadersTooLarge,
@@ -83,10 +84,14 @@ class Protocol(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Start the head's timer with its first bytes, stop it with its last."""
-        seen = self._request_count
+        seen, body = self._request_count, self._last_body
         super().data_received(data)
         if self._request_count != seen:
             self._stop_timer()
+            if body is not None and not body.is_eof():
+                # Behind a body that did not end comes no request: its framing broke, which aiohttp's parser tells
+                # nobody who waits for the rest of it.
+                body.set_exception(BadFraming())
         elif self._head_timer is None and self._current_request is None and not self._force_close:
             self._head_timer = self._loop.call_later(self._head_seconds, self._refuse, RequestTimeout())
 
@@ -109,6 +114,13 @@ class Protocol(web.RequestHandler):
         """Answer a request that could not be parsed, with a sentence of ours."""
         self._answer(_error_of(exc), request.remote or "unix")
         return CLOSED
+
+    @property
+    def _last_body(self) -> StreamReader | None:
+        """The body of the last request whose head came; None where that is answered."""
+        if self._messages:
+            return self._messages[-1][1]
+        return None if self._current_request is None else self._current_request.content
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer a client that has no request in progress, and close."""

@@ -8,13 +8,13 @@ is sent (invariants 1 to 3); an upstream answers a request at most twice (invari
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
+from proxy import outbound
 from proxy.accesslog import Exchange
 from proxy.answers import Downstream, Written, deliver
 from proxy.binding import Binding
@@ -22,12 +22,11 @@ from proxy.body import RequestBody
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
 from proxy.errors import ProxyError
-from proxy.fields import RawHeaders, connection_options, fields
+from proxy.fields import fields
 from proxy.guard import Admission, Guard, Head, cors_lines, preflight_lines
-from proxy.headers import Stripping, answer_lines, check_answer, own_reference, request_lines
-from proxy.injection import AUTHORIZATION, Injection, Outgoing, Place, places_to_fill
+from proxy.headers import Stripping, answer_lines, check_answer
+from proxy.injection import AUTHORIZATION, Injection, Outgoing, Place, Replace, places_to_fill
 from proxy.lifecycle import Gate, Token
-from proxy.query import strip_query
 from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
 from proxy.routes import RouteTable
 from proxy.upstream.answer import Answer
@@ -126,13 +125,15 @@ class Relay:
         rendered, strip = await _credential(head, admission, binding, exchange)
 
         # 5. Headers: what stops here goes first; the credential comes last, in `Outgoing.head`.
-        outgoing = Outgoing(
-            head.method,
-            path,
-            strip_query(admission.query, strip.query),
-            _host(head, binding),
-            *self._lines(request.raw_headers, head, admission, binding, strip),
-            _framing(body),
+        outgoing = outbound.request(
+            request.raw_headers,
+            head,
+            admission,
+            path=path,
+            binding=binding,
+            strip=strip,
+            body=body,
+            holds_key=self._guard.holds_key,
         )
         if body is not None and not body.is_here and b"expect" in head.fields:
             out.interim(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -146,13 +147,13 @@ class Relay:
                 attempt, rendered, extra = await self._second_chance(passage, attempt, rendered)
 
             # 7. Relay the answer.
-            if admission.origin is not None:
-                extra = [*extra, *cors_lines(admission.origin)]
-            if self.draining or (body is not None and not body.is_here):
+            if self.draining:
                 out.close_after()
             check_answer(attempt.answer.headers)
             echoes = rendered.echoes if rendered is not None else ()
             lines, exchange.echoes = answer_lines(attempt.answer.headers, echoes=echoes)
+            if admission.origin is not None:
+                extra += cors_lines(admission.origin, exposed=lines)
             await deliver(attempt.answer, out, lines + extra, binding.timeouts.idle)
         finally:
             attempt.end()
@@ -168,27 +169,6 @@ class Relay:
         return RequestBody(
             request.content, length, keep=binding.keep, most=self._body_most, idle=binding.timeouts.idle
         )
-
-    def _lines(
-        self, raw: RawHeaders, head: Head, admission: Admission, binding: Binding, strip: Stripping
-    ) -> tuple[list[bytes], list[bytes]]:
-        """The client's field lines and cookies that go on, with the route's own fields behind them."""
-        route = binding.route
-
-        def as_upstream_sees_it(value: bytes) -> bytes | None:
-            own = own_reference(
-                value,
-                admission.own_origin,
-                admission.key_prefix,
-                prefix=route.prefix,
-                upstream=str(route.upstream).encode(),
-                base_path=route.base_path,
-            )
-            return None if self._guard.holds_key(own) else own
-
-        named = connection_options(head.fields.get(b"connection", ()))
-        lines, cookies = request_lines(raw, strip, named, as_upstream_sees_it)
-        return [*lines, *binding.constants], cookies
 
     async def _second_chance(
         self, passage: _Passage, attempt: Attempt, rendered: Rendered
@@ -232,7 +212,7 @@ class Relay:
     async def _newer(self, passage: _Passage, refused: Rendered, gate: Gate) -> Token | None:
         """A newer token, as far as the gate of this kind of refusal lets one ask for it."""
         is_open = gate.is_open(self._clock.now())
-        with _token_wait(passage.exchange):
+        with passage.exchange.waiting_for_a_token():
             newer = await refused.credential.source.newer_than(
                 refused.token, wait=passage.binding.timeouts.token, ask=is_open
             )
@@ -270,39 +250,20 @@ async def _credential(
             admission.query,
             authorization_is_key=admission.authorization_is_key,
         )
+    # The client key is for us alone, whoever's credential goes on.
+    bare = binding.bare.plus(AUTHORIZATION) if admission.authorization_is_key else binding.bare
     if credential is None or not places:
-        return None, binding.bare.plus(AUTHORIZATION) if admission.authorization_is_key else binding.bare
+        return None, bare
     exchange.credential = credential.name
-    with _token_wait(exchange):
+    with exchange.waiting_for_a_token():
         token = await credential.source.token(binding.timeouts.token)
     exchange.generation = token.generation
     rendered = credential.rendered(token, places)
-    return rendered, binding.strip if binding.inject == "overwrite" else binding.bare.plus(*places)
-
-
-@contextmanager
-def _token_wait(exchange: Exchange) -> Iterator[None]:
-    began_at = time.perf_counter()
-    try:
-        yield
-    finally:
-        exchange.token_wait += time.perf_counter() - began_at
-
-
-def _host(head: Head, binding: Binding) -> bytes:
-    """The Host field at the upstream: its own name, the client's, or a literal."""
-    if binding.host == "client" and b"host" in head.fields:
-        return head.fields[b"host"][0]
-    return (binding.route.upstream.authority if binding.host in ("upstream", "client") else binding.host).encode()
-
-
-def _framing(body: RequestBody | None) -> bytes:
-    """The framing field, written anew: a known length stays known, a chunked body stays chunked (threat 38)."""
-    if body is None:
-        return b""
-    if body.length is None:
-        return b"Transfer-Encoding: chunked\r\n"
-    return b"Content-Length: %d\r\n" % body.length
+    if binding.inject == "overwrite":
+        return rendered, binding.strip
+    if isinstance(binding.inject, Replace) and binding.inject.stands_in(head.fields.get(b"authorization", ())):
+        bare = bare.plus(AUTHORIZATION)
+    return rendered, bare.plus(*places)
 
 
 async def _send(

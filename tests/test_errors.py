@@ -107,7 +107,9 @@ def test_a_config_error_is_no_answer() -> None:
     assert (str(error), error.problems) == ("one.\ntwo.", ["one.", "two."])
 
 
-@pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.4, "1"), (1.0, "1"), (29.6, "30"), (3600.0, "3600")])
+@pytest.mark.parametrize(
+    ("seconds", "header"), [(0.0, "1"), (0.4, "1"), (1.0, "1"), (29.6, "30"), (3600.0, "3600")]
+)
 def test_108_retry_after_is_whole_seconds_and_at_least_one(seconds: float, header: str) -> None:
     """Zero would ask for a hammer."""
     assert CredentialUnavailable("x", retry_after=seconds).headers() == (("Retry-After", header),)

@@ -233,7 +233,8 @@ def test_005_a_preflight_of_any_other_page_is_denied(guard: Guard, origin: str) 
 
 
 @pytest.mark.parametrize(
-    ("method", "names"), [("PUT\r\nX: y", "a"), ("", "a"), ("A" * 33, "a"), ("PUT", "a\r\nSet-Cookie: x"), ("PUT", '"')]
+    ("method", "names"),
+    [("PUT\r\nX: y", "a"), ("", "a"), ("A" * 33, "a"), ("PUT", "a\r\nSet-Cookie: x"), ("PUT", '"')],
 )
 def test_005_a_preflight_for_what_is_no_method_or_name_is_denied(method: str, names: str) -> None:
     """Nothing of a request is copied into an answer unread."""
@@ -252,7 +253,7 @@ def _basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-#: Target and fields of a request that carries the key; the path that is left, the segment, whether it was Authorization.
+#: Target and fields that carry the key; the path that is left, the segment, whether Authorization was the key.
 CARRIERS: list[tuple[str, list[tuple[str, str]], str, str, bool]] = [
     ("/x", [("X-Proxy-Key", KEY)], "/x", "", False),
     ("/x", [("x-proxy-key", f" {KEY} ")], "/x", "", False),

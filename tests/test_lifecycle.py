@@ -97,7 +97,14 @@ def test_a_token_without_an_expiry_is_never_due() -> None:
 
 @pytest.mark.parametrize(
     ("now", "expected"),
-    [(-1e9, "fresh"), (1000.0, "fresh"), (4540.0, "stale"), (4599.9, "stale"), (4600.0, "invalid"), (1e9, "invalid")],
+    [
+        (-1e9, "fresh"),
+        (1000.0, "fresh"),
+        (4540.0, "stale"),
+        (4599.9, "stale"),
+        (4600.0, "invalid"),
+        (1e9, "invalid"),
+    ],
 )
 def test_095_state_is_derived_from_token_and_clock(now: float, expected: str) -> None:
     """A jump of the clock, or a night of suspend (96), changes the state at once and nothing is stored."""

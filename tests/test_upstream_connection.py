@@ -160,7 +160,7 @@ async def test_the_fields_of_an_interim_answer_are_not_those_of_the_final_one() 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 @on_each_loop
 async def test_a_body_that_ends_with_the_connection_is_complete_at_its_end(version: bytes) -> None:
-    """httptools reports no end for such a body: the EOF is the end, and the connection is spent."""
+    """The parser reports no end for such a body: the EOF is the end, and the connection is spent."""
     async with connected([REQUEST, b"HTTP/%b 200 OK\r\n\r\n" % version, b"a" * 70_000, CLOSE]) as (_, connection):
         answer = await ask(connection)
         assert answer.framing == UNTIL_CLOSE
@@ -222,7 +222,13 @@ BEHIND: Final = {
     "one byte": b"H",
     "an interim answer": b"HTTP/1.1 100 Continue\r\n\r\n",
 }
-WHOLE: Final = {"length": "GET", "chunked": "GET", "HEAD with length": "HEAD", "204": "GET", "304 with length": "GET"}
+WHOLE: Final = {
+    "length": "GET",
+    "chunked": "GET",
+    "HEAD with length": "HEAD",
+    "204": "GET",
+    "304 with length": "GET",
+}
 
 
 @pytest.mark.parametrize("behind", [pytest.param(wire, id=name) for name, wire in BEHIND.items()])
@@ -231,7 +237,7 @@ WHOLE: Final = {"length": "GET", "chunked": "GET", "HEAD with length": "HEAD", "
 async def test_bytes_behind_an_answer_leave_it_whole_and_end_the_connection(case: str, behind: bytes) -> None:
     """043: poison for the next client; the answer before it is good all the same."""
     proper = PROPER[case]
-    async with connected([REQUEST, proper.wire + behind]) as (upstream, connection):
+    async with connected([REQUEST, proper.wire + behind]) as (_, connection):
         answer = await ask(connection, proper.method)
         assert await body_of(answer) == proper.body
         assert not connection.is_reusable or not connection.is_quiet()
@@ -347,7 +353,7 @@ async def test_an_exchange_on_a_dead_connection_is_lost_untouched_and_writes_not
             await turns(1)
         answer = connection.begin("POST")
         connection.write(b"POST / HTTP/1.1\r\n\r\n")
-        await connection.drain()
+        await connection.drain(DEADLINE)
         connection.sent(DEADLINE)
         with pytest.raises(UpstreamLost) as lost:
             await answer.head()
@@ -482,7 +488,7 @@ async def test_a_reader_that_stops_stops_the_upstream_and_gets_every_byte_later(
     body = os.urandom(16 * MIB)
     head = {LENGTH: b"Content-Length: %d\r\n" % len(body), CHUNKED: b"Transfer-Encoding: chunked\r\n"}
     wire = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if framing == CHUNKED else body
-    script = [REQUEST, OK + head.get(framing, b"") + b"\r\n", wire, CLOSE]
+    script: Script = [REQUEST, OK + head.get(framing, b"") + b"\r\n", wire, CLOSE]
     async with connected(script) as (_, connection):
         answer = await ask(connection)
         held = -1

@@ -1,15 +1,40 @@
 """The command line: `main`, and one module for each group of commands. They parse, call and print, no more."""
 
+import importlib
+from typing import Final
+
 import click
 
 from proxy import __version__
-from proxy.cli.ask import healthcheck, token
-from proxy.cli.configuration import check, presets, schema
-from proxy.cli.demo import demo
-from proxy.cli.run import run
+
+#: Where each command stands. Only the one that is called is imported: the server takes half a second.
+_MODULES: Final = {
+    "check": "check",
+    "demo": "demo",
+    "healthcheck": "ask",
+    "presets": "reference",
+    "run": "run",
+    "schema": "reference",
+    "token": "ask",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """A group that imports its commands when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's contract
+        """Every name, in alphabetical order."""
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  same
+        """The command of this name."""
+        if cmd_name not in _MODULES:
+            return None
+        command = getattr(importlib.import_module(f"proxy.cli.{_MODULES[cmd_name]}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="bearer-proxy")
 def main() -> None:
     """A local proxy that adds the bearer token, so that your tools need not.
@@ -19,7 +44,3 @@ def main() -> None:
     Use it:  bearer-proxy run --upstream https://api.example.com --token-env API_TOKEN
              curl http://127.0.0.1:8080/
     """  # noqa: D301  a mark of click: keep these lines as they are
-
-
-for command in (run, check, token, presets, schema, demo, healthcheck):
-    main.add_command(command)

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 #: Seconds; nothing on loopback takes this long, so a hang becomes a failed step.
-DEADLINE: Final = 5.0
+DEADLINE: Final = 10.0
 #: How many requests can be under way at once.
 AT_ONCE: Final = 20
 

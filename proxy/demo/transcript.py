@@ -133,8 +133,6 @@ def _plain(value: object) -> str:
         return ", ".join(f"{key} {_plain(each)}" for key, each in value.items()) or "none"
     if isinstance(value, tuple | list):
         return ", ".join(map(_plain, value)) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     return "nothing" if value is None else str(value)
 
 

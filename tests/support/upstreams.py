@@ -30,7 +30,7 @@ HEAD_END: Final = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """Wait until the connection got `what` behind all that earlier steps waited for: a marker or that many bytes."""
+    """Wait until `what` came behind all that earlier steps waited for: a marker, or that many bytes."""
 
     what: bytes | int
 
@@ -90,6 +90,13 @@ class Peer(asyncio.Protocol):
     def requests(self) -> int:
         """How many request heads came."""
         return self.received.count(b" HTTP/1.1\r\n")
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that TLS agreed on; None without one."""
+        assert self._transport is not None
+        session: ssl.SSLObject = self._transport.get_extra_info("ssl_object")
+        return session.selected_alpn_protocol()
 
     async def got(self, what: bytes | int) -> bytes:
         """Wait until `what` (a marker, or a number of bytes) is among what came in all; gives what came."""
@@ -284,7 +291,9 @@ def on_each_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
     run.__signature__ = own.replace(  # type: ignore[attr-defined]  # pytest reads the fixtures' names from it
         parameters=[*own.parameters.values(), extra]
     )
-    return pytest.mark.parametrize("new_loop", [pytest.param(make, id=name) for name, make in LOOPS.items()])(run)
+    loops = [pytest.param(make, id=name) for name, make in LOOPS.items()]
+    on_each: Callable[..., None] = pytest.mark.parametrize("new_loop", loops)(run)
+    return on_each
 
 
 async def _watched(test: Awaitable[None]) -> None:

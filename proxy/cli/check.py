@@ -1,0 +1,47 @@
+"""The command that says what is wrong with a configuration."""
+
+import asyncio
+import os
+
+import click
+import yaml
+
+from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, print_json, state_folder
+from proxy.config import Config, effective, find, load
+from proxy.errors import ConfigError
+from proxy.redact import Redactor
+from proxy.server import Instance, World
+
+
+@click.command()
+@CONFIG_OPTION
+@JSON_OPTION
+@ends_with_status
+def check(config: str | None, *, as_json: bool) -> int:
+    """Show what is wrong with a configuration, or all of it.
+
+    Every mistake is named at once; without one, the whole configuration is printed, secrets masked.
+
+    Example: bearer-proxy check -c config.yaml
+    """
+    try:
+        loaded = load(find(config, os.environ), environ=os.environ)
+        asyncio.run(_build(loaded))
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print_json({"ok": False, "problems": error.problems, "warnings": [], "config": None})
+        return 2
+    text = effective(loaded)
+    if as_json:
+        print_json({"ok": True, "problems": [], "warnings": loaded.warnings, "config": yaml.safe_load(text)})
+        return 0
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(text, nl=False)
+    return 0
+
+
+async def _build(config: Config) -> None:
+    """Make everything that a run would make, listeners apart: some mistakes show only then."""
+    await Instance(config, World(Redactor(), state_folder(os.environ))).close()

@@ -1,0 +1,179 @@
+"""The pages in docs/ say what the code says: every setting with its default, every fact, no path into nothing."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from proxy.config import Config, LoginCredential, RouteConfig, StaticCredential
+from proxy.config.credentials import CommonCredential, ExpiredRuleConfig, ResponseConfig, StepConfig, UnlessConfig
+from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig, StoreConfig
+from proxy.config.places import place
+from proxy.config.presets import Preset, presets
+from proxy.config.routing import HeaderRules, PolicyRule, PoolConfig, ReplayConfig, TimeoutsConfig, TLSConfig
+from proxy.config.values import duration, size
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+#: The model of each section with one table, and its keys that stand elsewhere.
+SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
+    "Top level": (Config, {"warnings"}),
+    "A route": (RouteConfig, set()),
+    "replay": (ReplayConfig, set()),
+    "timeouts": (TimeoutsConfig, set()),
+    "pool": (PoolConfig, set()),
+    "tls": (TLSConfig, set()),
+    "allow and deny": (PolicyRule, set()),
+    "headers of a route": (HeaderRules, set()),
+    "A credential": (CommonCredential, set()),
+    "A static token": (StaticCredential, set(CommonCredential.model_fields)),
+    "guard": (GuardConfig, set()),
+    "admin": (AdminConfig, set()),
+    "store": (StoreConfig, set()),
+    "log": (LogConfig, set()),
+    "limits": (LimitsConfig, set()),
+}
+#: The same for all sections; some have several tables, one after another.
+TABLES: Mapping[str, list[tuple[type[BaseModel], set[str]]]] = {
+    "A login": [
+        (LoginCredential, set(CommonCredential.model_fields)),
+        (StepConfig, set()),
+        (ResponseConfig, set()),
+    ],
+    "expired": [(ExpiredRuleConfig, set()), (UnlessConfig, set())],
+    **{heading: [entry] for heading, entry in SECTIONS.items()},
+}
+
+
+def section(page: str, heading: str) -> str:
+    """The text under a heading, up to the next one."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    match = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert match, heading
+    return match[1]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The tables of a text: rows of cells, without the heads."""
+    found: list[list[list[str]]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip() for cell in line.strip("|").split(" | ")])
+        elif found[-1]:
+            found.append([])
+    return [rows[2:] for rows in found if rows]
+
+
+def is_default(cell: str, value: object) -> bool:
+    """Does the cell of a table give this default?"""
+    if isinstance(value, BaseModel):
+        return cell == "see below"
+    written = yaml.safe_load(cell.strip("`"))
+    if isinstance(value, tuple) and not isinstance(written, list):
+        value = value[0]
+        written = place(written) if isinstance(written, dict) else written
+    if isinstance(value, float):
+        return duration(written) == value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return size(written) == value
+    if isinstance(value, tuple):
+        return tuple(written) == value
+    return bool(written == value or written == str(value))
+
+
+@pytest.mark.parametrize("heading", TABLES)
+def test_every_setting_is_explained_with_its_default(heading: str) -> None:
+    """The tables of the page name the keys of the model, all of them and no others."""
+    found = tables(section("configuration.md", heading))
+    assert len(found) == len(TABLES[heading])
+    for rows, (model, elsewhere) in zip(found, TABLES[heading], strict=True):
+        fields = {name: field for name, field in model.model_fields.items() if name not in elsewhere}
+        assert [row[0].strip("`") for row in rows] == list(fields)
+        for (key, default, meaning), field in zip(rows, fields.values(), strict=True):
+            assert meaning.endswith("."), key
+            if field.is_required():
+                assert default in {"required", "from the prefix"}, key
+            else:
+                assert is_default(default, field.get_default(call_default_factory=True)), key
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "holds"),
+    [
+        ("`30s`", 30.0, True),
+        ("`30s`", 31.0, False),
+        ("`1MiB`", 1 << 20, True),
+        ("`1KiB`", 1 << 20, False),
+        ("`null`", None, True),
+        ("`[]`", None, False),
+        ("`false`", True, False),
+    ],
+)
+def test_a_wrong_default_would_be_noticed(cell: str, value: object, holds: bool) -> None:  # noqa: FBT001  a column of the table
+    """The comparison above knows one value from another."""
+    assert is_default(cell, value) is holds
+
+
+def test_no_model_is_left_out() -> None:
+    """Every model below `Config` has its table."""
+    seen: set[type[BaseModel]] = set()
+
+    def walk(kind: object) -> None:
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
+            seen.add(kind)
+            for field in kind.model_fields.values():
+                walk(field.annotation)
+        for each in getattr(kind, "__args__", ()):
+            walk(each)
+
+    walk(Config)
+    assert seen <= {model for entries in TABLES.values() for model, _ in entries}
+
+
+@pytest.mark.parametrize("preset", presets().values(), ids=presets())
+def test_every_preset_is_explained(preset: Preset) -> None:
+    """Each parameter with its default, each fact with its mark and its source, in the preset's own words."""
+    parameters, facts = tables(section("vendors.md", preset.title))
+    assert [row[0].strip("`") for row in parameters] == [each.name for each in preset.parameters]
+    for (name, default, meaning), each in zip(parameters, preset.parameters, strict=True):
+        expected = (
+            "required" if each.required else "none" if each.default is None else yaml.safe_load(default.strip("`"))
+        )
+        assert expected == (default if each.required or each.default is None else each.default), name
+        assert meaning.startswith(each.help), name
+        assert all(f"`{choice}`" in meaning for choice in each.choices), name
+    assert [tuple(row) for row in facts] == [(fact.mark, fact.what, fact.source) for fact in preset.facts]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    """Relative links, with the headings they point at, and the files that are named."""
+    text = page.read_text("utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
+    for path in re.findall(r"`((?:proxy|tests|docs)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_tests_that_are_named_exist() -> None:
+    """A test that stands for an invariant is one that runs."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "architecture.md").read_text("utf-8")))
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    assert named
+    assert {name for name in named if f"def {name}(" not in sources} == set()
+
+
+def test_the_picture_of_the_rooms_is_complete() -> None:
+    """Every module and folder of the package is in the picture, and nothing that is not there."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    picture = text.partition("proxy/\n")[2].partition("```")[0]
+    drawn = {word for line in picture.splitlines() for word in re.findall(r"[a-z_]+(?:\.py|/)(?=\s)", line)}
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "proxy").glob("[!.]*")}
+    assert drawn == there - {"__init__.py", "__pycache__/"}

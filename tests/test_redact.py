@@ -1,0 +1,341 @@
+"""No live secret survives in any form; a `Secret` shows itself to nobody but those who are listed."""
+
+import ast
+import base64
+import copy
+import json
+import pickle
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from proxy import redact
+from proxy.lifecycle import Token
+from proxy.redact import GENERATIONS_KEPT, MASK, PREFIX, RETIRED_KEPT_SECONDS, Redactor, Secret, forms, printable
+
+PROXY: Final = Path(redact.__file__).parent
+
+#: Who may see a value, and what for. Everybody else passes `Secret` objects around.
+REVEALERS: Final = {
+    "build.py": "does a static token fit its place, and when does it expire",
+    "cli/run.py": "writes the admin key into the run file, which is private",
+    "config/checks.py": "does a static token fit a cookie",
+    "config/credentials.py": "does a static token hold only what a header may",
+    "config/model.py": "is the client key in its alphabet",
+    "credentials/credential.py": "renders the token into the head of a request, and knows its echoes",
+    "credentials/source.py": "does a granted token fit its places",
+    "grants/login.py": "writes the token request",
+    "guard.py": "compares the client key",
+    "redact.py": "has to know what it masks",
+}
+
+
+def test_077_only_the_listed_modules_reveal_a_secret() -> None:
+    """A new caller of `reveal` is a decision; its reason belongs into the table."""
+    found = {
+        str(path.relative_to(PROXY))
+        for path in PROXY.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "reveal"
+    }
+    assert found == set(REVEALERS)
+
+
+def test_077_only_the_class_itself_touches_the_value_inside() -> None:
+    """The attribute behind `reveal` is nobody else's."""
+    for path in PROXY.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr == "_value" and path.name != "redact.py":
+                assert isinstance(node.value, ast.Name), path
+                assert node.value.id == "self", path
+
+
+VALUE = "s3cret-canary-value"
+
+
+@pytest.mark.parametrize(
+    "show",
+    [repr, str, format, "{}".format, "{!r:>30}".format, "%s".__mod__, lambda secret: f"{[secret]}", ascii],
+)
+def test_077_a_secret_shows_a_mask(show: Callable[[Secret], str]) -> None:
+    """In every way of printing, alone and inside other objects."""
+    shown = show(Secret(VALUE))
+    assert VALUE not in shown
+    assert MASK in shown
+    assert VALUE not in repr(Token(Secret(VALUE), 1, 0.0, refresh_token=Secret(VALUE)))
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps, hash, vars, iter, bytes])
+def test_077_a_secret_cannot_be_taken_out_by_machinery(take: Callable[[object], object]) -> None:
+    """Not pickled, copied, hashed, put into JSON, looked into; and the refusal does not say it either."""
+    with pytest.raises(TypeError) as refused:
+        take(Secret(VALUE))
+    assert VALUE not in str(refused.value)
+
+
+def test_secrets_compare_by_value_and_with_nothing_else() -> None:
+    """Any text is comparable, also what the environment could not decode."""
+    odd = b"\xff\xfe".decode("utf-8", "surrogateescape")
+    assert Secret(VALUE) == Secret(VALUE)
+    assert Secret(VALUE) != Secret(VALUE + "x")
+    assert Secret(VALUE) != VALUE
+    assert Secret(odd) == Secret(odd)
+    assert Secret(odd) != Secret("\ud800")
+    assert (len(Secret(VALUE)), bool(Secret(""))) == (len(VALUE), False)
+
+
+def _shifted(shift: int) -> Callable[[str], str]:
+    """Base64 of a longer text, in which the value begins `shift` bytes after a group: `user:password`."""
+
+    def encode(value: str) -> str:
+        return base64.b64encode(b"u" * shift + value.encode() + b"::").decode()
+
+    return encode
+
+
+#: Encoders of the standard library and of others' making; none of them is the code under test.
+ENCODERS: Final[dict[str, Callable[[str], str]]] = {
+    "raw": str,
+    "json": json.dumps,
+    "json in Unicode": lambda value: json.dumps(value, ensure_ascii=False),
+    "quoted": quote,
+    "quoted whole": lambda value: quote(value, safe=""),
+    "quoted in lower case": lambda value: "".join(
+        chr(byte) if chr(byte) in string.ascii_letters + string.digits + "_.-~" else f"%{byte:02x}"
+        for byte in value.encode()
+    ),
+    "quoted as a form": quote_plus,
+    "quoted as a component in JavaScript": lambda value: quote(value, safe="!'()*"),
+    "quoted as a query": lambda value: quote(value, safe="!$&'()*+,;=:@/?"),
+    "repr": repr,
+    "repr of bytes": lambda value: repr(value.encode()),
+    "backslashes": lambda value: value.encode("ascii", "backslashreplace").decode(),
+    "hexadecimal": lambda value: value.encode().hex(),
+    "base64": lambda value: base64.b64encode(value.encode()).decode(),
+    "base64 for URLs": lambda value: base64.urlsafe_b64encode(value.encode()).decode().rstrip("="),
+    "base64, one behind": _shifted(1),
+    "base64, two behind": _shifted(2),
+    "base64, five behind": _shifted(5),
+}
+secrets = st.text(
+    st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters=MASK[0])
+    | st.sampled_from('+/=%"\\ &~'),
+    min_size=8,
+    max_size=40,
+)
+surroundings = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+def _inner(encoded: str) -> str:
+    """What must not survive: the encoded form without the ends that it shares with its neighbours."""
+    return encoded.strip("'\"").removeprefix("b'").removeprefix('b"').rstrip("=")
+
+
+@pytest.mark.parametrize("form", ENCODERS)
+@given(secret=secrets, before=surroundings, after=surroundings)
+def test_076_no_form_of_a_secret_survives_in_any_text(form: str, secret: str, before: str, after: str) -> None:
+    """Random values, random neighbours; of base64 only the first and last characters, which are the neighbours'."""
+    redactor = Redactor()
+    redactor.register(Secret(secret))
+    encoded = ENCODERS[form](secret)
+    assume(secret not in before + MASK + after)
+    masked = redactor.values(before + encoded + after)
+    assert secret not in masked
+    assert MASK in masked
+    longest_left = 5 if form.startswith("base64") else 2
+    inner = _inner(encoded)
+    for at in range(len(inner) - longest_left - 6):
+        piece = inner[at : at + longest_left + 6]
+        assert piece not in masked or piece in before + MASK + after
+
+
+@given(secrets, st.integers(PREFIX, 60), surroundings)
+def test_076_a_secret_that_was_cut_is_masked_up_to_the_cut(secret: str, length: int, after: str) -> None:
+    """An HTTP library logs the first 100 bytes of a line (E1)."""
+    assume(len(secret) > PREFIX and secret[:PREFIX] not in after)
+    redactor = Redactor()
+    redactor.register(Secret(secret))
+    assert redactor.values(f"<{secret[:length]}") == f"<{MASK}"
+    assert secret[:PREFIX] not in redactor.values(f"<{secret[:length]}{after}")
+
+
+JWT_HEADER = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9."
+
+
+def test_076_tokens_that_begin_alike_do_not_hide_each_other() -> None:
+    """All JWTs of one issuer do: the longer one must not take only the shared beginning of the shorter."""
+    short, long = JWT_HEADER + "short-payload.short-signature", JWT_HEADER + "a-much-longer-payload.and-signature"
+    for order in ([short, long], [long, short]):
+        redactor = Redactor(patterns=())
+        for value in order:
+            redactor.register(Secret(value))
+        assert redactor.text(f"<{short}> <{long}> <{short[:-5]}>") == f"<{MASK}> <{MASK}> <{MASK}>"
+
+
+@given(st.text("ab", min_size=8, max_size=30), st.text("ab", min_size=8, max_size=30), st.text("ab", max_size=60))
+def test_076_overlapping_and_repeating_secrets_do_not_survive(one: str, two: str, text: str) -> None:
+    """Two letters make every kind of overlap, with itself too."""
+    redactor = Redactor()
+    redactor.register(Secret(one))
+    redactor.register(Secret(two))
+    for planted in (text, one + two, one[:5] + two, text + one[:-1] + two + text, one[0] + one):
+        masked = redactor.values(planted)
+        assert one not in masked
+        assert two not in masked
+    assert redactor.values(f"<{one}{one}>") == f"<{MASK}>"
+
+
+@given(st.text("*a", min_size=8, max_size=20), surroundings)
+def test_076_a_secret_made_of_masks_does_not_survive_either(secret: str, around: str) -> None:
+    """Masking another value must not put it together."""
+    redactor = Redactor()
+    redactor.register(Secret(secret))
+    redactor.register(Secret("another-value"))
+    for text in (
+        secret,
+        f"**{secret}**{secret}*",
+        secret.replace(MASK, "another-value"),
+        f"{around}{secret}{around}",
+    ):
+        assert secret not in redactor.values(text)
+
+
+def test_a_value_the_environment_could_not_decode_is_masked() -> None:
+    """A password in Latin-1 arrives as surrogates; it must not break the start, nor go unmasked."""
+    secret = b"pa\xdfwort-in-latin-1".decode("utf-8", "surrogateescape")
+    redactor = Redactor()
+    redactor.register(Secret(secret))
+    assert redactor.values(f"a {secret} b") == "a *** b"
+    assert redactor.values(r"a pa%DFwort-in-latin-1 b'pa\xdfwort-in-latin-1'") == "a *** b'***'"
+
+
+def test_short_secrets_are_no_reason_to_mask_ordinary_words() -> None:
+    """Under eight characters they are masked by field, not by value."""
+    redactor = Redactor()
+    redactor.register(Secret("seven77"))
+    redactor.register_generation("c", [Secret("secret"), Secret("long-enough")], 0.0)
+    assert redactor.values("seven77 secret long-enough") == "seven77 secret ***"
+    assert forms("seven77") >= {base64.b64encode(b"seven77").decode().rstrip("=")[:9]}
+
+
+def test_only_exact_values_are_masked_by_values() -> None:
+    """The patterns are left to `text`."""
+    redactor = Redactor()
+    redactor.register(Secret("registered-value"))
+    redactor.register(Secret("registered-value"))
+    assert redactor.values("Bearer registered-value Bearer unknown-value") == "Bearer *** Bearer unknown-value"
+    assert redactor.text("Bearer registered-value Bearer unknown-value") == "Bearer *** Bearer ***"
+    assert redactor.knows("x registered%2Dvalue registered-value")
+    assert not redactor.knows("registered-valu")
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Authorization: bearer abc.DEF-123_~+/=", "Authorization: bearer ***"),
+        ("Basic dXNlcjpwYXNz rest", "Basic *** rest"),
+        ("Integrator 0123456789", "Integrator ***"),
+        ("bearer short", "bearer short"),
+        ("x eyJhbGciOiJub25lIn0.eyJhIjoxfQ. y", "x *** y"),
+        ("?access_token=x&a=b", "?access_token=***&a=b"),
+        ('{"password": "hunter2", "a": 1}', '{"password": "***", "a": 1}'),
+        ("client_secret : x", "client_secret : ***"),
+        ("va.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.BBBBBB.CCCCCCC", "***"),
+        ("ghp_0123456789abcdef glpat-0123456789", "*** ***"),
+        ("/~0123456789abcdef/x", "/~***/x"),
+        ("/~home/x", "/~home/x"),
+        ("a passwordless token", "a passwordless token"),
+    ],
+)
+def test_076_patterns_catch_what_never_was_ours(text: str, masked: str) -> None:
+    """And leave ordinary words alone."""
+    assert Redactor().text(text) == masked
+
+
+@pytest.mark.parametrize(
+    "piece", ["bearer ", "password", "password =", "eyJ-", "eyJaaaaaaaa.", "va.", "/~", "a", " "]
+)
+def test_118_a_long_line_takes_linear_time(piece: str) -> None:
+    """A quadratic pattern would need an hour for these; a test that hangs is how it would show."""
+    redactor = Redactor()
+    redactor.register(Secret("a" * 40))
+    line = piece * (2**18 // len(piece))
+    assert len(redactor.text(line)) <= len(line)
+
+
+def test_generations_are_masked_while_they_live_and_a_day_after() -> None:
+    """An answer to an old request may still hold an old token."""
+    redactor = Redactor()
+    old, new = Secret("generation-one"), Secret("generation-two")
+    redactor.register_generation("c", [old], 0.0)
+    redactor.register_generation("c", [new], 1000.0)
+    redactor.register_generation("other", [Secret("somebody-else")], 0.0)
+    assert redactor.values("generation-one generation-two somebody-else") == "*** *** ***"
+    redactor.register_generation("c", [Secret("generation-3!")], 1000.0 + RETIRED_KEPT_SECONDS)
+    assert redactor.knows("generation-one")
+    redactor.register_generation("c", [Secret("generation-4!")], 1000.1 + RETIRED_KEPT_SECONDS)
+    assert [redactor.knows(text) for text in ("generation-one", "generation-two", "generation-3!")] == [
+        False,
+        True,
+        True,
+    ]
+    assert redactor.knows("somebody-else")
+
+
+def test_a_credential_keeps_its_last_generations_only() -> None:
+    """A token that lives for seconds must not make every line slower; what is also registered for good stays."""
+    redactor = Redactor()
+    redactor.register(Secret("generation-0000"))
+    for number in range(GENERATIONS_KEPT + 2):
+        redactor.register_generation("c", [Secret(f"generation-{number:04}")], float(number))
+    known = [redactor.knows(f"generation-{number:04}") for number in range(GENERATIONS_KEPT + 2)]
+    assert known == [True, False, *[True] * GENERATIONS_KEPT]
+
+
+def test_077_a_redactor_does_not_print_what_it_knows() -> None:
+    """Neither itself nor what it keeps of a generation."""
+    redactor = Redactor()
+    redactor.register_generation("c", [Secret(VALUE)], 0.0)
+    assert VALUE not in f"{redactor!r}{redactor._generations!r}"
+
+
+@given(st.text())
+def test_079_printable_text_is_one_line_of_ascii(text: str) -> None:
+    """And says the same: nothing is lost, ordinary text is untouched."""
+    line = printable(text)
+    assert all(" " <= character <= "~" for character in line)
+    if line != text:
+        assert line.encode().decode("unicode_escape") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("plain \\n text", "plain \\n text"),
+        ("a\r\nFAKE", "a\\r\\nFAKE"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\x9b", "\\x9b"),
+        ("\u202e\u2028", "\\u202e\\u2028"),
+        ("\x7f\t\0", "\\x7f\\t\\x00"),
+        ("\udc80", "\\udc80"),
+        ("", ""),
+    ],
+)
+def test_079_what_terminals_and_readers_of_logs_obey_is_escaped(text: str, line: str) -> None:
+    """Line ends, escape sequences, C1, bidi, line separators, surrogates."""
+    assert printable(text) == line
+
+
+def test_118_redaction_does_not_depend_on_how_many_secrets_are_known_but_not_there() -> None:
+    """Two hundred registered values, a line without any: the same text, the very same object."""
+    redactor = Redactor()
+    for number in range(200):
+        redactor.register(Secret(f"{number:03}-registered-value"))
+    text = "an ordinary line " * 10
+    assert redactor.values(text) is text
