@@ -54,7 +54,7 @@ test: .venv/.tested
 	@$(BIN)/mypy --no-error-summary
 	@mkdir -p .artefacts
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest --quiet --junitxml=.artefacts/tests.xml
+	@$(BIN)/coverage run -m pytest --quiet --numprocesses=auto --junitxml=.artefacts/tests.xml
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --include='$(PURE)' --fail-under=100

@@ -18,7 +18,8 @@ from aiohttp.abc import AbstractStreamWriter
 
 from proxy.accesslog import Exchange
 from proxy.errors import ProxyError
-from proxy.upstream.answer import CHUNKED, UNTIL_CLOSE, Answer
+from proxy.upstream.answer import Answer
+from proxy.upstream.framing import CHUNKED, UNTIL_CLOSE
 
 
 class Written(web.StreamResponse):

@@ -1,24 +1,18 @@
-"""aiohttp's low-level server as this proxy needs it, and the sockets that it listens on.
+"""aiohttp's low-level server as this proxy needs it.
 
 aiohttp alone echoes and logs a request that it cannot parse, secrets included, and has no timer for slow headers
 (threats 74, 112; E1, E15). Law: a byte of a malformed request leaves this module in no direction.
 """
 
 import asyncio
-import errno
 import functools
 import logging
-import os
-import socket
-import stat
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import StreamReader, web
-from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, LineTooLong
+from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from proxy.accesslog import Exchange
@@ -26,26 +20,23 @@ from proxy.answers import CLOSED, Written, connection_line, problem
 from proxy.errors import (
     BadFraming,
     BadRequest,
-    BearerProxyError,
     HeadersTooLarge,
     Overloaded,
     ProxyError,
     RequestTimeout,
     TargetTooLong,
 )
+from proxy.sockets import ListenError
 
 log: Final = logging.getLogger("proxy")
 
-BACKLOG: Final = 1024
 #: How long the rest of a refused body is read before the connection ends (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
 HEADER_FIELDS: Final = 256
+#: aiohttp bounds each line of a head by `header_bytes`; all of them together may be as large as this many.
+HEAD_LINES: Final = 4
 
 Handler = Callable[[web.BaseRequest], Awaitable[Written]]
-
-
-class ListenError(BearerProxyError):
-    """An address cannot be listened on; the message says which, why, and what mends it."""
 
 
 def require_c_parser() -> None:
@@ -60,17 +51,20 @@ def require_c_parser() -> None:
 class Protocol(web.RequestHandler):
     """One client connection: a bounded time for each head, and silence about what it could not parse."""
 
-    __slots__ = ("_head_seconds", "_head_timer", "_observe")
+    __slots__ = ("_head_bytes", "_head_most", "_head_seconds", "_head_timer", "_observe")
 
     def __init__(
         self,
         manager: "Server",
         *,
+        head_most: int,
         head_seconds: float,
         observe: Callable[[Exchange], None],
         **kwargs: Any,  # noqa: ANN401  aiohttp's own settings, handed on as they are
     ) -> None:
         super().__init__(manager, **kwargs)
+        self._head_bytes = 0
+        self._head_most = head_most
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._observe = observe
@@ -80,7 +74,8 @@ class Protocol(web.RequestHandler):
         super().connection_made(transport)
         manager = self._manager
         if isinstance(manager, Server) and manager.is_full:
-            self._refuse(Overloaded())
+            self._answer(Overloaded())
+            self.force_close()
 
     def data_received(self, data: bytes) -> None:
         """Start the head's timer with its first bytes, stop it with its last."""
@@ -92,8 +87,13 @@ class Protocol(web.RequestHandler):
                 # Behind a body that did not end comes no request: its framing broke, which aiohttp's parser tells
                 # nobody who waits for the rest of it.
                 body.set_exception(BadFraming())
-        elif self._head_timer is None and self._current_request is None and not self._force_close:
-            self._head_timer = self._loop.call_later(self._head_seconds, self._refuse, RequestTimeout())
+            self._head_bytes = 0
+        elif self._waiter is not None and not self._messages and not self._force_close:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._head_most:
+                self._refuse(HeadersTooLarge())
+            elif self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._head_seconds, self._refuse, RequestTimeout())
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone."""
@@ -106,13 +106,20 @@ class Protocol(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,
+        request: web.BaseRequest,  # noqa: ARG002  aiohttp's contract
         status: int = 500,  # noqa: ARG002  aiohttp's contract
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002  it quotes the request
     ) -> web.StreamResponse:
         """Answer a request that could not be parsed, with a sentence of ours."""
-        self._answer(_error_of(exc), request.remote or "unix")
+        if isinstance(exc, HttpProcessingError):
+            self._answer(_error_of(exc))
+            self._linger()
+        else:
+            # The handler failed behind its own last resort. It may have answered: a second answer would be taken
+            # for that to the client's next request.
+            log.error("internal_error", exc_info=exc)
+            self.force_close()
         return CLOSED
 
     @property
@@ -124,13 +131,26 @@ class Protocol(web.RequestHandler):
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer a client that has no request in progress, and close."""
-        self._head_timer = None
-        if self.transport is not None and self._current_request is None:
-            peer = self.peername
-            self._answer(error, str(peer[0]) if isinstance(peer, tuple) else "unix")
-            self.force_close()
+        self._stop_timer()
+        if self._current_request is None:
+            self._answer(error)
+            self._linger()
 
-    def _answer(self, error: ProxyError, client: str) -> None:
+    def _linger(self) -> None:
+        """Say no more, and let the client finish for a while.
+
+        An end with unread bytes is a reset, which can destroy the answer on its way (RFC 9112 section 9.6).
+        """
+        self._force_close = True  # aiohttp drops what still comes
+        if self._waiter is not None:
+            self._waiter.cancel()
+        if self.transport is not None:
+            self.transport.write_eof()
+            self._head_timer = self._loop.call_later(LINGER_SECONDS, self.force_close)
+
+    def _answer(self, error: ProxyError) -> None:
+        peer = self.peername
+        client = str(peer[0]) if isinstance(peer, tuple) else "unix"
         exchange = Exchange("-", client, time.perf_counter())
         exchange.status, exchange.error = error.status, error.code
         if self.transport is not None:
@@ -144,7 +164,7 @@ class Protocol(web.RequestHandler):
             self._head_timer = None
 
 
-def _error_of(exc: BaseException | None) -> ProxyError:
+def _error_of(exc: HttpProcessingError) -> ProxyError:
     if isinstance(exc, LineTooLong):
         # aiohttp has one error for both; `Server` sets the two bounds one byte apart to tell them by.
         return TargetTooLong() if exc.args[1] % 2 == 0 else HeadersTooLarge()
@@ -172,6 +192,7 @@ class Server(web.Server):
         self._make = functools.partial(
             Protocol,
             self,
+            head_most=HEAD_LINES * header_bytes,
             head_seconds=header_seconds,
             observe=observe,
             keepalive_timeout=idle_seconds,
@@ -191,94 +212,3 @@ class Server(web.Server):
     def __call__(self) -> Protocol:
         """The protocol of a new connection."""
         return self._make(loop=asyncio.get_running_loop())
-
-
-def bind_tcp(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for `host:port`, one an address of the name, all or none (threat 19).
-
-    Raises `ListenError`.
-    """
-    bound: list[socket.socket] = []
-    try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(infos):
-            sock = socket.socket(family, kind, protocol)
-            bound.append(sock)
-            sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # A name with two addresses and port 0 gets one port for both.
-            wanted = port or (bound[0].getsockname()[1] if len(bound) > 1 else 0)
-            sock.bind((address[0], wanted, *address[2:]))
-            sock.listen(BACKLOG)
-    except OSError as error:
-        for sock in bound:
-            sock.close()
-        if error.errno == errno.EADDRINUSE:
-            reason = "another process listens there; stop it or choose another port (port 0 takes a free one)"
-        elif error.errno == errno.EACCES:
-            reason = "not allowed; ports below 1024 need a privilege, choose a higher one"
-        else:
-            reason = "this machine has no such address" if error.errno != errno.EMFILE else "too many open files"
-        raise ListenError(f"cannot listen on {host}:{port}: {reason}.") from error
-    return bound
-
-
-def bind_unix(path: Path) -> socket.socket:
-    """A listening Unix socket at `path`, mode 0600 from its first instant.
-
-    A stale socket is replaced; a live one, and whatever is no socket, is left alone (threats 16, 17).
-    Raises `ListenError`.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        mode = None
-    except OSError as error:
-        raise ListenError(f"cannot listen on unix:{path}: {os.strerror(error.errno or 0)}.") from error
-    if mode is not None:
-        if not stat.S_ISSOCK(mode):
-            raise ListenError(f"cannot listen on unix:{path}: that file is no socket; move it away.")
-        if _is_live(path):
-            raise ListenError(f"cannot listen on unix:{path}: another process listens there; stop it.")
-        path.unlink(missing_ok=True)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # at bind, not afterwards: between the two the socket would be open to others
-    try:
-        sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
-        sock.bind(str(path))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise ListenError(f"cannot listen on unix:{path}: {os.strerror(error.errno or 0)}.") from error
-    finally:
-        os.umask(before)
-    return sock
-
-
-def _is_live(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:
-            return True
-        return True
-
-
-def remove_file(sock: socket.socket) -> None:
-    """Remove the file of a listening Unix socket, while it is open and tells its path."""
-    if sock.fileno() >= 0 and sock.family == socket.AF_UNIX:
-        with suppress(OSError):
-            Path(sock.getsockname()).unlink()
-
-
-def url_of(sock: socket.socket) -> str:
-    """The URL under which a listening socket is reached."""
-    if sock.family == socket.AF_UNIX:
-        return f"unix:{sock.getsockname()}"
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if sock.family == socket.AF_INET6 else f"http://{host}:{port}"

@@ -30,7 +30,7 @@ def request(
             value,
             admission.own_origin,
             admission.key_prefix,
-            prefix=route.prefix,
+            prefix=route.prefix if route.strip_prefix else b"",
             upstream=str(route.upstream).encode(),
             base_path=route.base_path,
         )

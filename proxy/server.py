@@ -29,10 +29,11 @@ from proxy.credentials.credential import Report
 from proxy.credentials.token_endpoint import TokenEndpoint
 from proxy.errors import CredentialError
 from proxy.guard import Guard
-from proxy.listener import ListenError, Server, bind_tcp, bind_unix, remove_file, require_c_parser, url_of
+from proxy.listener import Server, require_c_parser
 from proxy.logs import timestamp
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
+from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
 from proxy.stores.latch import Latch
 
 log: Final = logging.getLogger("proxy")

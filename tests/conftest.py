@@ -5,8 +5,13 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 pytest_plugins = ["tests.support.canary_plugin", "tests.support.harness", "tests.support.vendors"]
+
+# A busy machine is no defect: how long an example takes is not what a property is about.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_asyncio_loop_factories(

@@ -378,7 +378,9 @@ POINTS: Final[dict[str, tuple[Script, Script]]] = {
     "twice": ([*FIRST, REQUEST, CLOSE], [REQUEST, CLOSE]),
 }
 Outcomes = dict[str, tuple[int, int | str]]
-SENT_ONCE: Final[Outcomes] = dict.fromkeys(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH"), (1, "lost"))
+SENT_ONCE: Final[Outcomes] = dict.fromkeys(
+    ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH"), (1, "lost")
+)
 SAFE_AGAIN: Final[Outcomes] = SENT_ONCE | dict.fromkeys(("GET", "HEAD", "OPTIONS"), (2, 200))
 #: The golden table of threat 103: how often the upstream sees the request, and what the client gets.
 GOLDEN: Final[dict[str, Outcomes]] = {

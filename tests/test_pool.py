@@ -361,7 +361,13 @@ async def test_a_failed_connect_gives_its_place_to_the_next_waiter() -> None:
 @on_each_loop
 async def test_every_connection_that_came_is_ended_whatever_happened_on_it() -> None:
     """119: 100 connections that end in every way; the upstream sees the end of each, none is forgotten."""
-    scripts: list[Script] = [[REQUEST, OK], [REQUEST, OK, CLOSE], [CLOSE], [REQUEST, b"garbage"], [REQUEST, OK + b"x"]]
+    scripts: list[Script] = [
+        [REQUEST, OK],
+        [REQUEST, OK, CLOSE],
+        [CLOSE],
+        [REQUEST, b"garbage"],
+        [REQUEST, OK + b"x"],
+    ]
     async with pooled(*scripts * 20, size=1) as (upstream, pool):
         for _ in range(100):
             connection = await pool.acquire(fresh=True)

@@ -721,7 +721,7 @@ async def test_104_a_401_within_an_upload_is_cured_by_a_repeat(
 ) -> None:
     """The upload stops, the token is refreshed, and all of the body goes once more."""
     refused = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
-    async with Upstream([Got(b"first"), refused], [Got(b"0\r\n\r\n"), OK]) as upstream:
+    async with Upstream([Got(b"first"), refused], [Got(b"second\r\n0\r\n\r\n"), OK]) as upstream:
         config = {**tracker.config, "upstream": str(upstream.origin)}
         async with (
             proxying(config, environ=tracker.environ, clock=clock) as proxy,

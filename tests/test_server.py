@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from proxy.demo.teletracker import TeleTracker
-from proxy.listener import ListenError
+from proxy.sockets import ListenError
 from tests.support.api import Seen, api
 from tests.support.harness import HeldClock, StartProxy
 from tests.support.vendors import Vendor

@@ -1,7 +1,7 @@
 """TLS to the upstream: verified against the right authority and name, never old, and deaf to `SSLKEYLOGFILE`."""
 
 import asyncio
-import datetime
+import datetime as dt
 import socket
 import ssl
 import threading
@@ -44,7 +44,7 @@ def serving(authority: trustme.CA, name: str = "127.0.0.1", *, expired: bool = F
     """A server's context with a certificate for `name`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["h2", "http/1.1"])
-    end = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) if expired else None
+    end = dt.datetime(2020, 1, 1, tzinfo=dt.UTC) if expired else None
     authority.issue_cert(name, not_after=end).configure_cert(context)
     return context
 
@@ -97,9 +97,7 @@ async def test_a_certificate_of_the_configured_authority_is_trusted(authority: t
 
 @pytest.mark.parametrize("case", ["unknown authority", "another host", "expired"])
 @on_each_loop
-async def test_a_certificate_that_proves_nothing_is_refused(
-    case: str, authority: trustme.CA, bundle: Path
-) -> None:
+async def test_a_certificate_that_proves_nothing_is_refused(case: str, authority: trustme.CA, bundle: Path) -> None:
     """059: no byte of a request, and so no token, goes to such an upstream."""
     issuer = trustme.CA() if case == "unknown authority" else authority
     name = "other.example" if case == "another host" else "127.0.0.1"

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from proxy.errors import CredentialError
 from proxy.injection import Injection, Place, render
 from proxy.lifecycle import Token
+from proxy.redact import SHORTEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class Credential:
         last = self._last
         if last is None or last.token is not token or last.places != places:
             value = token.value.reveal()
-            echoes = {value.encode(), quote(value, safe="").encode()}
+            # A very short token is too likely to be a part of an ordinary value.
+            echoes = {value.encode(), quote(value, safe="").encode()} if len(value) >= SHORTEST else set()
             injection = render(places, value, self.constants)
             last = self._last = Rendered(self, token, places, injection, tuple(echoes))
         return last

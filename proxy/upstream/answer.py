@@ -2,15 +2,10 @@
 
 import asyncio
 from collections import deque
-from typing import Final, Protocol
+from typing import Protocol
 
 from proxy.errors import ProxyError, UpstreamTimeout
-
-#: An answer's body ends: there is none, after a known number of bytes, by chunks, or with the connection.
-NO_BODY: Final = "none"
-LENGTH: Final = "length"
-CHUNKED: Final = "chunked"
-UNTIL_CLOSE: Final = "until-close"
+from proxy.upstream.framing import NO_BODY
 
 
 class Feeder(Protocol):
@@ -30,8 +25,8 @@ class Feeder(Protocol):
 class Answer:
     """One answer: its head once it is there, then its body as it comes.
 
-    `headers` are the raw fields in order; `framing` one of the four above; `length` the declared Content-Length
-    (None without one; of the body that a HEAD or 304 only talks about, too).
+    `headers` are the raw fields in order; `framing` one of the four of `framing.py`; `length` the declared
+    Content-Length (None without one; of the body that a HEAD or 304 only talks about, too).
     """
 
     __slots__ = (
@@ -45,7 +40,6 @@ class Answer:
         "has_head",
         "headers",
         "length",
-        "reason",
         "status",
     )
 
@@ -60,7 +54,6 @@ class Answer:
         self.has_head = False
         self.headers: list[tuple[bytes, bytes]] = []
         self.length: int | None = None
-        self.reason = b""
         self.status = 0
 
     def feed(self, data: bytes) -> None:

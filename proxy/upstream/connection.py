@@ -20,8 +20,8 @@ from proxy.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from proxy.fields import connection_options
-from proxy.upstream.answer import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, Answer
+from proxy.upstream.answer import Answer
+from proxy.upstream.framing import NO_BODY, UNTIL_CLOSE, judge
 
 #: Pause reading from the upstream above this many unread body bytes, go on below the half.
 BUFFER_HIGH: Final = 128 * 1024
@@ -40,7 +40,6 @@ class Connection(asyncio.Protocol):
         "_can_write",
         "_closed",
         "_field_bytes",
-        "_field_count",
         "_is_head_request",
         "_keep_alive",
         "_parser",
@@ -49,7 +48,6 @@ class Connection(asyncio.Protocol):
         "_spoiled",
         "_timer",
         "_transport",
-        "_version",
         "idle_until",
         "keep_alive_timeout",
         "loop",
@@ -73,8 +71,6 @@ class Connection(asyncio.Protocol):
         #: Bytes that came since the last one of a body: heads, trailers, chunk extensions.
         self._barren = 0
         self._field_bytes = 0
-        self._field_count = 0
-        self._version = ""
         #: The upstream's own `Keep-Alive: timeout=N` in seconds, None without one.
         self.keep_alive_timeout: float | None = None
         self.idle_until = 0.0
@@ -92,7 +88,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._is_head_request = method == "HEAD"
         self._keep_alive = False
-        self._barren = self._field_bytes = self._field_count = 0
+        self._barren = self._field_bytes = 0
         self.keep_alive_timeout = None
         self.wrote = False
         self.used += 1
@@ -252,52 +248,31 @@ class Connection(asyncio.Protocol):
         if answer is None or answer.complete:
             self._spoiled = True
 
-    def on_status(self, reason: bytes) -> None:
-        """A piece of the reason phrase."""
-        if self._answer is not None and not self._answer.has_head:
-            self._answer.reason += reason
-
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field of the head; trailers are not passed on."""
         answer = self._answer
         if answer is None or answer.has_head:
             return
-        self._field_count += 1
         self._field_bytes += len(name) + len(value)
-        if self._field_count > HEAD_FIELDS or self._field_bytes > HEAD_BYTES:
+        if len(answer.headers) == HEAD_FIELDS or self._field_bytes > HEAD_BYTES:
             raise UpstreamBadHeader
         answer.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Judge the head: version, status and framing (RFC 9112 section 6.3)."""
+        """The head is there: take it if it is proper, and forget an interim one."""
         answer = self._answer
         if answer is None or answer.has_head:
             return
         status = self._parser.get_status_code()
-        version = self._parser.get_http_version()
-        if version not in ("1.0", "1.1") or not 100 <= status <= 599 or status == 101:
-            raise UpstreamProtocol
-        if status < 200:
+        framing = judge(
+            status, self._parser.get_http_version(), answer.headers, asked_by_head=self._is_head_request
+        )
+        if framing is None:
             answer.headers.clear()
-            answer.reason = b""
             return
-        answer.status = status
-        lengths, codings, options = self._framing_fields(answer.headers)
-        if len(lengths) > 1 or (lengths and codings) or any(not each.isdigit() for each in lengths):
-            raise UpstreamProtocol
-        if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
-            raise UpstreamProtocol
-        answer.length = int(lengths[0]) if lengths else None
-        self._keep_alive = b"close" not in options and (version == "1.1" or b"keep-alive" in options)
-        if self._is_head_request or status in (204, 304):
-            answer.framing = NO_BODY
-        elif codings:
-            answer.framing = CHUNKED
-        elif answer.length is not None:
-            answer.framing = LENGTH
-        else:
-            answer.framing = UNTIL_CLOSE
-            self._keep_alive = False
+        answer.status, answer.framing, answer.length = status, framing.kind, framing.length
+        self._keep_alive = framing.keep_alive
+        self.keep_alive_timeout = framing.keep_alive_timeout
         answer.has_head = True
         self._cancel_timer()
         if answer.framing == NO_BODY:
@@ -319,32 +294,7 @@ class Connection(asyncio.Protocol):
         if self._answer is not None and self._answer.has_head:
             self._answer.finish()
 
-    def _framing_fields(
-        self, headers: list[tuple[bytes, bytes]]
-    ) -> tuple[list[bytes], list[bytes], frozenset[bytes]]:
-        lengths, codings, connection = [], [], []
-        for name, value in headers:
-            lower = name.lower()
-            if lower == b"content-length":
-                lengths.append(value.strip())
-            elif lower == b"transfer-encoding":
-                codings.append(value)
-            elif lower == b"connection":
-                connection.append(value)
-            elif lower == b"keep-alive":
-                self.keep_alive_timeout = _timeout_parameter(value)
-        return lengths, codings, connection_options(connection) if connection else frozenset()
-
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _timeout_parameter(value: bytes) -> float | None:
-    """N of `Keep-Alive: timeout=N`."""
-    for parameter in value.split(b","):
-        name, _, number = parameter.strip().partition(b"=")
-        if name.lower() == b"timeout" and number.strip().isdigit() and len(number) < 8:
-            return float(number)
-    return None

@@ -1,0 +1,113 @@
+"""The sockets that are listened on: bound all or none, private from their first instant (threats 16, 17, 19)."""
+
+import errno
+import os
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from proxy.errors import BearerProxyError
+
+BACKLOG: Final = 1024
+
+
+class ListenError(BearerProxyError):
+    """An address cannot be listened on; the message says which, why, and what mends it."""
+
+
+def bind_tcp(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for `host:port`, one an address of the name, all or none (threat 19).
+
+    Raises `ListenError`.
+    """
+    bound: list[socket.socket] = []
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(infos):
+            sock = socket.socket(family, kind, protocol)
+            bound.append(sock)
+            sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # A name with two addresses and port 0 gets one port for both.
+            wanted = port or (bound[0].getsockname()[1] if len(bound) > 1 else 0)
+            sock.bind((address[0], wanted, *address[2:]))
+            sock.listen(BACKLOG)
+    except OSError as error:
+        for sock in bound:
+            sock.close()
+        if error.errno == errno.EADDRINUSE:
+            reason = "another process listens there; stop it or choose another port (port 0 takes a free one)"
+        elif error.errno == errno.EACCES:
+            reason = "not allowed; ports below 1024 need a privilege, choose a higher one"
+        else:
+            reason = "this machine has no such address" if error.errno != errno.EMFILE else "too many open files"
+        raise ListenError(f"cannot listen on {host}:{port}: {reason}.") from error
+    return bound
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening Unix socket at `path`, mode 0600 from its first instant.
+
+    A stale socket is replaced; a live one, and whatever is no socket, is left alone (threats 16, 17).
+    Raises `ListenError`.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise ListenError(f"cannot listen on unix:{path}: {_reason(error)}.") from error
+    if mode is not None:
+        if not stat.S_ISSOCK(mode):
+            raise ListenError(f"cannot listen on unix:{path}: that file is no socket; move it away.")
+        if _is_live(path):
+            raise ListenError(f"cannot listen on unix:{path}: another process listens there; stop it.")
+        path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # at bind, not afterwards: between the two the socket would be open to others
+    try:
+        sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot listen on unix:{path}: {_reason(error)}.") from error
+    finally:
+        os.umask(before)
+    return sock
+
+
+def _reason(error: OSError) -> str:
+    # The socket module refuses a path of more than about 100 bytes by itself, without a number.
+    return "the path is too long for a Unix socket" if error.errno is None else os.strerror(error.errno)
+
+
+def _is_live(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def remove_file(sock: socket.socket) -> None:
+    """Remove the file of a listening Unix socket, while it is open and tells its path."""
+    if sock.fileno() >= 0 and sock.family == socket.AF_UNIX:
+        with suppress(OSError):
+            Path(sock.getsockname()).unlink()
+
+
+def url_of(sock: socket.socket) -> str:
+    """The URL under which a listening socket is reached."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if sock.family == socket.AF_INET6 else f"http://{host}:{port}"
