@@ -12,6 +12,7 @@ from proxy.demo.double import Double
 from proxy.demo.mainbrainer import MainBrainer
 from proxy.demo.teletracker import TeleTracker
 from proxy.demo.vanilla import Vanilla
+from proxy.grants.request import TokenReply, TokenRequest
 from proxy.lifecycle import Token
 from proxy.server import Instance
 from tests.support.harness import HeldClock, Proxy, StartProxy
@@ -155,3 +156,14 @@ async def test_074_the_root_handler_masks_what_any_library_logs(
 def test_instances_are_searched_from_their_root() -> None:
     """The walk over objects is no accident of one class."""
     assert list(objects_of({"a": [Instance.__new__(Instance)]}))
+
+
+def test_077_requests_to_token_endpoints_and_their_replies_show_nothing(
+    canaries: Canaries, artefacts: Artefacts
+) -> None:
+    """Both hold secrets in headers, URL and body."""
+    secret = canaries.mint("token")
+    request = TokenRequest("POST", f"https://id.example/?a={secret}", (("X-Key", secret),), secret.encode())
+    reply = TokenReply(200, (("X-Token", secret),), secret.encode())
+    artefacts.add("representations", representations([request, reply]))
+    assert (repr(request), repr(reply)) == ("<TokenRequest POST>", "<TokenReply 200>")

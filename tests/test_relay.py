@@ -934,3 +934,22 @@ async def test_122_draining_finishes_what_is_in_flight(proxying: StartProxy, key
         assert (answer.status, answer.body) == (200, b"fine")
         assert await client.at_end()
         await within(draining)
+
+
+async def test_a_defect_of_ours_is_a_500_that_tells_nothing(
+    proxying: StartProxy, keyed: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer has the request id, the log the traceback, masked; the connection serves on."""
+    async with Upstream([REQUEST, OK]) as upstream:
+        async with (
+            proxying(keyed.config(upstream.origin), environ=keyed.environ) as proxy,
+            proxy.connect() as client,
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr("proxy.outbound.request", lambda *_, **__: 1 / 0)
+                broken = await client.ask("GET")
+            fine = await client.ask("GET")
+        assert (broken.status, broken.code, fine.status) == (500, "internal_error", 200)
+        [line] = proxy.lines("internal_error")
+        assert "ZeroDivisionError" in line["trace"]
+        assert broken.json()["request_id"] == line["request_id"]

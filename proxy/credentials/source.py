@@ -160,9 +160,14 @@ class TokenSource:
         return self._flight
 
     async def _landed(self, wait: float) -> None:
+        flight = self._fly()
         try:
             async with asyncio.timeout(wait):
-                await asyncio.shield(self._fly())
+                await asyncio.shield(flight)
+        except asyncio.CancelledError:
+            if not flight.cancelled():
+                raise
+            raise CredentialUnavailable("The proxy is shutting down; nothing was sent upstream.") from None
         except TimeoutError:
             raise CredentialUnavailable(
                 f"The token endpoint of credential {self.name!r} has not answered yet; nothing was sent upstream.",
@@ -256,7 +261,7 @@ class TokenSource:
         if due_at is None or self._closed:
             return
         seconds = min(max(0.0, due_at - self._clock.now()), LOOK_AGAIN_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.look)
 
     def _due_at(self) -> float | None:
         token, failure = self._life.token, self._life.failure
@@ -265,7 +270,12 @@ class TokenSource:
             return due_at
         return None if failure.retry_at is None else max(due_at, failure.retry_at)
 
-    def _look(self) -> None:
+    @property
+    def next_look(self) -> float | None:
+        """Seconds until the timer looks again, None while there is nothing to look for."""
+        return None if self._timer is None else self._timer.when() - asyncio.get_running_loop().time()
+
+    def look(self) -> None:
         """The timer's call: refresh if it is time and the credential was used within its last lifetime."""
         self._timer = None
         due_at = self._due_at()
