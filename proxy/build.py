@@ -16,7 +16,7 @@ from proxy.credentials.token_endpoint import TokenEndpoint
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.guard import Guard
 from proxy.headers import stripping
-from proxy.injection import AUTHORIZATION, Inject, Place, Replace
+from proxy.injection import AUTHORIZATION
 from proxy.lifecycle import Token
 from proxy.redact import Redactor, Secret
 from proxy.refusals import ExpiredRule, RefusalRules, glob
@@ -56,7 +56,7 @@ def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
 
 
 def _credential(name: str, given: StaticCredential | LoginCredential, around: Surroundings) -> Credential:
-    places = tuple(Place(place.kind, place.name, place.scheme or None) for place in given.place)
+    places = given.place
     constants = tuple(given.headers.items())
 
     def fits(value: str) -> bool:
@@ -140,7 +140,7 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
         _refusal_rules(given, described),
         strip,
         bare,
-        inject=_inject(given),
+        inject=given.inject,
         host=given.host_header,
         constants=tuple(f"{name}: {value}\r\n".encode() for name, value in given.headers.set.items()),
         timeouts=Timeouts(given.timeouts.token, given.timeouts.first_byte, given.timeouts.idle),
@@ -163,10 +163,6 @@ def _expired_rule(given: ExpiredRuleConfig, refresh_on: frozenset[int]) -> Expir
         dict(given.body),
         {name.lower(): glob(pattern) for name, pattern in given.unless.headers.items()},
     )
-
-
-def _inject(given: RouteConfig) -> Inject:
-    return given.inject if isinstance(given.inject, str) else Replace(given.inject.placeholder.encode())
 
 
 def _rule(given: PolicyRule) -> Rule:

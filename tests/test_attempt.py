@@ -338,6 +338,7 @@ async def test_a_connection_whose_upload_was_stopped_is_never_used_again() -> No
         await attempt.stop_upload()
         assert attempt.take_connection() is None
         assert await ended(attempt) == (401, b"early")
+        assert pool.open == 0
         await (await upstream.peer()).ended.wait()
         assert await ended(await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)) == (200, b"ok")
         assert [peer.requests for peer in upstream.peers] == [1, 1]

@@ -13,8 +13,6 @@ from pydantic import BaseModel
 from proxy.config import (
     Config,
     LoginCredential,
-    PlaceConfig,
-    Replace,
     Source,
     StaticCredential,
     TcpAddress,
@@ -27,6 +25,7 @@ from proxy.config import (
 from proxy.config.model import GuardConfig
 from proxy.config.routing import RouteConfig
 from proxy.grants.login import Step
+from proxy.injection import Place, Replace
 from proxy.redact import Secret
 from proxy.routes import Origin
 
@@ -64,7 +63,7 @@ def test_the_short_form_is_one_route_at_the_root_with_the_default_credential() -
     [route] = config.routes
     assert (route.name, route.prefix, route.credential) == ("default", "/", "default")
     assert (route.upstream_origin, route.base_path) == (Origin("https", "a.example", 443), "/v2")
-    assert config.credentials["default"].place == (PlaceConfig("header", "Authorization", "Bearer"),)
+    assert config.credentials["default"].place == (Place("header", "Authorization", "Bearer"),)
     assert config.listen == (TcpAddress("127.0.0.1", 8080),)
     assert config.warnings == []
 
@@ -131,24 +130,24 @@ def test_sizes(written: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("written", "places"),
     [
-        ("{header: Authorization}", (PlaceConfig("header", "Authorization", "Bearer"),)),
-        ("{scheme: Token}", (PlaceConfig("header", "Authorization", "Token"),)),
-        ("{header: Authorization, scheme: null}", (PlaceConfig("header", "Authorization", None),)),
-        ('{header: Authorization, scheme: ""}', (PlaceConfig("header", "Authorization", None),)),
-        ("{header: X-Api-Key}", (PlaceConfig("header", "X-Api-Key", None),)),
-        ("{header: Authentication, scheme: Bearer}", (PlaceConfig("header", "Authentication", "Bearer"),)),
-        ("{query: access_token}", (PlaceConfig("query", "access_token"),)),
-        ("[{cookie: session}, {query: t}]", (PlaceConfig("cookie", "session"), PlaceConfig("query", "t"))),
+        ("{header: Authorization}", (Place("header", "Authorization", "Bearer"),)),
+        ("{scheme: Token}", (Place("header", "Authorization", "Token"),)),
+        ("{header: Authorization, scheme: null}", (Place("header", "Authorization", None),)),
+        ('{header: Authorization, scheme: ""}', (Place("header", "Authorization", None),)),
+        ("{header: X-Api-Key}", (Place("header", "X-Api-Key", None),)),
+        ("{header: Authentication, scheme: Bearer}", (Place("header", "Authentication", "Bearer"),)),
+        ("{query: access_token}", (Place("query", "access_token"),)),
+        ("[{cookie: session}, {query: t}]", (Place("cookie", "session"), Place("query", "t"))),
     ],
 )
-def test_places(written: str, places: tuple[PlaceConfig, ...]) -> None:
+def test_places(written: str, places: tuple[Place, ...]) -> None:
     """Bearer is the scheme of Authorization only; elsewhere the bare token is the custom."""
     assert credential_of(f"place: {written}").place == places
 
 
 @pytest.mark.parametrize(
     ("written", "inject"),
-    [("overwrite", "overwrite"), ("if-absent", "if-absent"), ("{replace: TOKEN}", Replace("TOKEN"))],
+    [("overwrite", "overwrite"), ("if-absent", "if-absent"), ("{replace: TOKEN}", Replace(b"TOKEN"))],
 )
 def test_inject(written: str, inject: object) -> None:
     """The three ways to treat what the client sends."""

@@ -17,7 +17,10 @@ from proxy.config.routing import HeaderRules, PolicyRule, PoolConfig, ReplayConf
 from proxy.config.values import duration, size
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 #: The model of each section with one table, and its keys that stand elsewhere.
 SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "Top level": (Config, {"warnings"}),

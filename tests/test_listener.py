@@ -457,6 +457,23 @@ async def test_a_handler_that_fails_behind_its_answer_adds_none(
     assert [record.message for record in caplog.records] == ["internal_error"]
 
 
+@on_each_loop
+async def test_what_aiohttp_would_log_of_a_defect_stays_out_of_the_log(
+    canaries: Canaries, artefacts: Artefacts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """E2: it quotes what it does not expect; that something failed is enough."""
+    canary = canaries.mint("key")
+
+    async def wrong(_request: web.BaseRequest) -> Any:
+        return canary
+
+    async with listening(wrong) as listener, connected(listener.url, artefacts) as client:
+        client.send(GET)
+        assert (await client.answer()).status == 500
+    assert canary not in caplog.text
+    assert [record.message for record in caplog.records] == ["connection_failed"]
+
+
 # -- a body that breaks
 
 

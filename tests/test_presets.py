@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from proxy.config import Config, LoginCredential, PlaceConfig, Source, StaticCredential, load, presets
+from proxy.config import Config, LoginCredential, Source, StaticCredential, load, presets
 from proxy.grants.login import LoginDescription, ResponseRules, Step
+from proxy.injection import Place
 from proxy.redact import Secret
 
 TOKEN = "cNrY-t0ken-9f8e7d6c5b4a"
@@ -72,7 +73,7 @@ def test_teletracker_places_the_token_twice_unless_one_is_switched_off(
 ) -> None:
     """Both names are taken from clients all the same."""
     credential = config_of("teletracker", {**TELETRACKER, **switches}).credentials["default"]
-    assert credential.place == tuple(PlaceConfig("header", name, "Bearer") for name in headers)
+    assert credential.place == tuple(Place("header", name, "Bearer") for name in headers)
     assert credential.strip_headers == ("Authorization", "Authentication")
 
 
@@ -116,12 +117,12 @@ def test_mainbrainer_takes_the_private_token_in_a_header_too() -> None:
 @pytest.mark.parametrize(
     ("keys", "place"),
     [
-        ({}, PlaceConfig("header", "Authorization", "Bearer")),
-        ({"in": "header"}, PlaceConfig("header", "Authorization", "Bearer")),
-        ({"in": "query"}, PlaceConfig("query", "access_token")),
+        ({}, Place("header", "Authorization", "Bearer")),
+        ({"in": "header"}, Place("header", "Authorization", "Bearer")),
+        ({"in": "query"}, Place("query", "access_token")),
     ],
 )
-def test_vanilla_places_the_token_in_header_or_query(keys: dict[str, str], place: PlaceConfig) -> None:
+def test_vanilla_places_the_token_in_header_or_query(keys: dict[str, str], place: Place) -> None:
     """A stray query token is stripped in both, since it would win; so is the right to act as another."""
     credential = config_of("vanilla", {"token": {"env": "P"}, **keys}).credentials["default"]
     assert isinstance(credential, StaticCredential)
@@ -166,7 +167,7 @@ def test_what_credentials_have_in_common_wins_over_the_preset() -> None:
     """`place`, `headers`, `margin`, `origins` and `expired` are as in any credential."""
     keys = {"token": {"env": "P"}, "place": {"cookie": "c"}, "margin": "5s", "expired": [{"statuses": [419]}]}
     credential = config_of("vanilla", keys).credentials["default"]
-    assert (credential.place, credential.margin) == ((PlaceConfig("cookie", "c"),), 5.0)
+    assert (credential.place, credential.margin) == ((Place("cookie", "c"),), 5.0)
     assert credential.expired is not None
     assert [rule.statuses for rule in credential.expired] == [(419,)]
 

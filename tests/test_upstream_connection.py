@@ -281,6 +281,30 @@ async def test_an_answer_with_the_end_of_the_connection_at_once_behind_it_is_not
         assert not connection.is_reusable
 
 
+@on_each_loop
+async def test_an_end_that_was_announced_is_the_end_though_the_connection_is_not_lost_yet() -> None:
+    """TLS may say so long before the socket does; a request in between would be lost with its first bytes."""
+    async with connected([REQUEST, SECOND]) as (_, connection):
+        await body_of(await ask(connection))
+        assert connection.is_reusable
+        connection.eof_received()
+        assert not connection.is_reusable
+
+
+@on_each_loop
+async def test_what_came_is_read_before_more_is_written() -> None:
+    """105: a write that fails would take the early answer with it, and over TLS nothing brings it back."""
+    async with connected([REQUEST]) as (upstream, connection):
+        answer = connection.begin("POST")
+        connection.write(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+        peer = await upstream.peer()
+        await peer.got(b"\r\n\r\n")
+        with peer.duplicate() as sock:
+            sock.send(SECOND)
+        await connection.drain(DEADLINE)
+        assert answer.complete
+
+
 TRUNCATED: Final = {
     "in a known length": OK + b"Content-Length: 9\r\n\r\nhello",
     "in a chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\nhello",

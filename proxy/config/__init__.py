@@ -5,7 +5,6 @@ from proxy.config.credentials import CredentialConfig, ExpiredRuleConfig, LoginC
 from proxy.config.effective import effective
 from proxy.config.load import load
 from proxy.config.model import Config
-from proxy.config.places import PlaceConfig, Replace
 from proxy.config.routing import PolicyRule, RouteConfig
 from proxy.config.schema import schema
 from proxy.config.secrets import SecretSource
@@ -17,9 +16,7 @@ __all__ = [
     "ExpiredRuleConfig",
     "ListenAddress",
     "LoginCredential",
-    "PlaceConfig",
     "PolicyRule",
-    "Replace",
     "RouteConfig",
     "SecretSource",
     "Source",

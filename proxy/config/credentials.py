@@ -27,9 +27,9 @@ from proxy.config.fields import (
     TokenURL,
     TokenWord,
 )
-from proxy.config.places import PlaceConfig
 from proxy.config.secrets import SecretSource
 from proxy.grants.login import LoginDescription, ResponseRules, Step, Value
+from proxy.injection import Place
 from proxy.lifecycle import DEFAULT_MARGIN
 
 #: A token of a static credential goes out as it is: printable ASCII, no spaces at its ends.
@@ -67,7 +67,7 @@ class ExpiredRuleConfig(Section):
 class CommonCredential(Section):
     """What all credentials take."""
 
-    place: Places = (PlaceConfig("header", "Authorization", "Bearer"),)
+    place: Places = (Place("header", "Authorization", "Bearer"),)
     """Where the token goes: {header: NAME, scheme: WORD}, {query: NAME}, {cookie: NAME}, or a list of them."""
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Constants sent along, such as X-GitHub-Api-Version."""

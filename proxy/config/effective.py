@@ -9,9 +9,9 @@ from proxy.config.addresses import TcpAddress, UnixAddress
 from proxy.config.credentials import CommonCredential
 from proxy.config.fields import SECRET_NAME
 from proxy.config.model import Config
-from proxy.config.places import PlaceConfig, Replace
 from proxy.config.secrets import SecretSource
 from proxy.config.yamltext import dump
+from proxy.injection import Place, Replace
 from proxy.redact import MASK
 from proxy.routes import Origin
 
@@ -25,11 +25,11 @@ def _plain(value: object) -> Any:  # noqa: ANN401  plain data
     """The part of a model as YAML takes it."""
     if isinstance(value, SecretSource):
         return value.describe()
-    if isinstance(value, PlaceConfig):
+    if isinstance(value, Place):
         scheme = {"scheme": value.scheme} if value.kind == "header" else {}
         return {value.kind: value.name, **scheme}
     if isinstance(value, Replace):
-        return {"replace": value.placeholder}
+        return {"replace": value.placeholder.decode("ascii")}
     if isinstance(value, BaseModel):
         plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
         if isinstance(value, CommonCredential):

@@ -16,9 +16,10 @@ from pydantic import (
 )
 
 from proxy.config import addresses, values
-from proxy.config.places import INJECT_SCHEMA, PLACE_SCHEMA, Inject, PlaceConfig, distinct, inject, place
+from proxy.config.places import INJECT_SCHEMA, PLACE_SCHEMA, distinct, inject, place
 from proxy.config.secrets import FORMS, LiteralSecret, SecretReader, SecretSource
 from proxy.grants.login import Value
+from proxy.injection import Inject, Place
 from proxy.routes import Origin
 
 #: Fields of a login and headers with such names hold secrets; written out, they count as literals.
@@ -179,7 +180,7 @@ Statuses = Annotated[
 ]
 InjectField = Annotated[Inject, PlainValidator(inject), WithJsonSchema(INJECT_SCHEMA)]
 Places = Annotated[
-    tuple[Annotated[PlaceConfig, PlainValidator(place), WithJsonSchema(PLACE_SCHEMA)], ...],
+    tuple[Annotated[Place, PlainValidator(place), WithJsonSchema(PLACE_SCHEMA)], ...],
     BeforeValidator(_places),
     AfterValidator(distinct),
     WithJsonSchema({"anyOf": [PLACE_SCHEMA, {"type": "array", "items": PLACE_SCHEMA, "minItems": 1}]}),

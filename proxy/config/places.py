@@ -1,10 +1,10 @@
 """Reads where a token goes and what happens to the client's own: `place` and `inject`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from proxy.config import values
+from proxy.injection import Inject, Place, Replace
 
 PLACE_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -29,26 +29,7 @@ INJECT_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceConfig:
-    """Where a token goes: `name` of a header, query parameter or cookie; `scheme` None: the raw token."""
-
-    kind: Literal["header", "query", "cookie"]
-    name: str
-    scheme: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Replace:
-    """Only a client's value equal to `placeholder` is replaced by the token."""
-
-    placeholder: str
-
-
-Inject = Literal["overwrite", "if-absent"] | Replace
-
-
-def place(value: object) -> PlaceConfig:
+def place(value: object) -> Place:
     """One place of a token, from `{header: NAME, scheme: WORD}`, `{query: NAME}` or `{cookie: NAME}`."""
     if not isinstance(value, Mapping) or not set(value) <= {"header", "scheme", "query", "cookie"}:
         raise ValueError("write {header: NAME, scheme: WORD}, {query: NAME} or {cookie: NAME}")
@@ -64,13 +45,13 @@ def place(value: object) -> PlaceConfig:
         raise ValueError("scheme belongs to a header: remove it here")
     values.token_word(name)
     if kind == "query":
-        return PlaceConfig("query", name)
+        return Place("query", name)
     if name.startswith(values.OWN_COOKIES):
         raise ValueError(f"cookies called {values.OWN_COOKIES}… belong to the proxy: choose another name")
-    return PlaceConfig("cookie", name)
+    return Place("cookie", name)
 
 
-def _header_place(name: str, value: Mapping[str, object]) -> PlaceConfig:
+def _header_place(name: str, value: Mapping[str, object]) -> Place:
     values.header_name(name)
     if name.lower() in {"cookie", "x-proxy-key"}:
         raise ValueError("this header is not one for a token: write {cookie: NAME} or another header")
@@ -78,10 +59,10 @@ def _header_place(name: str, value: Mapping[str, object]) -> PlaceConfig:
     scheme = value.get("scheme", "Bearer" if name.lower() == "authorization" else None)
     if scheme is not None and not isinstance(scheme, str):
         raise ValueError("write the scheme as one word such as Bearer, or null for the raw token")
-    return PlaceConfig("header", name, values.token_word(scheme) if scheme else None)
+    return Place("header", name, values.token_word(scheme) if scheme else None)
 
 
-def distinct(places: tuple[PlaceConfig, ...]) -> tuple[PlaceConfig, ...]:
+def distinct(places: tuple[Place, ...]) -> tuple[Place, ...]:
     """The same places, if there is one and none is there twice."""
     if not places:
         raise ValueError("name at least one place: {header: NAME}, {query: NAME} or {cookie: NAME}")
@@ -99,5 +80,5 @@ def inject(value: object) -> Inject:
     if isinstance(value, Mapping) and set(value) == {"replace"} and isinstance(value["replace"], str):
         if not value["replace"] or " " in value["replace"]:
             raise ValueError("write a placeholder without spaces")
-        return Replace(values.header_value(value["replace"]))
+        return Replace(values.header_value(value["replace"]).encode("ascii"))
     raise ValueError("write overwrite, if-absent or {replace: PLACEHOLDER}")

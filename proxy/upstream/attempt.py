@@ -132,11 +132,11 @@ async def send(
             attempt.end()
             harmless = lost.untouched or (lost.silent and method in SAFE)
             is_replayable = body is None or body.is_replayable
-            if was_resent or not may_resend or not was_used or not harmless or not is_replayable:
+            if not may_resend or not was_used or not harmless or not is_replayable:
                 raise
             if body is not None:
                 body.rewind()
-            proven, fresh, was_resent = None, True, True
+            proven, fresh, was_resent = None, True, True  # nobody used that one: it is not replaced in its turn
         except BaseException:
             attempt.end()
             raise
