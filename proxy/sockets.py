@@ -20,33 +20,52 @@ class ListenError(BearerProxyError):
 def bind_tcp(host: str, port: int) -> list[socket.socket]:
     """Listening sockets for `host:port`, one an address of the name, all or none (threat 19).
 
-    Raises `ListenError`.
+    An address of a name that this machine does not have at all (`localhost` is ::1 too, also where there is no
+    IPv6) is no address to listen on, as long as another is. Raises `ListenError`.
     """
     bound: list[socket.socket] = []
+    absent: OSError | None = None
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(infos):
-            sock = socket.socket(family, kind, protocol)
-            bound.append(sock)
-            sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in infos):
             # A name with two addresses and port 0 gets one port for both.
-            wanted = port or (bound[0].getsockname()[1] if len(bound) > 1 else 0)
-            sock.bind((address[0], wanted, *address[2:]))
-            sock.listen(BACKLOG)
+            wanted = port or (bound[0].getsockname()[1] if bound else 0)
+            try:
+                bound.append(_listening(family, (address[0], wanted, *address[2:])))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                absent = error
+        if not bound and absent is not None:
+            raise absent
     except OSError as error:
         for sock in bound:
             sock.close()
-        if error.errno == errno.EADDRINUSE:
-            reason = "another process listens there; stop it or choose another port (port 0 takes a free one)"
-        elif error.errno == errno.EACCES:
-            reason = "not allowed; ports below 1024 need a privilege, choose a higher one"
-        else:
-            reason = "this machine has no such address" if error.errno != errno.EMFILE else "too many open files"
-        raise ListenError(f"cannot listen on {host}:{port}: {reason}.") from error
+        raise ListenError(f"cannot listen on {host}:{port}: {_tcp_reason(error)}.") from error
     return bound
+
+
+def _listening(family: int, address: tuple[str | int, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _tcp_reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another process listens there; stop it or choose another port (port 0 takes a free one)"
+    if error.errno == errno.EACCES:
+        return "not allowed; ports below 1024 need a privilege, choose a higher one"
+    return "this machine has no such address" if error.errno != errno.EMFILE else "too many open files"
 
 
 def bind_unix(path: Path) -> socket.socket:

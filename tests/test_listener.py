@@ -725,3 +725,18 @@ async def test_a_unix_listener_answers_and_its_clients_have_no_address(
         await server.shutdown(0)
         await running.wait_closed()
     assert [exchange.client for exchange in observed] == ["unix"]
+
+
+def test_a_name_whose_ipv6_address_this_machine_lacks_is_listened_on_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`localhost` is ::1 in /etc/hosts of many containers without IPv6."""
+    addresses = [(socket.AF_INET6, ("2001:db8::1", 0, 0, 0)), (socket.AF_INET, ("127.0.0.1", 0))]
+    infos = [(family, socket.SOCK_STREAM, 6, "", address) for family, address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
+    [bound] = bind_tcp("localhost", 0)
+    assert bound.getsockname()[0] == "127.0.0.1"
+    bound.close()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos[:1])
+    with pytest.raises(ListenError, match="no such address"):
+        bind_tcp("localhost", 0)

@@ -23,7 +23,7 @@ from proxy.errors import (
 from proxy.upstream.answer import Answer
 from proxy.upstream.framing import NO_BODY, UNTIL_CLOSE, judge
 
-#: Pause reading from the upstream above this many unread body bytes, go on below the half.
+#: Pause reading from the upstream above this many unread body bytes, go on when all are taken.
 BUFFER_HIGH: Final = 128 * 1024
 #: The head of an answer, interim answers included, and then all that comes without a byte of a body: chunk
 #: extensions, trailers (threats 63, 64).
