@@ -16,20 +16,22 @@ help:
 venv: .venv/.made
 
 .venv/.made:
-	@python=; \
+	@python= without=; \
 	for candidate in "$${PYTHON:-}" python3.13 python3.12 python3.11 python3; do \
 	    [ -n "$$candidate" ] || continue; \
-	    "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && python=$$candidate && break; \
+	    "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    "$$candidate" -c 'import ensurepip, venv' 2>/dev/null && python=$$candidate && break; \
+	    without="$$without $$candidate"; \
 	done; \
-	if [ -z "$$python" ]; then \
-	    echo 'Python 3.11 or newer is needed and was not found. Install it, or name it: make PYTHON=/path/to/python3' >&2; \
-	    exit 1; \
-	fi; \
-	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
-	    echo "$$python has no venv or no ensurepip. Install it:" >&2; \
+	if [ -z "$$python" ] && [ -n "$$without" ]; then \
+	    echo "No venv or no ensurepip for$$without. Install it:" >&2; \
 	    echo '  Debian, Ubuntu   apt-get install python3-venv' >&2; \
 	    echo '  Fedora           dnf install python3 python3-pip' >&2; \
 	    echo '  macOS            brew install python' >&2; \
+	    exit 1; \
+	fi; \
+	if [ -z "$$python" ]; then \
+	    echo 'Python 3.11 or newer is needed and was not found. Install it, or name it: make PYTHON=/path/to/python3' >&2; \
 	    exit 1; \
 	fi; \
 	rm -rf .venv && "$$python" -m venv .venv

@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, TextIO
 
 from proxy.query import query_keys
@@ -18,6 +18,11 @@ from proxy.redact import Redactor, printable
 
 _START: Final = secrets.token_hex(4)
 _COUNTER = itertools.count(1)
+
+
+#: More of a path, or more names of parameters, tell a reader nothing (threats 85, 118).
+PATH_LIMIT: Final = 2048
+KEYS_LIMIT: Final = 64
 
 
 class Exchange:
@@ -89,15 +94,17 @@ class AccessLog:
 
     def __call__(self, exchange: Exchange) -> None:
         """Write the line of a finished exchange."""
-        self._stream.write(self._line(exchange))
+        # A full disk or a closed stream is no reason to stop serving.
+        with suppress(OSError, ValueError):
+            self._stream.write(self._line(exchange))
 
     def _chosen(self, text: str) -> str:
         """Text that a client chose: masked, then in printable ASCII."""
         return printable(self._redactor.text(text))
 
     def _json(self, x: Exchange) -> str:
-        path = json.dumps(self._chosen(x.path.decode("latin-1")))
-        keys = json.dumps([self._chosen(key) for key in query_keys(x.query)]) if x.query else "[]"
+        path = json.dumps(self._chosen(x.path[:PATH_LIMIT].decode("latin-1")))
+        keys = json.dumps([self._chosen(key) for key in query_keys(x.query)[:KEYS_LIMIT]]) if x.query else "[]"
         level = "info" if x.status < 500 else "warning"
         return (
             f'{{"time":"{self._now()}","level":"{level}","event":"request","request_id":"{x.request_id}",'
@@ -110,9 +117,9 @@ class AccessLog:
         )
 
     def _text(self, x: Exchange) -> str:
-        path = self._chosen(x.path.decode("latin-1"))
+        path = self._chosen(x.path[:PATH_LIMIT].decode("latin-1"))
         if x.query:
-            path += "?" + "&".join(self._chosen(key) for key in query_keys(x.query))
+            path += "?" + "&".join(self._chosen(key) for key in query_keys(x.query)[:KEYS_LIMIT])
         level = "INFO" if x.status < 500 else "WARNING"
         milliseconds = f"{x.seconds * 1e3:.1f}ms"
         parts = [f"{self._now()} {level} request {x.method} {path or '-'} {x.status} {milliseconds}"]

@@ -42,6 +42,8 @@ KEPT: Final = Written(keep_alive=True)
 CLOSED: Final = Written(keep_alive=False)
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
+#: How long a client may leave an answer unread whose end is written.
+STALLED_SECONDS: Final = 60.0
 #: On, 0 seconds: closing sends RST. A Unix socket has no such end.
 _RESET: Final = struct.pack("ii", 1, 0)
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -146,6 +148,19 @@ class Downstream:
                 self._must_abort = True  # a plain end would wait for the client to read
                 raise
 
+    async def settle(self) -> None:
+        """Wait until the client took what was written; one that does not is cut off."""
+        if not self._request.protocol.writing_paused:
+            return
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                await self._request.writer.drain()
+        except TimeoutError:
+            self._must_abort = True
+            self.cut()
+        except ConnectionError:
+            self._keep_alive = False  # it is gone
+
     def problem(self, error: ProxyError, extra: bytes = b"") -> None:
         """Answer with `error`, or cut an answer that has begun."""
         self._exchange.error = error.code
@@ -171,6 +186,8 @@ class Downstream:
             transport.abort()
         else:
             transport.close()
+            # That waits for the client to read what is buffered, which it need not do.
+            asyncio.get_running_loop().call_later(STALLED_SECONDS, transport.abort)
 
     def _connection_line(self) -> bytes:
         """Decide whether the connection lives on, and say so."""

@@ -46,6 +46,17 @@ class RequestBody:
         """Has the client sent all of it already?"""
         return self._stream.is_eof()
 
+    def forget(self) -> None:
+        """The request will not be sent again: keep nothing."""
+        self.is_replayable = False
+        self._drop_read()
+
+    def _drop_read(self) -> None:
+        """Let go of what was kept, unless a repeat still reads from it."""
+        if not self.is_replayable and self._at >= len(self._kept):
+            self._kept.clear()
+            self._at = 0
+
     def rewind(self) -> None:
         """Begin again; only while `is_replayable`."""
         self._at = 0
@@ -57,7 +68,9 @@ class RequestBody:
         """
         if self._at < len(self._kept):
             self._at += 1
-            return self._kept[self._at - 1]
+            piece = self._kept[self._at - 1]
+            self._drop_read()
+            return piece
         try:
             async with asyncio.timeout(self._idle):
                 piece = await self._stream.readany()

@@ -232,7 +232,7 @@ class HeadersTooLarge(Rejected):
     status = 431
     code = "headers_too_large"
     title = "Headers too large"
-    explanation = "A header field is longer than limits.header_bytes."
+    explanation = "The header fields are too many, or larger than limits.header_bytes."
 
 
 class Overloaded(Rejected):

@@ -14,6 +14,7 @@ from typing import Any, Final
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from proxy.accesslog import Exchange
 from proxy.answers import CLOSED, Written, connection_line, problem
@@ -32,9 +33,11 @@ log: Final = logging.getLogger("proxy")
 
 #: How long the rest of a refused body is read before the connection ends (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
-HEADER_FIELDS: Final = 256
-#: aiohttp bounds each line of a head by `header_bytes`; all of them together may be as large as this many.
-HEAD_LINES: Final = 4
+#: aiohttp bounds each line of a head by `header_bytes`. All of a head is the request line and the fields, each of
+#: them bounded so; the relay counts the fields of a head that came whole.
+HEAD_LINES: Final = 2
+#: The shortest field, `a:` and its line end: more fields than this many bytes allow need not be counted.
+SHORTEST_FIELD: Final = 4
 
 Handler = Callable[[web.BaseRequest], Awaitable[Written]]
 
@@ -51,7 +54,7 @@ def require_c_parser() -> None:
 class Protocol(web.RequestHandler):
     """One client connection: a bounded time for each head, and silence about what it could not parse."""
 
-    __slots__ = ("_head_bytes", "_head_most", "_head_seconds", "_head_timer", "_observe")
+    __slots__ = ("_head_bytes", "_head_most", "_head_seconds", "_head_timer", "_last_body", "_observe")
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class Protocol(web.RequestHandler):
         self._head_most = head_most
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
+        #: The body of the last request whose head came.
+        self._last_body: StreamReader | None = None
         self._observe = observe
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -80,20 +85,44 @@ class Protocol(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Start the head's timer with its first bytes, stop it with its last."""
         seen, body = self._request_count, self._last_body
+        is_within_body = body is not None and not body.is_eof()
         super().data_received(data)
         if self._request_count != seen:
             self._stop_timer()
-            if body is not None and not body.is_eof():
+            self._head_bytes = 0
+            if is_within_body and body is not None:
                 # Behind a body that did not end comes no request: its framing broke, which aiohttp's parser tells
                 # nobody who waits for the rest of it.
                 body.set_exception(BadFraming())
-            self._head_bytes = 0
-        elif self._waiter is not None and not self._messages and not self._force_close:
+            if self._messages:
+                self._last_body = self._messages[-1][1]
+            if self._last_body is EMPTY_PAYLOAD and not data.endswith(b"\r\n\r\n"):
+                # The beginning of the next head came along.
+                self._start_timer(RequestTimeout())
+        elif data and not is_within_body and not self._force_close:
             self._head_bytes += len(data)
             if self._head_bytes > self._head_most:
                 self._refuse(HeadersTooLarge())
             elif self._head_timer is None:
-                self._head_timer = self._loop.call_later(self._head_seconds, self._refuse, RequestTimeout())
+                self._start_timer(RequestTimeout())
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a request in progress, or waiting for its turn?"""
+        # aiohttp waits for the next request exactly while it works on none.
+        return self._waiter is None or bool(self._messages)
+
+    def close(self) -> None:
+        """End an idle connection; a request in progress still gets the rest of its body."""
+        if not self.is_busy:
+            self.force_close()
+
+    def _process_keepalive(self) -> None:
+        """End a connection that rests; one whose client does not read would not end by itself."""
+        transport = self.transport
+        super()._process_keepalive()
+        if self.transport is None and transport is not None and transport.get_write_buffer_size():
+            transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone."""
@@ -122,19 +151,16 @@ class Protocol(web.RequestHandler):
             self.force_close()
         return CLOSED
 
-    @property
-    def _last_body(self) -> StreamReader | None:
-        """The body of the last request whose head came; None where that is answered."""
-        if self._messages:
-            return self._messages[-1][1]
-        return None if self._current_request is None else self._current_request.content
-
     def _refuse(self, error: ProxyError) -> None:
-        """Answer a client that has no request in progress, and close."""
+        """Answer a client whose head is not taken, and close; later, where requests before it are in progress."""
         self._stop_timer()
-        if self._current_request is None:
-            self._answer(error)
-            self._linger()
+        if self.is_busy:
+            if self.transport is not None:
+                self.transport.pause_reading()
+            self._start_timer(error)
+            return
+        self._answer(error)
+        self._linger()
 
     def _linger(self) -> None:
         """Say no more, and let the client finish for a while.
@@ -146,7 +172,7 @@ class Protocol(web.RequestHandler):
             self._waiter.cancel()
         if self.transport is not None:
             self.transport.write_eof()
-            self._head_timer = self._loop.call_later(LINGER_SECONDS, self.force_close)
+            self._head_timer = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _answer(self, error: ProxyError) -> None:
         peer = self.peername
@@ -157,6 +183,9 @@ class Protocol(web.RequestHandler):
             closing = connection_line(keep_alive=False, version=(1, 1))
             self.transport.write(problem(error, exchange.request_id, connection=closing, bodyless=False))
         self._observe(exchange)
+
+    def _start_timer(self, error: ProxyError) -> None:
+        self._head_timer = self._loop.call_later(self._head_seconds, self._refuse, error)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -201,8 +230,13 @@ class Server(web.Server):
             access_log=None,
             max_line_size=even,
             max_field_size=even + 1,
-            max_headers=HEADER_FIELDS,
+            max_headers=header_bytes // SHORTEST_FIELD + 1,
         )
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a request in progress on any connection?"""
+        return any(isinstance(each, Protocol) and each.is_busy for each in self._connections)
 
     @property
     def is_full(self) -> bool:

@@ -21,7 +21,7 @@ from proxy.binding import Binding
 from proxy.body import RequestBody
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
-from proxy.errors import ProxyError
+from proxy.errors import HeadersTooLarge, ProxyError
 from proxy.fields import fields
 from proxy.guard import Admission, Guard, Head, cors_lines, preflight_lines
 from proxy.headers import Stripping, answer_lines, check_answer
@@ -30,12 +30,13 @@ from proxy.lifecycle import Gate, Token
 from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
 from proxy.routes import RouteTable
 from proxy.upstream.answer import Answer
-from proxy.upstream.attempt import Attempt, send
-from proxy.upstream.connection import Connection
+from proxy.upstream.attempt import SAFE, Attempt, send
 
 log: Final = logging.getLogger("proxy")
 
 NOTHING: Final = Injection()
+#: More header fields than any client sends.
+HEADER_FIELDS: Final = 256
 #: RFC 9209: what we say on an upstream's own answer, in these two cases only.
 NOT_REPLAYABLE: Final = b'Proxy-Status: bearer-proxy; details="refreshed, body not replayable"\r\n'
 REJECTED: Final = b'Proxy-Status: bearer-proxy; details="credential rejected"\r\n'
@@ -52,7 +53,10 @@ class _Passage:
 
 
 class Relay:
-    """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies in bytes."""
+    """Handles requests. `observe` is told of every finished exchange.
+
+    `head_most` bounds header sections and `body_most` bodies, in bytes.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class Relay:
         bindings: Mapping[str, Binding],
         clock: Clock,
         observe: Callable[[Exchange], None],
+        head_most: int = 32 * 1024,
         body_most: int | None = None,
     ) -> None:
         self._guard = guard
@@ -68,6 +73,7 @@ class Relay:
         self._table = RouteTable(binding.route for binding in bindings.values())
         self._clock = clock
         self._observe = observe
+        self._head_most = head_most
         self._body_most = body_most
         #: Every answer from now on ends its connection.
         self.draining = False
@@ -75,15 +81,17 @@ class Relay:
     async def handle(self, request: web.BaseRequest) -> Written:
         """Answer one request, whatever happens, and log it."""
         exchange = Exchange(request.method, request.remote or "unix", time.perf_counter())
-        # What was asked for, for the log of a refusal; the guard says it better.
-        exchange.path, _, exchange.query = request.raw_path.encode("utf-8", "surrogateescape").partition(b"?")
+        if request.raw_path.startswith("/"):
+            # What was asked for, for the log of a refusal; other forms may hold a password.
+            exchange.path, _, exchange.query = request.raw_path.encode("utf-8", "surrogateescape").partition(b"?")
         out = Downstream(request, exchange, keep_alive=not self.draining)
         try:
             await self._relay(request, exchange, out)
         except ProxyError as error:
             out.problem(error, self._cors(request))
         except asyncio.CancelledError:
-            exchange.error = exchange.error or "client_closed"
+            # The listener cancels for two reasons: the client hung up, or `limits.drain` is over.
+            exchange.error = "client_closed" if request.transport is None else "drain_timeout"
             raise
         except ConnectionError:
             exchange.error = "client_closed"
@@ -97,12 +105,14 @@ class Relay:
         finally:
             exchange.seconds = time.perf_counter() - exchange.started_at
             self._observe(exchange)
+        # The client's next request waits until it took this answer: what it does not read must not pile up here.
+        await out.settle()
         return out.result
 
     async def _relay(self, request: web.BaseRequest, exchange: Exchange, out: Downstream) -> None:
         """The whole way of a request."""
         # 1. Guard: nothing below this line happens for a request that it refuses.
-        head = _head(request)
+        head = _head(request, self._head_most)
         admission = self._guard.admit(head)
         exchange.path, exchange.query = admission.path, admission.query
         if admission.preflight and admission.origin is not None:
@@ -140,15 +150,18 @@ class Relay:
 
         # 6. Upstream, and once more where the token was refused and a newer one can be had.
         passage = _Passage(exchange, binding, outgoing, body)
-        attempt = await _send(passage, rendered)
+        attempt: Attempt | None = None
         extra: list[bytes] = []
         try:
+            attempt = await _send(passage, rendered)
             if rendered is not None and binding.rules.concerns(attempt.answer.status):
                 attempt, rendered, extra = await self._second_chance(passage, attempt, rendered)
 
             # 7. Relay the answer.
             if self.draining:
                 out.close_after()
+            if body is not None:
+                body.forget()
             check_answer(attempt.answer.headers)
             echoes = rendered.echoes if rendered is not None else ()
             lines, exchange.echoes = answer_lines(attempt.answer.headers, echoes=echoes)
@@ -156,7 +169,8 @@ class Relay:
                 extra += cors_lines(admission.origin, exposed=lines)
             await deliver(attempt.answer, out, lines + extra, binding.timeouts.idle)
         finally:
-            attempt.end()
+            if attempt is not None:
+                attempt.end()
             if body is not None:
                 exchange.bytes_in = body.received
 
@@ -185,28 +199,36 @@ class Relay:
         if not rendered.credential.changes:
             return attempt, rendered, [REJECTED] if refusal.explicit else []
         gate = binding.gates.setdefault(refusal.gate, Gate())
+        # Who waits for a token holds no connection that others could use.
+        attempt.release_if_over()
         newer = await self._newer(passage, rendered, gate)
         if newer is None:
+            return attempt, rendered, []
+        if newer.value == rendered.token.value:
+            # The vendor gave the same token again: sending it twice proves nothing.
+            gate.not_cured(newer.generation, self._clock.now())
             return attempt, rendered, []
         if body is not None and not body.is_replayable:
             return attempt, rendered, [NOT_REPLAYABLE]
 
-        # The first answer is dropped; its connection serves again where it is proven, else it goes.
         await attempt.stop_upload()
-        proven = attempt.take_connection()
-        if proven is None:
-            attempt.end()
+        attempt.end()
         if body is not None:
             body.rewind()
         exchange.retried = True
         exchange.generation = newer.generation
         again = rendered.credential.rendered(newer, rendered.places)
-        second = await _send(passage, again, proven=proven, after=attempt)
-        if await _judge(binding, second.answer) is None:
+        second = await _send(passage, again, after=attempt)
+        try:
+            refused_again = await _judge(binding, second.answer)
+        except BaseException:
+            second.end()
+            raise
+        if refused_again is None or refused_again.gate != refusal.gate:
             gate.cured()
-        else:
+        if refused_again is not None:
             exchange.refusals = 2
-            gate.not_cured(newer.generation, self._clock.now())
+            binding.gates.setdefault(refused_again.gate, Gate()).not_cured(newer.generation, self._clock.now())
         return second, again, []
 
     async def _newer(self, passage: _Passage, refused: Rendered, gate: Gate) -> Token | None:
@@ -226,13 +248,17 @@ class Relay:
         return b"".join(cors_lines(origins[0].strip())) if allowed else b""
 
 
-def _head(request: web.BaseRequest) -> Head:
+def _head(request: web.BaseRequest, most: int) -> Head:
+    """The head as the guard takes it. Raises `HeadersTooLarge` where its fields are too many or too large."""
+    raw = request.raw_headers
+    if len(raw) > HEADER_FIELDS or sum(len(name) + len(value) for name, value in raw) > most:
+        raise HeadersTooLarge
     return Head(
         request.method,
         request.raw_path.encode("utf-8", "surrogateescape"),
         request.version,
-        fields(request.raw_headers),
-        unix=not isinstance(request.protocol.sockname, tuple),
+        fields(raw),
+        unix=isinstance(request.protocol.sockname, str | bytes),
     )
 
 
@@ -266,24 +292,19 @@ async def _credential(
     return rendered, bare.plus(*places)
 
 
-async def _send(
-    passage: _Passage,
-    rendered: Rendered | None,
-    *,
-    proven: Connection | None = None,
-    after: Attempt | None = None,
-) -> Attempt:
-    """One attempt, timed. `after` is the attempt that was refused, whose connection may be `proven`."""
+async def _send(passage: _Passage, rendered: Rendered | None, *, after: Attempt | None = None) -> Attempt:
+    """One attempt, timed; `after` the one that was refused."""
     began_at = time.perf_counter()
+    method = passage.outgoing.method
     try:
         return await send(
             passage.binding.pool,
-            passage.outgoing.method,
+            method,
             passage.outgoing.head(rendered.injection if rendered is not None else NOTHING),
             passage.body,
             first_byte=passage.binding.timeouts.first_byte,
-            proven=proven,
-            fresh=after is not None and proven is None,
+            # What cannot be repeated if a pooled connection turns out to be stale goes out on a new one.
+            fresh=after is not None and method not in SAFE,
             may_resend=after is None or not after.was_resent,
         )
     finally:

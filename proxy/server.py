@@ -42,6 +42,8 @@ log: Final = logging.getLogger("proxy")
 WARN_AHEAD_SECONDS: Final = 30 * 86400.0
 #: How long a handler that is cut off may take to clean up; to aiohttp, zero would mean for ever.
 CLOSE_SECONDS: Final = 0.1
+#: How often a drain looks whether requests are still in flight.
+LOOK_AGAIN_SECONDS: Final = 0.02
 #: How long a token request in flight may take to end on shutdown.
 TOKEN_DRAIN_SECONDS: Final = 10.0
 
@@ -89,6 +91,7 @@ class Instance:
             bindings=self._bindings,
             clock=world.clock,
             observe=self._observe,
+            head_most=config.limits.header_bytes,
             body_most=config.limits.body_bytes,
         )
         self._data = self._server(self._relay.handle)
@@ -112,6 +115,11 @@ class Instance:
         return instance
 
     # -- what the admin listener shows
+
+    @property
+    def is_busy(self) -> bool:
+        """Are requests in flight?"""
+        return self._data.is_busy
 
     @property
     def is_draining(self) -> bool:
@@ -147,9 +155,10 @@ class Instance:
         self._close_doors()
         self._data.pre_shutdown()
         with suppress(TimeoutError):
-            # aiohttp takes its time twice: once for the answer, once more for the handler that it cancels.
             async with asyncio.timeout(self._config.limits.drain):
-                await self._data.shutdown(self._config.limits.drain)
+                # Not aiohttp's own shutdown: that stops reading at once, and an upload would never end.
+                while self.is_busy:  # noqa: ASYNC110  aiohttp signals no event
+                    await asyncio.sleep(LOOK_AGAIN_SECONDS)
         await self.close()
         log.info("stopped")
 

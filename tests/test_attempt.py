@@ -336,7 +336,8 @@ async def test_a_connection_whose_upload_was_stopped_is_never_used_again() -> No
     async with pooled([REQUEST, EARLY], [REQUEST, OK]) as (upstream, pool):
         attempt = await upload(pool, body(b"a", None))
         await attempt.stop_upload()
-        assert attempt.take_connection() is None
+        attempt.release_if_over()
+        assert pool._idle == []
         assert await ended(attempt) == (401, b"early")
         assert pool.open == 0
         await (await upstream.peer()).ended.wait()
@@ -346,22 +347,21 @@ async def test_a_connection_whose_upload_was_stopped_is_never_used_again() -> No
 
 @pytest.mark.parametrize("wait", [False, True], ids=["unread body", "whole answer"])
 @on_each_loop
-async def test_a_connection_is_taken_for_the_repeat_only_when_its_answer_is_whole(*, wait: bool) -> None:
-    """Refusals 3: on a new or just proven connection; `end` afterwards does not give it back twice."""
+async def test_a_connection_is_released_early_only_when_its_answer_is_whole(*, wait: bool) -> None:
+    """Others may use it while a request waits for a token; the answer stays readable, `end` gives it back once."""
     rest = asyncio.Event()
     async with pooled([REQUEST, EARLY[:-1], rest, EARLY[-1:], REQUEST, OK]) as (_, pool):
         attempt = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
         if wait:
             rest.set()
             assert await attempt.answer.hold(100, DEADLINE) == b"early"
-        taken = attempt.take_connection()
+        attempt.release_if_over()
+        assert len(pool._idle) == wait
+        if wait:
+            assert await ended(await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)) == (200, b"ok")
+            assert await attempt.answer.read(DEADLINE) == b"early"
         attempt.end()
-        if not wait:
-            assert (taken, pool.open) == (None, 0)
-            return
-        again = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE, proven=taken)
-        assert await ended(again) == (200, b"ok")
-        assert (pool.open, len(pool._idle)) == (1, 1)
+        assert (pool.open, len(pool._idle)) == (wait, wait)
 
 
 # -- the lost connection
@@ -396,26 +396,30 @@ GOLDEN: Final[dict[str, Outcomes]] = {
 }
 
 
-async def proven(pool: Pool) -> Connection:
-    """A connection that served once, as the repeat after a refusal takes it."""
-    first = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
-    await first.answer.read(DEADLINE)
-    connection = first.take_connection()
-    assert connection is not None
-    return connection
+async def reused(pool: Pool) -> Connection:
+    """The idle connection that the next exchange will take."""
+    await ended(await send(pool, "GET", head("GET"), None, first_byte=DEADLINE))
+    return pool._idle[-1]
 
 
-async def died(upstream: Upstream, connection: Connection) -> None:
-    """The upstream ends this connection, and the loop has heard of it."""
+async def died(upstream: Upstream, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upstream ends the idle connection in the instant between the pool's last look and its use."""
+    connection = await reused(pool)
     (await upstream.peer()).close()
     while not connection.begin("GET").error:
         await turns(1)
+    acquire = pool.acquire
+
+    async def too_late(*, fresh: bool = False) -> Connection:
+        return await acquire(fresh=True) if fresh else connection
+
+    monkeypatch.setattr(pool, "acquire", too_late)
 
 
-async def outcome(pool: Pool, method: str, content: RequestBody | None, connection: Connection) -> int | str:
+async def outcome(pool: Pool, method: str, content: RequestBody | None) -> int | str:
     """What the client gets: a status with a whole body, or the name of a failure."""
     try:
-        attempt = await send(pool, method, head(method, content), content, first_byte=DEADLINE, proven=connection)
+        attempt = await send(pool, method, head(method, content), content, first_byte=DEADLINE)
     except UpstreamLost:
         return "lost"
     try:
@@ -430,15 +434,16 @@ async def outcome(pool: Pool, method: str, content: RequestBody | None, connecti
 )
 @on_each_loop
 async def test_103_a_request_whose_reused_connection_is_lost_is_sent_again_only_where_that_is_harmless(
-    point: str, method: str, *, with_body: bool
+    point: str, method: str, monkeypatch: pytest.MonkeyPatch, *, with_body: bool
 ) -> None:
     """103: the golden table, method by failure point."""
     async with pooled(*POINTS[point]) as (upstream, pool):
-        connection = await proven(pool)
         if point == "before the head was written":
-            await died(upstream, connection)
+            await died(upstream, pool, monkeypatch)
+        else:
+            await reused(pool)
         content = body(b"hello", length=5, is_here=True, keep=5) if with_body else None
-        got = await outcome(pool, method, content, connection)
+        got = await outcome(pool, method, content)
         assert (upstream.requests - 1, got) == GOLDEN[point][method]
 
 
@@ -465,13 +470,12 @@ async def test_103_a_lost_get_is_not_sent_again(*, reused: bool, may_resend: boo
 
 
 @on_each_loop
-async def test_103_an_upload_that_was_kept_so_far_goes_on_after_the_resend() -> None:
+async def test_103_an_upload_that_was_kept_so_far_goes_on_after_the_resend(monkeypatch: pytest.MonkeyPatch) -> None:
     """A streamed PUT on a connection that was dead before its first byte: the kept part first, then the rest."""
     async with pooled(FIRST, [REQUEST, Got(b"0\r\n\r\n"), OK]) as (upstream, pool):
-        connection = await proven(pool)
-        await died(upstream, connection)
+        await died(upstream, pool, monkeypatch)
         content = body(b"one", b"two", keep=6)
-        attempt = await send(pool, "PUT", head("PUT", content), content, first_byte=DEADLINE, proven=connection)
+        attempt = await send(pool, "PUT", head("PUT", content), content, first_byte=DEADLINE)
         assert attempt.was_resent
         assert await ended(attempt) == (200, b"ok")
         assert bytes(upstream.peers[1].received).endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")

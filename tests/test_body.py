@@ -169,3 +169,17 @@ async def test_a_large_body_is_not_gathered_in_memory() -> None:
         most = max(most, sum(map(len, body._kept)))
     assert digest.digest() == hashlib.sha256(b"".join(pieces)).digest()
     assert (most, len(body._kept)) == (128 * KIB, 0)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_a_body_that_will_not_be_sent_again_is_let_go(at: int) -> None:
+    """Nothing is kept while an answer streams; a repeat that still reads from what was kept reads it to the end."""
+    content = RequestBody(Pieces(b"one", b"two"), None, keep=100, most=None, idle=DEADLINE)
+    assert [await content.read(), await content.read()] == [b"one", b"two"]
+    content.rewind()
+    read = [await content.read() for _ in range(at)]
+    content.forget()
+    rest = [await content.read() for _ in range(2 - at)]
+    assert read + rest == [b"one", b"two"]
+    assert not content.is_replayable
+    assert content._kept == []

@@ -92,16 +92,28 @@ async def use_everything(proxy: Proxy, vendors: dict[str, Vendor[Any]], key: str
         await proxy.ask("GET", path, {"X-Proxy-Key": key})
 
 
+@pytest.fixture
+def sinks(canaries: Canaries, artefacts: Artefacts) -> tuple[Canaries, Artefacts]:
+    """What is searched for, and where."""
+    return canaries, artefacts
+
+
+FORMATS = pytest.mark.parametrize("log_format", ["json", "text"])
+
+
+@FORMATS
 async def test_075_objects_log_and_answers_show_no_secret_at_debug(
     proxying: StartProxy,
     vendors: dict[str, Vendor[Any]],
     clock: HeldClock,
-    canaries: Canaries,
-    artefacts: Artefacts,
+    sinks: tuple[Canaries, Artefacts],
+    log_format: str,
 ) -> None:
     """Every vendor, every carrier of the client key, refusals, failures: the search at the test's end judges."""
+    canaries, artefacts = sinks
     key = canaries.mint("key")
     config, environ = long_form(vendors, key)
+    config["log"] = {"format": log_format}
     async with proxying(config, environ=environ, clock=clock) as proxy:
         await use_everything(proxy, vendors, key)
         shown = list(objects_of(proxy.instance))
@@ -135,12 +147,19 @@ async def test_a_planted_secret_in_the_log_is_found_where_it_is_not_masked(
         )
 
 
+@FORMATS
 async def test_074_the_root_handler_masks_what_any_library_logs(
-    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, canaries: Canaries, artefacts: Artefacts
+    proxying: StartProxy,
+    tracker: Vendor[TeleTracker],
+    clock: HeldClock,
+    sinks: tuple[Canaries, Artefacts],
+    log_format: str,
 ) -> None:
     """A foreign logger, an exception with the secret in its text, a warning: all pass one handler."""
+    canaries, artefacts = sinks
     password = tracker.environ["TRACKER_PASSWORD"]
-    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+    config = {**tracker.config, "log": {"format": log_format}}
+    async with proxying(config, environ=tracker.environ, clock=clock) as proxy:
         foreign = logging.getLogger("somebody.else")
         foreign.error("login with %s failed", password)
         foreign.debug("headers: %r", {"Authorization": f"Bearer {password}"})

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from proxy.cli import main as cli
 from proxy.config import find, load
 from proxy.config.secrets import FORMS
 from proxy.errors import ConfigError
@@ -682,15 +684,41 @@ null: x
 CASES = [case.partition("\n")[::2] for case in BROKEN.split("### ")[1:]]
 
 
-@pytest.mark.parametrize("case", [text for _title, text in CASES], ids=[title for title, _text in CASES])
+EACH_CASE = pytest.mark.parametrize("case", [text for _title, text in CASES], ids=[title for title, _text in CASES])
+
+
+def prepared(case: str, path: Path) -> tuple[str, list[str]]:
+    """The text of a configuration that will stand in `path`, and its problems."""
+    for word, value in {"REFERENCES": FORMS, "FOLDER": str(path.parent), "FILE": str(path)}.items():
+        case = case.replace(word, value)
+    text, *problems = case.split("=> ")
+    return text.replace("TAB", "\t").replace("CONTROL", "\x01"), [each.removesuffix("\n") for each in problems]
+
+
+@EACH_CASE
 def test_a_broken_configuration_gets_its_exact_sentences(case: str, tmp_path: Path) -> None:
     """Every problem at once, with line, key path and what to write instead; never the secret beside it."""
     path = tmp_path / "config.yaml"
-    for word, value in {"REFERENCES": FORMS, "FOLDER": str(tmp_path), "FILE": str(path)}.items():
-        case = case.replace(word, value)
-    text, *problems = case.split("=> ")
-    text = text.replace("TAB", "\t").replace("CONTROL", "\x01")
-    assert problems_of(text, path) == [problem.removesuffix("\n") for problem in problems]
+    text, problems = prepared(case, path)
+    assert problems_of(text, path) == problems
+
+
+@EACH_CASE
+def test_a_broken_configuration_ends_the_command_with_status_2(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check` prints the sentences, no traceback and no secret."""
+    path = tmp_path / "config.yaml"
+    text, problems = prepared(case, path)
+    path.write_text(text.replace("CANARY", CANARY))
+    path.chmod(0o644)
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(cli, ["check", "-c", str(path)])
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == len(problems)
+    assert "Traceback" not in result.output
+    assert CANARY not in result.output
 
 
 @pytest.mark.parametrize(

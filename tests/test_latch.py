@@ -20,14 +20,19 @@ REASON = "The token endpoint rejects the credential 'billing'."
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the latch of `billing` is kept."""
-    return tmp_path / "state" / "rejected" / "billing.json"
+    """A latch of `billing`, whatever its salt."""
+    return tmp_path / "state" / "rejected" / f"billing@{(b's' * 16).hex()}.json"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The state folder, which does not exist yet."""
     return tmp_path / "state"
+
+
+def files(folder: Path) -> list[Path]:
+    """Everything in the folder of latches."""
+    return sorted((folder / "rejected").iterdir())
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ async def test_a_latch_survives_a_restart_and_holds_for_its_secret_only(folder: 
         assert await latch.is_set("other", FINGERPRINT) is None
 
 
-async def test_clear_forgets_exactly_the_fingerprint_that_it_is_given(folder: Path, file: Path) -> None:
+async def test_clear_forgets_exactly_the_fingerprint_that_it_is_given(folder: Path) -> None:
     """On disk and in memory."""
     latch = Latch(folder)
     await latch.set("billing", FINGERPRINT, REASON, 1.7e9)
@@ -65,8 +70,34 @@ async def test_clear_forgets_exactly_the_fingerprint_that_it_is_given(folder: Pa
     await latch.clear("billing", FINGERPRINT)
     assert await latch.is_set("billing", FINGERPRINT) is None
     assert await Latch(folder).is_set("billing", FINGERPRINT) is None
-    assert not file.exists()
+    assert files(folder) == []
     await latch.clear("billing", FINGERPRINT)
+
+
+async def test_two_credentials_of_one_name_do_not_make_each_other_forgotten(folder: Path) -> None:
+    """Two configurations on one machine both call theirs `default`; in a restart loop each is tried once."""
+    await Latch(folder).set("default", FINGERPRINT, REASON, 1.7e9)
+    await Latch(folder).set("default", OTHER, "the other", 1.8e9)
+    for _ in range(3):
+        assert await Latch(folder).is_set("default", FINGERPRINT) == REASON
+        assert await Latch(folder).is_set("default", OTHER) == "the other"
+    latch = Latch(folder)
+    await latch.clear("default", OTHER)
+    assert await latch.is_set("default", FINGERPRINT) == REASON
+    assert await latch.is_set("default", OTHER) is None
+
+
+async def test_the_newest_rejections_of_a_name_are_kept_and_no_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password that is changed every day does not fill the state folder."""
+    monkeypatch.setattr("proxy.stores.latch.KEPT", 3)
+    latch = Latch(folder)
+    for number in range(5):
+        await latch.set("billing", bytes([number]), f"reason {number}", 1.7e9)
+    assert len(files(folder)) == 3
+    found = [await Latch(folder).is_set("billing", bytes([number])) for number in range(5)]
+    assert found == [None, None, "reason 2", "reason 3", "reason 4"]
 
 
 async def test_what_another_process_does_is_noticed(folder: Path) -> None:
@@ -90,12 +121,13 @@ async def test_an_unchanged_fingerprint_costs_one_slow_digest(folder: Path, dige
         assert len(digests) == 1
 
 
-async def test_the_file_is_private_and_holds_no_trace_of_the_secret(folder: Path, file: Path) -> None:
+async def test_the_file_is_private_and_holds_no_trace_of_the_secret(folder: Path) -> None:
     """A salted slow digest; the same secret never looks the same twice."""
     latch = Latch(folder)
     contents = []
     for _ in range(2):
         await latch.set("billing", FINGERPRINT, REASON, 1.7e9)
+        [file] = files(folder)
         contents.append(file.read_text())
         assert FINGERPRINT.hex() not in contents[-1]
         assert "kanarie" not in contents[-1]
@@ -104,7 +136,6 @@ async def test_the_file_is_private_and_holds_no_trace_of_the_secret(folder: Path
     assert (first["reason"], first["wall"]) == (REASON, 1.7e9)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, file.parent)] == [0o700, 0o700]
-    assert list(file.parent.iterdir()) == [file]
 
 
 async def test_the_digest_is_scrypt_of_the_fingerprint(folder: Path, file: Path) -> None:
@@ -193,13 +224,13 @@ async def test_what_is_not_our_file_counts_as_not_set_and_is_moved_aside(
     if isinstance(planted, bytes):
         file.write_bytes(planted)
     elif planted is _foreign and os.geteuid() != 0:
-        pytest.skip("only root can give files away")
+        pytest.skip("this machine's user is not root, and only root can give files away")
     else:
         planted(file)
     latch = Latch(folder)
     assert await latch.is_set("billing", FINGERPRINT) is None
     assert not os.path.lexists(file)
-    assert os.path.lexists(file.with_name("billing.json.corrupt"))
+    assert os.path.lexists(file.with_name(f"{file.name}.corrupt"))
     await latch.set("billing", FINGERPRINT, REASON, 1.7e9)
     assert await Latch(folder).is_set("billing", FINGERPRINT) == REASON
 
@@ -231,10 +262,11 @@ async def test_an_unsaved_latch_can_be_cleared(tmp_path: Path) -> None:
 
 
 async def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(
-    folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk, for one."""
     await Latch(folder).set("billing", FINGERPRINT, REASON, 1.7e9)
+    [file] = files(folder)
     old = file.read_bytes()
 
     def full(_number: int) -> None:

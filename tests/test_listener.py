@@ -28,6 +28,7 @@ from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
 from proxy.upstream.answer import Answer
 from proxy.upstream.framing import CHUNKED, LENGTH, UNTIL_CLOSE
 from tests.support.client import Client, connected
+from tests.support.harness import StartProxy
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.upstreams import DEADLINE, on_each_loop, turns
 
@@ -740,3 +741,21 @@ def test_a_name_whose_ipv6_address_this_machine_lacks_is_listened_on_all_the_sam
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos[:1])
     with pytest.raises(ListenError, match="no such address"):
         bind_tcp("localhost", 0)
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["first", "behind another"]
+)
+async def test_112_a_head_that_begins_with_the_connection_or_behind_a_request_has_its_time(
+    proxying: StartProxy, before: bytes
+) -> None:
+    """The timer does not depend on when the bytes come: 408 after `limits.header_time`, not silence."""
+    config = {"upstream": "http://127.0.0.1:9", "limits": {"header_time": "50ms"}}
+    async with proxying(config) as proxy:
+        for _ in range(10):
+            async with proxy.connect() as client:
+                client.send(before + b"GET /late HTTP/1.1\r\nHost: loc")
+                if before:
+                    assert (await client.answer()).status == 502
+                answer = await client.answer()
+                assert (answer.status, answer.code) == (408, "request_timeout")

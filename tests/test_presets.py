@@ -138,7 +138,7 @@ def test_vanilla_places_the_token_in_header_or_query(keys: dict[str, str], place
 @pytest.mark.parametrize(
     ("name", "keys", "refresh_on", "deny"),
     [
-        ("teletracker", TELETRACKER, (401, 403), [(None, ("/auth/*",))]),
+        ("teletracker", TELETRACKER, (401, 403), [(None, ("*/auth/*",))]),
         ("mainbrainer", MAINBRAINER, (401,), [(None, ("*/token",))]),
         (
             "vanilla",

@@ -21,6 +21,7 @@ from tests.support.leaks import Canaries
 from tests.support.routes import OK, Keyed, received
 from tests.support.upstreams import CLOSE, REQUEST, RESET, Got, Script, Upstream, turns
 from tests.support.vendors import Vendor
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -953,3 +954,65 @@ async def test_a_defect_of_ours_is_a_500_that_tells_nothing(
         [line] = proxy.lines("internal_error")
         assert "ZeroDivisionError" in line["trace"]
         assert broken.json()["request_id"] == line["request_id"]
+
+
+async def test_a_second_refusal_that_is_left_behind_gives_its_connection_back(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """The client hangs up while the body of the second refusal is looked into; its connection is free again."""
+    refused = b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n"
+    never = asyncio.Event()
+    scripts: list[Script] = [[REQUEST, refused + b'{"e": "x1"}', REQUEST, refused, never], [REQUEST, OK]]
+    rules = [{"statuses": [401], "body": {"/e": "x1"}}]
+    config = {**tracker.config, "pool": {"size": 1}}
+    config["credential"] = {**config["credential"], "expired": rules}
+    async with Upstream(*scripts) as upstream:
+        config["upstream"] = str(upstream.origin)
+        async with proxying(config, environ=tracker.environ, clock=clock) as proxy:
+            async with proxy.connect() as client:
+                client.send(get())
+                await within(upstream.until(lambda: upstream.requests == 2))
+            assert (await proxy.ask("GET")).body == b"fine"
+
+
+async def test_013_a_target_with_a_password_in_it_is_not_logged(proxying: StartProxy, canaries: Canaries) -> None:
+    """An absolute-form target is refused; its userinfo would be in the path of the access line."""
+    async with proxying({"upstream": "http://127.0.0.1:9"}) as proxy:
+        target = f"http://ann:{canaries.mint('uuid')}@api.example.com/x"
+        answer = await proxy.ask("GET", target)
+        assert (answer.status, answer.code) == (400, "bad_target")
+        assert [line["path"] for line in proxy.lines()] == [""]
+
+
+async def test_the_log_of_an_upload_that_was_broken_off_tells_what_came(proxying: StartProxy, keyed: Keyed) -> None:
+    """Bytes that were received, and that the client is gone."""
+    async with (
+        Upstream([Got(b"abc")]) as upstream,
+        proxying(keyed.config(upstream.origin), environ=keyed.environ) as proxy,
+    ):
+        async with proxy.connect() as client:
+            client.send(get("/", "Content-Length: 6", method="POST") + b"abc")
+            await within((await within(upstream.peer())).got(b"abc"))
+        await until(proxy.lines)
+        [line] = proxy.lines()
+        assert (line["bytes_in"], line["error"]) == (3, "client_closed")
+
+
+async def test_114_a_client_that_asks_and_does_not_read_stops_being_served(proxying: StartProxy) -> None:
+    """Pipelined requests whose answers nobody takes must not pile up in memory."""
+
+    async def large(_seen: Seen) -> web.StreamResponse:
+        return web.Response(body=b"x" * 200_000)
+
+    async with api(large) as upstream, proxying({"upstream": upstream.url}) as proxy, proxy.connect() as client:
+        client.writer.transport.pause_reading()
+        client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
+        served = -1
+        while served != len(upstream.seen):
+            served = len(upstream.seen)
+            for _ in range(500):
+                await asyncio.sleep(0)
+        assert 0 < served < 100
+        client.writer.transport.resume_reading()
+        for _ in range(300):
+            assert (await client.answer()).complete

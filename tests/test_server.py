@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from proxy.demo.teletracker import TeleTracker
+from proxy.demo.vanilla_tokens import sign
 from proxy.sockets import ListenError
 from tests.support.api import Seen, api
 from tests.support.harness import HeldClock, StartProxy
@@ -139,10 +140,33 @@ async def test_the_file_of_a_unix_socket_goes_with_the_instance(proxying: StartP
 
 async def test_a_token_that_ends_soon_is_spoken_of_at_the_start(proxying: StartProxy, clock: HeldClock) -> None:
     """A personal access token that tells its own expiry (WIRE: `va.` tokens, third part)."""
-    from proxy.demo.vanilla_tokens import sign
-
     token = sign(bytes(24), int(clock.wall()) + 10 * 86400, "a-secret-that-is-long-enough-for-it")
     config = {"upstream": "http://127.0.0.1:9", "credential": {"preset": "vanilla", "token": {"env": "T"}}}
     async with proxying(config, environ={"T": token}, clock=clock) as proxy:
         [line] = proxy.lines("token_expires_soon")
         assert (line["credential"], line["days"]) == ("default", 10.0)
+
+
+async def test_122_an_upload_in_flight_is_finished_too(proxying: StartProxy) -> None:
+    """The rest of its body comes while the instance drains."""
+    async with api() as upstream, proxying({"upstream": upstream.url}) as proxy, proxy.connect() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nabc")
+        await until(lambda: proxy.instance.is_busy)
+        draining = asyncio.create_task(proxy.instance.drain())
+        await until(lambda: proxy.lines("draining"))
+        client.send(b"def")
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (200, b"fine")
+        await draining
+    assert [seen.body for seen in upstream.seen] == [b"abcdef"]
+
+
+async def test_a_fixed_token_that_is_over_is_not_ready(proxying: StartProxy, clock: HeldClock) -> None:
+    """Where the token itself tells its end; `/readyz` says which credential."""
+    token = sign(bytes(24), int(clock.wall()) - 86400, "a-secret-that-is-long-enough-for-it")
+    config = {"upstream": "http://127.0.0.1:9", "credential": {"preset": "vanilla", "token": {"env": "T"}}}
+    async with proxying(config, environ={"T": token}, clock=clock) as proxy:
+        ready = await proxy.admin("GET", "/readyz")
+        assert ready.status == 503
+        assert "'default' has expired" in ready.json()["credentials"]["default"]
+        assert proxy.lines("token_expired")

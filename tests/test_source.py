@@ -301,3 +301,15 @@ async def test_a_report_tells_times_and_no_values(bench: Bench) -> None:
     assert report.expires_in == 3000.0
     assert report.refresh_expires_in == 29 * 86400.0 - 600.0
     assert granted.token.reveal() not in repr(report)
+
+
+async def test_a_token_that_is_over_when_it_comes_is_a_failure_and_backed_off(bench: Bench) -> None:
+    """A wrong unit of the lifetime must not make every request log in."""
+    for _ in range(3):
+        waiting = asyncio.create_task(bench.token())
+        await until(lambda: bench.script.asked_with)
+        bench.clock.move(0.5)
+        bench.grant(lifetime=0.25)
+        with pytest.raises(CredentialUnavailable, match="was over when it came"):
+            await waiting
+    assert len(bench.script.asked_with) == 1

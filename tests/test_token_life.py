@@ -166,9 +166,15 @@ async def test_teletracker_403_with_strict_rotation_under_load(
     refusals = tracker.double.refusals[403]
     assert refusals >= 20
     assert len(retried) == refusals
-    # Each refusal was followed by a repeat with another token: the double saw the generation grow.
+    # Each refusal was followed by a repeat with another token: no request was answered 200 with a refused one.
     api_calls = [entry for entry in tracker.double.journal if entry.generation is not None]
-    assert {entry.status for entry in api_calls} == {200, 403}
+    assert Counter(entry.status for entry in api_calls)[403] == len(retried)
+    for line in retried:
+        assert line["generation"] > 1
+    refused_with = Counter(entry.generation for entry in api_calls if entry.status == 403)
+    repeated_with = Counter(line["generation"] for line in retried)
+    assert sum(repeated_with.values()) == sum(refused_with.values())
+    assert all(any(newer > old for newer in repeated_with) for old in refused_with if old is not None)
 
 
 async def test_a_valid_token_keeps_serving_while_the_token_endpoint_is_down(
@@ -324,3 +330,54 @@ async def test_104_a_body_over_the_bound_is_not_sent_again_and_the_client_is_tol
         assert answer["proxy-status"] == 'bearer-proxy; details="refreshed, body not replayable"'
         assert (await proxy.ask("POST", "/echo-size", body=b"x" * (64 * 1024 + 1))).status == 200
     assert tracker.double.token_requests == {"login": 1, "refresh": 1}
+
+
+async def test_099_a_401_that_was_cured_into_a_403_is_a_cured_401(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """Who polls a forbidden path with an expired token must not close the gate for everybody's expiries."""
+    tracker.double.set(forbidden_paths=["/calls"])
+    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+        for _ in range(5):
+            tracker.double.expire()
+            assert (await proxy.ask("GET", "/calls")).status == 403
+            tracker.double.expire()
+            assert (await proxy.ask("POST", "/echo-size", body=b"abc")).status == 200
+
+
+async def test_the_same_token_is_not_sent_twice_to_one_request(
+    proxying: StartProxy, canaries: Canaries, clock: HeldClock
+) -> None:
+    """A vendor that gives its cached token again: the refusal passes, a POST is not done twice (refusals, 3)."""
+    token = canaries.mint("token")
+
+    async def answer(seen: Seen) -> web.StreamResponse:
+        if seen.target == "/login":
+            return web.json_response({"access_token": token})
+        return web.Response(status=401)
+
+    async with api(answer) as upstream:
+        login = {"url": f"{upstream.url}/login", "fields": {"user": "ann"}}
+        config = {"upstream": upstream.url, "credential": {"type": "login", "login": login}}
+        async with proxying(config, clock=clock) as proxy:
+            for _ in range(3):
+                assert (await proxy.ask("POST", "/pay", body=b"1")).status == 401
+    assert Counter(seen.target for seen in upstream.seen) == {"/login": 2, "/pay": 3}
+
+
+async def test_who_waits_for_a_token_holds_no_connection_that_others_need(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """The token endpoint hangs; refused requests wait for it, and a healthy path is served meanwhile."""
+    tracker.double.set(forbidden_paths=["/calls"])
+    config = {**tracker.config, "pool": {"size": 1}}
+    async with proxying(config, environ=tracker.environ, clock=clock) as proxy:
+        assert (await proxy.ask("POST", "/echo-size", body=b"abc")).status == 200
+        tracker.double.set(token_endpoint="slow")
+        async with proxy.connect() as refused:
+            refused.send(b"GET /calls HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await tracker.double.holding()
+            assert (await proxy.ask("POST", "/echo-size", body=b"abc")).status == 200
+            tracker.double.set(token_endpoint="up")
+            tracker.double.release()
+            assert (await refused.answer()).status == 403

@@ -104,7 +104,13 @@ PROPER: Final = {
     "HEAD with chunked": Proper(OK + b"Transfer-Encoding: chunked\r\n\r\n", NO_BODY, method="HEAD"),
     "HEAD without length": Proper(OK + b"X: 1\r\n\r\n", NO_BODY, method="HEAD"),
     "204": Proper(b"HTTP/1.1 204 No Content\r\n\r\n", NO_BODY, status=204),
-    "204 with length": Proper(b"HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n", NO_BODY, status=204),
+    "204 with length": Proper(
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n", NO_BODY, status=204, reusable=False
+    ),
+    "204 with chunked": Proper(
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", NO_BODY, status=204, reusable=False
+    ),
+    "204 with length 0": Proper(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", NO_BODY, status=204),
     "304": Proper(b"HTTP/1.1 304 Not Modified\r\nETag: 1\r\n\r\n", NO_BODY, status=304),
     "304 with length": Proper(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", NO_BODY, status=304),
     "no reason": Proper(b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", LENGTH, b"ok"),

@@ -80,6 +80,8 @@ def _read(named: str) -> Source:
             raw = file.read(LONGEST + 1)
     except FileNotFoundError:
         raise ConfigError([f"{named}: this file does not exist: create it, or correct the path"]) from None
+    except IsADirectoryError:
+        raise ConfigError([f"{named}: this is a folder: name the file in it"]) from None
     except (OSError, ValueError):
         raise ConfigError([f"{named}: this file cannot be read by this user: check its owner and mode"]) from None
     try:

@@ -217,6 +217,11 @@ class TokenSource:
             granted.refresh_token,
             None if granted.refresh_lifetime is None else sent_at + granted.refresh_lifetime,
         )
+        if token.expires_at is not None and token.expires_at <= self._clock.now():
+            raise CredentialUnavailable(
+                f"The token of credential {self.name!r} was over when it came: check response.lifetime_unit, "
+                "and this machine's clock."
+            )
         self._register([token.value, *([token.refresh_token] if token.refresh_token else [])])
         self._life = Life(self._life.margin, token)
         self._events.token_obtained(self.name)

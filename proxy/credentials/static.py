@@ -38,9 +38,13 @@ class StaticSource:
         return Report(self._name, state(Life(token=self._token), now), self._token.generation, left)
 
     @property
-    def problem(self) -> None:
-        """None that is known of."""
-        return
+    def problem(self) -> CredentialRejected | None:
+        """That it is over, where the token itself tells."""
+        if self.report().state != "invalid":
+            return None
+        return CredentialRejected(
+            f"The fixed token of credential {self._name!r} has expired: make a new one at the vendor."
+        )
 
     async def close(self, wait: float) -> None:
         """Nothing to end."""

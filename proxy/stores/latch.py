@@ -32,6 +32,8 @@ _SALT_BYTES: Final = 16
 _FILE_LIMIT: Final = 4096
 _REASON_LIMIT: Final = 1000
 _VERSION: Final = 1
+#: Rejected secrets of one name that are remembered at once.
+KEPT: Final = 16
 #: How opening a thing fails that is not our file: a symbolic link, another user's file, a socket.
 _FOREIGN: Final = frozenset({errno.ELOOP, errno.EACCES, errno.ENXIO})
 
@@ -59,21 +61,23 @@ _Stamp = tuple[int, int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was found out about a fingerprint, and the file that it was found out from.
+    """What was found out about a fingerprint, and the files that it was found out from.
 
-    `stamp` is "unsaved" for a latch that could not be written: no file can contradict it.
+    `stamps` None: the latch could not be written, and no file can contradict it.
     """
 
     fingerprint: bytes
     reason: str | None
-    stamp: _Stamp | str
+    stamps: tuple[_Stamp, ...] | None
 
 
 class Latch:
-    """One latch a credential, in `folder`/rejected/NAME.json.
+    """The latches of all credentials, a file each: `folder`/rejected/NAME@SALT.json.
 
-    A latch holds for exactly the fingerprint it was set with: with a changed secret it is not set, with the old one
-    back it is again. Where the folder cannot be written it is kept in memory alone, with one warning.
+    Several of one name stand side by side: two configurations may call different credentials alike, and neither
+    may make the other's rejection forgotten. The newest `KEPT` of a name count. A latch holds for exactly the
+    fingerprint it was set with: with a changed secret it is not set, with the old one back it is again. Where the
+    folder cannot be written it is kept in memory alone, with one warning.
     """
 
     def __init__(self, folder: Path, *, random: Callable[[int], bytes] = os.urandom) -> None:
@@ -101,35 +105,43 @@ class Latch:
         async with self._lock:
             await asyncio.to_thread(self._clear, name, fingerprint)
 
-    def _path(self, name: str) -> Path:
-        """Quoted, so that no name leaves the folder."""
-        return self._folder / f"{quote(name, safe='')}.json"
+    def _files(self, name: str) -> list[Path]:
+        """The files of `name`, oldest first. Quoted, so that no name leaves the folder or holds an `@`."""
+        found = sorted(
+            self._folder.glob(f"{quote(name, safe='')}@*.json"), key=lambda path: (_stamp(path) or (0,))[-1]
+        )
+        return found[-KEPT:]
 
     def _look(self, name: str, fingerprint: bytes) -> str | None:
-        path = self._path(name)
         known = self._known.get(name)
-        stamp = _stamp(path)
+        files = self._files(name)
+        stamps = tuple(map(_stamp, files))
         if (
             known is not None
-            and known.stamp in ("unsaved", stamp)
+            and known.stamps in (None, stamps)
             and hmac.compare_digest(known.fingerprint, fingerprint)
         ):
             return known.reason
-        record = _read(path)
-        reason = record.reason if record is not None and record.matches(fingerprint) else None
-        self._known[name] = _Known(fingerprint, reason, stamp)
+        reasons = [record.reason for _, record in _matching(files, fingerprint)]
+        reason = reasons[-1] if reasons else None
+        self._known[name] = _Known(fingerprint, reason, self._stamps(name))
         return reason
 
+    def _stamps(self, name: str) -> tuple[_Stamp, ...]:
+        return tuple(map(_stamp, self._files(name)))
+
     def _set(self, name: str, fingerprint: bytes, reason: str, wall: float) -> None:
-        path = self._path(name)
         reason = printable(reason)[:_REASON_LIMIT]
-        # Memory first: it holds whatever happens to the file.
-        self._known[name] = _Known(fingerprint, reason, "unsaved")
+        # Memory first: it holds whatever happens to the files.
+        self._known[name] = _Known(fingerprint, reason, None)
         salt = self._random(_SALT_BYTES)
         record = _Record(salt.hex(), _digest(fingerprint, salt), reason, wall)
         try:
             _make_folder(self._folder)
-            _write(path, record)
+            before = self._files(name)
+            _write(self._folder / f"{quote(name, safe='')}@{salt.hex()}.json", record)
+            for path in [path for path, _ in _matching(before, fingerprint)] + before[: len(before) + 1 - KEPT]:
+                path.unlink(missing_ok=True)
         except OSError:
             if not self._warned:
                 self._warned = True
@@ -137,17 +149,23 @@ class Latch:
                     "The state folder cannot be written: a rejected credential is forgotten at the next restart."
                 )
             return
-        self._known[name] = _Known(fingerprint, reason, _stamp(path))
+        self._known[name] = _Known(fingerprint, reason, self._stamps(name))
 
     def _clear(self, name: str, fingerprint: bytes) -> None:
         if self._look(name, fingerprint) is None:
             return
-        path = self._path(name)
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            for path, _ in _matching(self._files(name), fingerprint):
+                path.unlink(missing_ok=True)
             _sync_folder(self._folder)
         # A file that could not be removed is known, and known not to count.
-        self._known[name] = _Known(fingerprint, None, _stamp(path))
+        self._known[name] = _Known(fingerprint, None, self._stamps(name))
+
+
+def _matching(files: list[Path], fingerprint: bytes) -> list[tuple[Path, _Record]]:
+    """The files that hold a rejection of exactly this fingerprint; one slow digest each."""
+    records = [(path, record) for path in files if (record := _read(path)) is not None]
+    return [(path, record) for path, record in records if record.matches(fingerprint)]
 
 
 def _digest(fingerprint: bytes, salt: bytes) -> str:

@@ -54,12 +54,10 @@ class Attempt:
             self._upload.cancel()
             await asyncio.wait({self._upload})
 
-    def take_connection(self) -> Connection | None:
-        """The connection, where this exchange proved it good for the next one; it is the caller's then."""
-        if self._upload_is_over and self._connection.is_reusable and self._connection.is_quiet():
-            self._ended = True
-            return self._connection
-        return None
+    def release_if_over(self) -> None:
+        """Give the connection back where the exchange is complete; the answer stays readable."""
+        if self._upload_is_over and self.answer.complete:
+            self.end()
 
     def end(self) -> None:
         """The exchange is over, in whatever way; once is enough."""
@@ -109,19 +107,18 @@ async def send(
     body: RequestBody | None,
     *,
     first_byte: float,
-    proven: Connection | None = None,
     fresh: bool = False,
     may_resend: bool = True,
 ) -> Attempt:
     """Send a request and wait for the answer's head, at most `first_byte` seconds after the request's end.
 
-    `proven`: the connection to use; `fresh`: one that nobody used before. A connection that was reused and lost
+    `fresh`: on a connection that nobody used before. A connection that was reused and lost
     is replaced once by a fresh one: for a safe method if no byte of an answer came, for any if not one byte of
     the request had been written.
     """
     was_resent = False
     while True:
-        connection = proven if proven is not None else await pool.acquire(fresh=fresh)
+        connection = await pool.acquire(fresh=fresh)
         was_used = connection.used > 0
         attempt = Attempt(pool, connection, method)
         attempt.was_resent = was_resent
@@ -136,7 +133,7 @@ async def send(
                 raise
             if body is not None:
                 body.rewind()
-            proven, fresh, was_resent = None, True, True  # nobody used that one: it is not replaced in its turn
+            fresh, was_resent = True, True  # nobody used that one: it is not replaced in its turn
         except BaseException:
             attempt.end()
             raise

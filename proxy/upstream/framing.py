@@ -42,7 +42,9 @@ def judge(status: int, version: str, headers: RawHeaders, *, asked_by_head: bool
     timeout = _timeout_parameter(b",".join(known.get(b"keep-alive", ())))
     keep_alive = b"close" not in options and (version == "1.1" or b"keep-alive" in options)
     if asked_by_head or status in (204, 304):
-        return Framing(NO_BODY, length, keep_alive, timeout)
+        # A 204 that speaks of a body may send one: what follows could be taken for the next answer.
+        is_odd = status == 204 and bool(codings or length)
+        return Framing(NO_BODY, length, keep_alive and not is_odd, timeout)
     if codings:
         return Framing(CHUNKED, None, keep_alive, timeout)
     if length is not None:

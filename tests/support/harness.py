@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pytest
 import yaml
@@ -112,17 +112,13 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
         clock: Clock | None = None,
         ca: Path | None = None,
     ) -> AsyncIterator[Proxy]:
-        written = {
-            "listen": "127.0.0.1:0",
-            "admin": {"listen": "127.0.0.1:0"},
-            "log": {"level": "debug", "format": "json"},
-            **config,
-        }
+        written = {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}, **config}
+        written["log"] = {"level": "debug", "format": "json", **config.get("log", {})}
         source = Source(yaml.safe_dump(written), "test.yaml", None, "test")
         redactor = Redactor()
         log = io.StringIO()
         artefacts.watch("log", log.getvalue)
-        with _logging(redactor, log):
+        with _logging(redactor, log, written["log"]["format"]):
             loaded = load(source, environ=environ or {})
             world = World(
                 redactor, tmp_path / "state", clock or SystemClock(), random=lambda: 0.5, stream=log, token_ca=ca
@@ -137,11 +133,11 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
 
 
 @contextmanager
-def _logging(redactor: Redactor, stream: io.StringIO) -> Iterator[None]:
+def _logging(redactor: Redactor, stream: io.StringIO, style: Literal["text", "json"]) -> Iterator[None]:
     """The product's logging while the block runs, pytest's afterwards."""
     root = logging.getLogger()
     handlers, level, hook = list(root.handlers), root.level, sys.excepthook
-    logs.set_up(redactor, level="debug", style="json", stream=stream)
+    logs.set_up(redactor, level="debug", style=style, stream=stream)
     try:
         yield
     finally:
