@@ -11,10 +11,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
-from aiohttp.streams import EMPTY_PAYLOAD
 
 from proxy.accesslog import Exchange
 from proxy.answers import CLOSED, Written, connection_line, problem

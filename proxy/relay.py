@@ -2,14 +2,13 @@
 
 Read `Relay._relay` from top to bottom: guard, route, policy, body, token, headers, upstream, refusal, answer.
 Law: strip first, add the credential last; a refused request never touches token state; without a token nothing
-is sent (invariants 1 to 3); an upstream answers a request at most twice (invariant 6).
+is sent (invariants 1 to 3). What happens between the two attempts stands in `passage.py`.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -25,31 +24,15 @@ from proxy.errors import HeadersTooLarge, ProxyError
 from proxy.fields import fields
 from proxy.guard import Admission, Guard, Head, cors_lines, preflight_lines
 from proxy.headers import Stripping, answer_lines, check_answer
-from proxy.injection import AUTHORIZATION, Injection, Outgoing, Place, Replace, places_to_fill
-from proxy.lifecycle import Gate, Token
-from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
+from proxy.injection import AUTHORIZATION, Place, Replace, places_to_fill
+from proxy.passage import Passage
 from proxy.routes import RouteTable
-from proxy.upstream.answer import Answer
-from proxy.upstream.attempt import SAFE, Attempt, send
+from proxy.upstream.attempt import Attempt
 
 log: Final = logging.getLogger("proxy")
 
-NOTHING: Final = Injection()
 #: More header fields than any client sends.
 HEADER_FIELDS: Final = 256
-#: RFC 9209: what we say on an upstream's own answer, in these two cases only.
-NOT_REPLAYABLE: Final = b'Proxy-Status: bearer-proxy; details="refreshed, body not replayable"\r\n'
-REJECTED: Final = b'Proxy-Status: bearer-proxy; details="credential rejected"\r\n'
-
-
-@dataclass(frozen=True, slots=True)
-class _Passage:
-    """What stays the same over both attempts of one request."""
-
-    exchange: Exchange
-    binding: Binding
-    outgoing: Outgoing
-    body: RequestBody | None
 
 
 class Relay:
@@ -149,13 +132,13 @@ class Relay:
             out.interim(b"HTTP/1.1 100 Continue\r\n\r\n")
 
         # 6. Upstream, and once more where the token was refused and a newer one can be had.
-        passage = _Passage(exchange, binding, outgoing, body)
+        passage = Passage(exchange, binding, outgoing, body, self._clock)
         attempt: Attempt | None = None
         extra: list[bytes] = []
         try:
-            attempt = await _send(passage, rendered)
+            attempt = await passage.send(rendered)
             if rendered is not None and binding.rules.concerns(attempt.answer.status):
-                attempt, rendered, extra = await self._second_chance(passage, attempt, rendered)
+                attempt, rendered, extra = await passage.second_chance(attempt, rendered)
 
             # 7. Relay the answer.
             if self.draining:
@@ -183,63 +166,6 @@ class Relay:
         return RequestBody(
             request.content, length, keep=binding.keep, most=self._body_most, idle=binding.timeouts.idle
         )
-
-    async def _second_chance(
-        self, passage: _Passage, attempt: Attempt, rendered: Rendered
-    ) -> tuple[Attempt, Rendered, list[bytes]]:
-        """Judge the answer; where it refuses the token, send once more with a newer one. No loop.
-
-        Gives the attempt whose answer the client gets, the token it was sent with, and field lines to add.
-        """
-        exchange, binding, body = passage.exchange, passage.binding, passage.body
-        refusal = await _judge(binding, attempt.answer)
-        if refusal is None:
-            return attempt, rendered, []
-        exchange.refusals = 1
-        if not rendered.credential.changes:
-            return attempt, rendered, [REJECTED] if refusal.explicit else []
-        gate = binding.gates.setdefault(refusal.gate, Gate())
-        # Who waits for a token holds no connection that others could use.
-        attempt.release_if_over()
-        newer = await self._newer(passage, rendered, gate)
-        if newer is None:
-            return attempt, rendered, []
-        if newer.value == rendered.token.value:
-            # The vendor gave the same token again: sending it twice proves nothing.
-            gate.not_cured(newer.generation, self._clock.now())
-            return attempt, rendered, []
-        if body is not None and not body.is_replayable:
-            return attempt, rendered, [NOT_REPLAYABLE]
-
-        await attempt.stop_upload()
-        attempt.end()
-        if body is not None:
-            body.rewind()
-        exchange.retried = True
-        exchange.generation = newer.generation
-        again = rendered.credential.rendered(newer, rendered.places)
-        second = await _send(passage, again, after=attempt)
-        try:
-            refused_again = await _judge(binding, second.answer)
-        except BaseException:
-            second.end()
-            raise
-        if refused_again is None or refused_again.gate != refusal.gate:
-            gate.cured()
-        if refused_again is not None:
-            exchange.refusals = 2
-            binding.gates.setdefault(refused_again.gate, Gate()).not_cured(newer.generation, self._clock.now())
-        return second, again, []
-
-    async def _newer(self, passage: _Passage, refused: Rendered, gate: Gate) -> Token | None:
-        """A newer token, as far as the gate of this kind of refusal lets one ask for it."""
-        is_open = gate.is_open(self._clock.now())
-        with passage.exchange.waiting_for_a_token():
-            newer = await refused.credential.source.newer_than(
-                refused.token, wait=passage.binding.timeouts.token, ask=is_open
-            )
-        # A closed gate has seen that this generation does not cure the refusal: sending it again proves nothing.
-        return None if newer is not None and not is_open and newer.generation <= gate.evidence else newer
 
     def _cors(self, request: web.BaseRequest) -> bytes:
         """Our grant on our own answers too, so that an allowed page can read what went wrong."""
@@ -290,31 +216,3 @@ async def _credential(
     if isinstance(binding.inject, Replace) and binding.inject.stands_in(head.fields.get(b"authorization", ())):
         bare = bare.plus(AUTHORIZATION)
     return rendered, bare.plus(*places)
-
-
-async def _send(passage: _Passage, rendered: Rendered | None, *, after: Attempt | None = None) -> Attempt:
-    """One attempt, timed; `after` the one that was refused."""
-    began_at = time.perf_counter()
-    method = passage.outgoing.method
-    try:
-        return await send(
-            passage.binding.pool,
-            method,
-            passage.outgoing.head(rendered.injection if rendered is not None else NOTHING),
-            passage.body,
-            first_byte=passage.binding.timeouts.first_byte,
-            # What cannot be repeated if a pooled connection turns out to be stale goes out on a new one.
-            fresh=after is not None and method not in SAFE,
-            may_resend=after is None or not after.was_resent,
-        )
-    finally:
-        passage.exchange.upstream_seconds += time.perf_counter() - began_at
-
-
-async def _judge(binding: Binding, answer: Answer) -> Refusal | None:
-    """Does this answer refuse the token? Its body is held only where a rule asks for it and it is short JSON."""
-    rules, status = binding.rules, answer.status
-    body = None
-    if rules.needs_body(status) and is_plain_json(answer.headers):
-        body = await answer.hold(BODY_LIMIT, binding.timeouts.idle)
-    return rules.judge(status, answer.headers, body)

@@ -1,0 +1,120 @@
+"""A request's way to the upstream and back: once, and once more where its token was refused.
+
+Law: an upstream answers a request at most twice, and the second time to a different token (invariant 6). The gates
+hold refusals that no token cures in check (`lifecycle.Gate`).
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.accesslog import Exchange
+from proxy.binding import Binding
+from proxy.body import RequestBody
+from proxy.clock import Clock
+from proxy.credentials.credential import Rendered
+from proxy.injection import Injection, Outgoing
+from proxy.lifecycle import Gate, Token
+from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
+from proxy.upstream.answer import Answer
+from proxy.upstream.attempt import SAFE, Attempt, send
+
+NOTHING: Final = Injection()
+#: RFC 9209: what we say on an upstream's own answer, in these two cases only.
+NOT_REPLAYABLE: Final = b'Proxy-Status: bearer-proxy; details="refreshed, body not replayable"\r\n'
+REJECTED: Final = b'Proxy-Status: bearer-proxy; details="credential rejected"\r\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What stays the same over both attempts of one request."""
+
+    exchange: Exchange
+    binding: Binding
+    outgoing: Outgoing
+    body: RequestBody | None
+    clock: Clock
+
+    async def send(self, rendered: Rendered | None, *, after: Attempt | None = None) -> Attempt:
+        """One attempt, timed; `after` the one that was refused. Raises an `UpstreamError`."""
+        began_at = time.perf_counter()
+        method = self.outgoing.method
+        try:
+            return await send(
+                self.binding.pool,
+                method,
+                self.outgoing.head(rendered.injection if rendered is not None else NOTHING),
+                self.body,
+                first_byte=self.binding.timeouts.first_byte,
+                # What cannot be repeated if a pooled connection turns out to be stale goes out on a new one.
+                fresh=after is not None and method not in SAFE,
+                may_resend=after is None or not after.was_resent,
+            )
+        finally:
+            self.exchange.upstream_seconds += time.perf_counter() - began_at
+
+    async def second_chance(self, attempt: Attempt, rendered: Rendered) -> tuple[Attempt, Rendered, list[bytes]]:
+        """Judge the answer; where it refuses the token, send once more with a newer one. No loop.
+
+        Gives the attempt whose answer the client gets, the token it was sent with, and field lines to add.
+        """
+        refusal = await self._judge(attempt.answer)
+        if refusal is None:
+            return attempt, rendered, []
+        self.exchange.refusals = 1
+        if not rendered.credential.changes:
+            return attempt, rendered, [REJECTED] if refusal.explicit else []
+        gate = self._gate(refusal)
+        # Who waits for a token holds no connection that others could use.
+        attempt.release_if_over()
+        newer = await self._newer(rendered, gate)
+        if newer is None:
+            return attempt, rendered, []
+        if newer.value == rendered.token.value:
+            # The vendor gave the same token again: sending it twice proves nothing.
+            gate.not_cured(newer.generation, self.clock.now())
+            return attempt, rendered, []
+        if self.body is not None and not self.body.is_replayable:
+            return attempt, rendered, [NOT_REPLAYABLE]
+
+        await attempt.stop_upload()
+        attempt.end()
+        if self.body is not None:
+            self.body.rewind()
+        self.exchange.retried = True
+        self.exchange.generation = newer.generation
+        again = rendered.credential.rendered(newer, rendered.places)
+        second = await self.send(again, after=attempt)
+        try:
+            refused_again = await self._judge(second.answer)
+        except BaseException:
+            second.end()
+            raise
+        if refused_again is None or refused_again.gate != refusal.gate:
+            gate.cured()
+        if refused_again is not None:
+            self.exchange.refusals = 2
+            self._gate(refused_again).not_cured(newer.generation, self.clock.now())
+        return second, again, []
+
+    def _gate(self, refusal: Refusal) -> Gate:
+        """The gate of this kind of refusal, on this route."""
+        return self.binding.gates.setdefault(refusal.gate, Gate())
+
+    async def _newer(self, refused: Rendered, gate: Gate) -> Token | None:
+        """A newer token, as far as the gate of this kind of refusal lets one ask for it."""
+        is_open = gate.is_open(self.clock.now())
+        with self.exchange.waiting_for_a_token():
+            newer = await refused.credential.source.newer_than(
+                refused.token, wait=self.binding.timeouts.token, ask=is_open
+            )
+        # A closed gate has seen that this generation does not cure the refusal: sending it again proves nothing.
+        return None if newer is not None and not is_open and newer.generation <= gate.evidence else newer
+
+    async def _judge(self, answer: Answer) -> Refusal | None:
+        """Does this answer refuse the token? Its body is held only where a rule asks for it, and short JSON."""
+        rules, status = self.binding.rules, answer.status
+        body = None
+        if rules.needs_body(status) and is_plain_json(answer.headers):
+            body = await answer.hold(BODY_LIMIT, self.binding.timeouts.idle)
+        return rules.judge(status, answer.headers, body)
