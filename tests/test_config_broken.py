@@ -37,6 +37,13 @@ def problems_of(text: str, path: Path) -> list[str]:
 
 #: `### what is wrong`, the configuration, and `=> line: key.path: sentence` for each problem.
 BROKEN = r"""
+### mistakes in one part hide none in another
+listen: 8080
+upstream: 17
+credential: nowhere
+=> 1: listen: write an address with its host, such as 127.0.0.1:8080
+=> 2: upstream: write text, in quotes if it looks like a number or a word such as true
+=> 3: credential: there is no credential of this name: add it to credentials, or correct the name
 ### no upstream
 listen: 127.0.0.1:8080
 => 1: there is no upstream: write upstream: https://… or a list of routes

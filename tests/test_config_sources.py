@@ -76,7 +76,7 @@ def test_a_named_file_that_cannot_be_used_is_no_reason_to_look_elsewhere(places:
     """What was asked for is used, or an error."""
     for name, sentence in {
         "missing.yaml": "missing.yaml: this file does not exist: create it, or correct the path",
-        "xdg": "xdg: this file cannot be read by this user: check its owner and mode",
+        "xdg": "xdg: this is a folder: name the file in it",
         "a\0b": "a\0b: this file cannot be read by this user: check its owner and mode",
     }.items():
         with pytest.raises(ConfigError) as caught:

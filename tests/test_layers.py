@@ -99,6 +99,7 @@ AIOHTTP_SERVER: Final = {
     "http_exceptions",
     "http_parser",
     "BodyPartReader",
+    "EMPTY_PAYLOAD",
     "StreamReader",
 }
 #: Who may use its client: token endpoints only, never the data path.

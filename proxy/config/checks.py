@@ -28,13 +28,15 @@ _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 class Draft:
     """The parts of a configuration that are valid by themselves; the others are missing.
 
-    `names` are all credentials that were written, valid or not; `private` says whether secrets may be written out.
+    `names` are all credentials that were written, and `wanted` those that routes name by their index, valid or not;
+    `literals_refused` says why secrets may not be written out (None: they may).
     """
 
     listen: tuple[ListenAddress, ...] = ()
     routes: Mapping[int, RouteConfig] = field(default_factory=dict)
     credentials: Mapping[str, CredentialConfig] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
+    wanted: Mapping[int, str] = field(default_factory=dict)
     guard: GuardConfig | None = None
     admin: AdminConfig | None = None
     literals_refused: str | None = None
@@ -126,9 +128,9 @@ def _reaches(origin: Origin, address: TcpAddress) -> bool:
 
 
 def _credential_uses(draft: Draft, problems: Problems) -> None:
-    for index, route in draft.routes.items():
-        if route.credential is not None and route.credential not in draft.names:
-            hint = did_you_mean(route.credential, draft.names) or ": add it to credentials, or correct the name"
+    for index, wanted in draft.wanted.items():
+        if wanted not in draft.names:
+            hint = did_you_mean(wanted, draft.names) or ": add it to credentials, or correct the name"
             problems.add(("routes", index, "credential"), f"there is no credential of this name{hint}")
     used = {route.credential for route in draft.routes.values()}
     for name, credential in draft.credentials.items():

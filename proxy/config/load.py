@@ -41,6 +41,7 @@ def load(source: Source, *, environ: Mapping[str, str]) -> Config:
         routes=parts.routes(),
         credentials=parts.credentials(),
         names=frozenset(parts.mapping("credentials")),
+        wanted=parts.wanted(),
         guard=parts.section("guard", GuardConfig),
         admin=parts.section("admin", AdminConfig),
         literals_refused=reader.literals_refused,
@@ -88,6 +89,12 @@ class _Parts:
             index: self._validate(RouteConfig, route, ("routes", index)) for index, route in enumerate(written)
         }
         return {index: route for index, route in found.items() if route is not None}
+
+    def wanted(self) -> dict[int, str]:
+        """The credential that each route names, by the route's index."""
+        written = self._data.get("routes", ())
+        named = ((index, route.get("credential")) for index, route in enumerate(written) if isinstance(route, dict))
+        return {index: name for index, name in named if isinstance(name, str)}
 
     def mapping(self, name: str) -> dict[str, Any]:
         """A section that is a mapping of names, as it was written."""
