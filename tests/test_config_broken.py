@@ -502,6 +502,7 @@ credentials:
 log: {level: loud}
 => 1: listen: write a port between 0 and 65535
 => 3: routes.0.upstream: write a whole URL that begins with https:// or http://
+=> 3: routes.0.credential: there is no credential of this name: add it to credentials, or correct the name
 => 4: routes.1.timeouts.idle: write a duration: a number of seconds, or 30s, 5m, 1h, 29d
 => 7: credentials.one.token: a secret is not written out here: write {env: NAME} or {file: PATH}, or run `chmod 600 FILE`
 => 8: log.level: write debug, info, warning or error
