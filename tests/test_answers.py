@@ -330,7 +330,7 @@ async def test_an_upstream_that_does_not_answer_as_it_must_is_told_apart(
     """502 or 504 with the registry's error type; the strange connection is not used again."""
     script, status, code, error = STRANGE[name]
     async with Upstream(script, [REQUEST, OK]) as upstream:
-        config = keyed.config(upstream.origin, timeouts={"first_byte": 0.05})
+        config = keyed.config(upstream.origin, timeouts={"first_byte": 0.5 if status == 504 else 20.0})
         async with proxying(config, environ=keyed.environ) as proxy:
             check(await proxy.ask("GET", f"/{MARK}"), proxy, status, code, error=error)
             await upstream.peers[0].ended.wait()

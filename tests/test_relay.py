@@ -708,7 +708,7 @@ async def test_a_client_that_stops_reading_is_let_go(proxying: StartProxy, keyed
 async def test_a_connection_that_cannot_be_had_in_time_is_504(proxying: StartProxy, keyed: Keyed) -> None:
     """The only one of the pool is in use."""
     async with Upstream([REQUEST]) as upstream:
-        config = keyed.config(upstream.origin, timeouts={"connect": 0.05}, pool={"size": 1})
+        config = keyed.config(upstream.origin, timeouts={"connect": 0.5}, pool={"size": 1})
         async with proxying(config, environ=keyed.environ) as proxy, proxy.connect() as first:
             first.send(get())
             await within(upstream.peer())
