@@ -83,22 +83,22 @@ class Protocol(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Start the head's timer with its first bytes, stop it with its last."""
-        seen, body = self._request_count, self._last_body
-        is_within_body = body is not None and not body.is_eof()
+        seen = self._request_count
+        unfinished = self._last_body if self._last_body is not None and not self._last_body.is_eof() else None
         super().data_received(data)
         if self._request_count != seen:
             self._stop_timer()
             self._head_bytes = 0
-            if is_within_body and body is not None:
+            if unfinished is not None:
                 # Behind a body that did not end comes no request: its framing broke, which aiohttp's parser tells
                 # nobody who waits for the rest of it.
-                body.set_exception(BadFraming())
+                unfinished.set_exception(BadFraming())
             if self._messages:
                 self._last_body = self._messages[-1][1]
             if self._last_body is EMPTY_PAYLOAD and not data.endswith(b"\r\n\r\n"):
                 # The beginning of the next head came along.
                 self._start_timer(RequestTimeout())
-        elif data and not is_within_body and not self._force_close:
+        elif data and unfinished is None and not self._force_close:
             self._head_bytes += len(data)
             if self._head_bytes > self._head_most:
                 self._refuse(HeadersTooLarge())

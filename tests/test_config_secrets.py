@@ -115,7 +115,7 @@ def test_a_file_that_nobody_else_can_read_is_taken(reader: SecretReader, tmp_pat
     assert reader.read({"file": str(secret_file(tmp_path, mode))}).warning is None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="this machine's user is not root, and only root can give a file away")
 def test_the_group_may_read_a_file_that_is_not_ours(reader: SecretReader, tmp_path: Path) -> None:
     """Root's file, readable by the service's group, is how secrets are handed over."""
     path = secret_file(tmp_path, 0o640)
@@ -240,7 +240,7 @@ def test_a_private_file_may_hold_secrets(tmp_path: Path, mode: int, *, private: 
     )
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="this machine's user is not root, and only root can give a file away")
 def test_a_private_file_of_somebody_else_may_not(tmp_path: Path) -> None:
     """Its owner reads it."""
     path = tmp_path / "c.yaml"

@@ -199,7 +199,7 @@ def test_what_is_no_file_is_not_believed(path: Path, make: Callable[[Path], None
         runfile.read(str(path))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="this machine's user is not root, and only root can give a file away")
 def test_a_file_of_another_user_is_not_believed(path: Path) -> None:
     """Who could write into the folder is not who runs the proxy."""
     runfile.write(str(path), running())
