@@ -9,8 +9,8 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TextIO
 
 from proxy.query import query_keys
@@ -72,15 +72,6 @@ class Exchange:
         self.retried = False
         #: Answer headers that were dropped because they carried the token.
         self.echoes = 0
-
-    @contextmanager
-    def waiting_for_a_token(self) -> Iterator[None]:
-        """Count the time of the block as waiting for a token."""
-        began_at = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.token_wait += time.perf_counter() - began_at
 
 
 class AccessLog:

@@ -20,12 +20,12 @@ class Timeouts:
     idle: float = 300.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Binding:
     """A route with everything that its requests need.
 
     `strip` is for requests that get our credential, `bare` for those that keep the client's own; `constants` are
-    field lines of the route. `keep` bounds in bytes what of a body is kept for the repeat.
+    whole field lines of the route. `replay` bounds in bytes what of a body is kept for the repeat, in memory and on disk.
     """
 
     route: Route
@@ -36,7 +36,7 @@ class Binding:
     bare: Stripping
     inject: Inject = "overwrite"
     host: str = "upstream"
-    constants: tuple[bytes, ...] = ()
+    constants: bytes = b""
     timeouts: Timeouts = Timeouts()
-    keep: int = 1024 * 1024
+    replay: tuple[int, int] = (1 << 20, 64 << 20)
     gates: dict[str, Gate] = field(default_factory=dict)

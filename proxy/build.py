@@ -142,9 +142,9 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
         bare,
         inject=given.inject,
         host=given.host_header,
-        constants=tuple(f"{name}: {value}\r\n".encode() for name, value in given.headers.set.items()),
+        constants="".join(f"{name}: {value}\r\n" for name, value in given.headers.set.items()).encode(),
         timeouts=Timeouts(given.timeouts.token, given.timeouts.first_byte, given.timeouts.idle),
-        keep=given.replay.memory,
+        replay=(given.replay.memory, 0),
     )
 
 
