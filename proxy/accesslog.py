@@ -8,7 +8,6 @@ query values, no bodies (threat 78).
 import itertools
 import json
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TextIO

@@ -101,7 +101,7 @@ class RequestBody:
         Raises `TooLarge`, `RequestTimeout`, or what the connection says is wrong with it.
         """
         if self._again is not None:
-            if (piece := next(self._again, b"")):
+            if piece := next(self._again, b""):
                 return piece
             self._again = None
         while not self._buffer:

@@ -120,7 +120,9 @@ class Guard:
         visitor = Visitor(host, own_origin, origin)
         if self._key is not None:
             fields = head.section.values
-            visitor.authorization_is_key = any(self._authorizes(value) for value in fields.get(b"authorization", ()))
+            visitor.authorization_is_key = any(
+                self._authorizes(value) for value in fields.get(b"authorization", ())
+            )
             elsewhere = [
                 *fields.get(CLIENT_KEY_HEADER, ()),
                 *cookie_values(fields.get(b"cookie", ()), CLIENT_KEY_COOKIE),

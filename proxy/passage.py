@@ -13,13 +13,13 @@ from proxy.accesslog import Exchange
 from proxy.binding import Binding
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
-from proxy.injection import Injection, Outgoing
-from proxy.lifecycle import Gate, Token
-from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
 from proxy.headers import answer_lines
 from proxy.http1.answer import AnswerHead
+from proxy.injection import Injection, Outgoing
+from proxy.lifecycle import Gate, Token
 from proxy.listener.answer import ClientAnswer, block
 from proxy.listener.request import Request
+from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
 from proxy.upstream.attempt import SAFE, Attempt, send
 
 NOTHING: Final = Injection()
@@ -64,9 +64,7 @@ class Passage:
         """Pass an interim answer on; 100 only to a client that waits for it."""
         if head.status == 100 and not self.request.section.expects:
             return
-        lines, echoed = answer_lines(
-            head.fields, head.options, echoes=() if rendered is None else rendered.echoes
-        )
+        lines, echoed = answer_lines(head.fields, head.options, echoes=() if rendered is None else rendered.echoes)
         self.exchange.echoes += echoed
         with suppress(ConnectionError):  # it hung up: whoever waits for the answer will be told
             self.out.interim(head.status, block(lines))

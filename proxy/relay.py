@@ -33,6 +33,10 @@ from proxy.upstream.attempt import Attempt
 log: Final = logging.getLogger("proxy")
 
 
+#: The credential that was sent, the field lines that pass, and how many were dropped as echoes of it.
+AnswerMemo = tuple[Rendered | None, bytes, int]
+
+
 class Relay:
     """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies, in bytes."""
 
@@ -143,9 +147,7 @@ class Relay:
             if attempt.answer.framing == SWITCHED:
                 await tunnel(request, attempt, lines, out, exchange, binding.timeouts.idle)
             else:
-                await deliver(
-                    attempt.answer, head, lines, out, idle=binding.timeouts.idle, echoes=echoes
-                )
+                await deliver(attempt.answer, head, lines, out, idle=binding.timeouts.idle, echoes=echoes)
         finally:
             if attempt is not None:
                 attempt.end()
@@ -159,11 +161,9 @@ class Relay:
 
 def _answer_lines(head: AnswerHead, rendered: Rendered | None, exchange: Exchange) -> bytes:
     """The field lines of an answer that pass; servers repeat theirs, so they are worked out once."""
-    memo = head.memo
+    memo: AnswerMemo | None = head.memo
     if memo is None or memo[0] is not rendered:
-        lines, echoed = answer_lines(
-            head.fields, head.options, echoes=() if rendered is None else rendered.echoes
-        )
+        lines, echoed = answer_lines(head.fields, head.options, echoes=() if rendered is None else rendered.echoes)
         memo = head.memo = (rendered, block(lines), echoed)
     exchange.echoes += memo[2]
     return memo[1]

@@ -94,9 +94,7 @@ async def tunnel(
     out.end()
 
 
-async def _upwards(
-    incoming: RequestBody, connection: Connection, idle: float, spoke: Callable[[], None]
-) -> None:
+async def _upwards(incoming: RequestBody, connection: Connection, idle: float, spoke: Callable[[], None]) -> None:
     """What the client sends; its end is passed on, and what the upstream still says is not lost."""
     while piece := await incoming.read():
         spoke()

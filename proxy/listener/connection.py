@@ -14,7 +14,15 @@ from typing import Any, Final, Protocol, cast
 from proxy.accesslog import Exchange
 from proxy.alarm import Alarm
 from proxy.body import RequestBody
-from proxy.errors import BadFraming, BadRequest, HeadersTooLarge, Overloaded, ProxyError, RequestTimeout, TargetTooLong
+from proxy.errors import (
+    BadFraming,
+    BadRequest,
+    HeadersTooLarge,
+    Overloaded,
+    ProxyError,
+    RequestTimeout,
+    TargetTooLong,
+)
 from proxy.http1.bodies import Chunked, Decoder, Sized, UntilEnd
 from proxy.http1.request import RequestSection, request_line
 from proxy.http1.section import Malformed, TooMany, has_bare_lf

@@ -156,7 +156,9 @@ class Connection(asyncio.Protocol):
     def takes_body(self) -> bool:
         """Is the rest of a request's body still wanted (RFC 9112 section 9.5)?"""
         answer = self._answer
-        is_over = answer is not None and answer.head is not None and answer.head.status >= 300 and not self._keep_alive
+        is_over = (
+            answer is not None and answer.head is not None and answer.head.status >= 300 and not self._keep_alive
+        )
         return not self._closed and not is_over
 
     @property
@@ -268,7 +270,7 @@ class Connection(asyncio.Protocol):
                 return
             if end > HEAD_BYTES:
                 raise UpstreamBadHeader
-            self._take_head(answer, data[: end])
+            self._take_head(answer, data[:end])
             data = data[end + 4 :]
         self._buffer = b""
         if self._decoder is None or self._decoder.done:
