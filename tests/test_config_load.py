@@ -221,6 +221,18 @@ def test_what_is_doubtful_is_warned_about() -> None:
     ]
 
 
+def test_grants_of_an_upstream_that_pass_are_warned_about() -> None:
+    """Where the answers are made with a credential; else they are what any page could have."""
+    route = "{prefix: /, upstream: 'https://a.example', rewrite: {cors: false}, credential: c}"
+    config = config_of(f"routes: [{route}]\ncredentials: {{c: {STATIC}}}")
+    [warning] = config.warnings
+    assert warning == (
+        "text:1: routes.0.rewrite.cors: the upstream's CORS grants were not made for requests with your "
+        "credential: what a browser has cached may be read by pages that guard.origins does not name"
+    )
+    assert config_of("upstream: https://a.example\nrewrite: {cors: false}").warnings == []
+
+
 def test_words_and_numbers_of_yaml_1_1_stay_text() -> None:
     """`off`, `yes`, leading zeros, `1:30` and dates are what was written (threat 125)."""
     route = route_of("headers: {set: {A: off, B: yes, C: 0123, D: 1:30, E: 2020-01-01, F: 0x1F, G: 1_000}}")

@@ -21,6 +21,8 @@ from proxy.routes import Origin
 
 #: RFC 6265 section 4.1.1.
 _COOKIE_VALUE: Final = re.compile(r"[!#-+\--:<-\[\]-~]*")
+#: What `forwarded: true` sends.
+_FORWARDED: Final = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 
 
@@ -147,6 +149,26 @@ def _credential_uses(draft: Draft, problems: Problems) -> None:
             bound = bound or origin
 
 
+def _forwarding(draft: Draft, problems: Problems) -> None:
+    for index, route in draft.routes.items():
+        places: dict[KeyPath, str] = {("set", name): name for name in route.headers.set}
+        places |= {("remove", place): name for place, name in enumerate(route.headers.remove)}
+        for path, name in places.items():
+            if route.forwarded and name.lower() in _FORWARDED:
+                sentence = "forwarded: true sends this header already: remove one of the two"
+                problems.add(("routes", index, "headers", *path), sentence)
+
+
+def _foreign_grants(draft: Draft, problems: Problems) -> None:
+    for index, route in draft.routes.items():
+        if route.credential is not None and not route.rewrite.cors:
+            sentence = (
+                "the upstream's CORS grants were not made for requests with your credential: what a browser has "
+                "cached may be read by pages that guard.origins does not name"
+            )
+            problems.warn(("routes", index, "rewrite", "cors"), sentence)
+
+
 def _placing(draft: Draft, problems: Problems) -> None:
     for name, credential in draft.credentials.items():
         path: KeyPath = ("credentials", name)
@@ -202,6 +224,8 @@ _CHECKS: Final[tuple[Callable[[Draft, Problems], None], ...]] = (
     _plain_http,
     _loops,
     _credential_uses,
+    _forwarding,
+    _foreign_grants,
     _placing,
     _login_steps,
     _short_secrets,
