@@ -300,10 +300,33 @@ upstream: https://a.example
 listen: [{unix: /run/x}]
 upstream: https://a.example
 => 1: listen.0: this form of listen is not built yet: write host:port or unix:/path
+### addresses that instances cannot share
+listen:
+  - {tcp: 127.0.0.1:0, reuse_port: true}
+  - {tcp: 127.0.0.1:1, reuse_port: 1}
+  - {tcp: 127.0.0.1:1, reuse_ports: true}
+  - {reuse_port: true}
+  - {tcp: unix:/run/p.sock, reuse_port: true}
+  - {tcp: 8080, reuse_port: true}
+admin: {listen: {tcp: 127.0.0.1:1, reuse_port: true}}
+upstream: https://a.example
+=> 2: listen.0: a port that several instances share is one that they know: write it instead of 0
+=> 3: listen.1: write host:port, or {tcp: HOST:PORT, reuse_port: true} for a port of several instances
+=> 4: listen.2: write host:port, or {tcp: HOST:PORT, reuse_port: true} for a port of several instances
+=> 5: listen.3: write host:port, or {tcp: HOST:PORT, reuse_port: true} for a port of several instances
+=> 6: listen.4: write tcp: and an address with its host, such as 127.0.0.1:8080
+=> 7: listen.5: write an address with its host, such as 127.0.0.1:8080
+=> 8: admin.listen: write host:port, such as 127.0.0.1:8081, or null
 ### an address twice
 listen: [127.0.0.1:1, 127.0.0.1:1]
 upstream: https://a.example
 => 1: listen.1: this address is there twice: remove one
+### an address twice, shared and not
+listen: [127.0.0.1:1, {tcp: 127.0.0.1:1, reuse_port: true}, {tcp: 127.0.0.1:2, reuse_port: true}]
+admin: {listen: 127.0.0.1:2}
+upstream: https://a.example
+=> 1: listen.1: this address is there twice: remove one
+=> 2: admin.listen: this address is taken by listen: choose another port
 ### two routes that match the same
 routes:
   - {prefix: /a, upstream: 'https://a.example'}

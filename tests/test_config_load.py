@@ -160,14 +160,18 @@ def test_inject(written: str, inject: object) -> None:
         ("127.0.0.1:0", TcpAddress("127.0.0.1", 0), "127.0.0.1:0"),
         ('"[::1]:80"', TcpAddress("::1", 80), "[::1]:80"),
         ("localhost:80", TcpAddress("localhost", 80), "localhost:80"),
+        ("{tcp: 127.0.0.1:80}", TcpAddress("127.0.0.1", 80), "127.0.0.1:80"),
+        ("{tcp: 127.0.0.1:0, reuse_port: false}", TcpAddress("127.0.0.1", 0), "127.0.0.1:0"),
+        ("[{tcp: '[::1]:80', reuse_port: true}]", TcpAddress("::1", 80, reuse_port=True), "[::1]:80"),
         ("unix:/run/p.sock", UnixAddress("/run/p.sock"), "unix:/run/p.sock"),
     ],
 )
 def test_listen_addresses(written: str, listen: object, shown: str) -> None:
-    """host:port or unix:/path, printed as written."""
+    """host:port, unix:/path or a mapping; the effective form is read as the same."""
     config = config_of(f"listen: {written}\nupstream: https://a.example")
     assert config.listen == (listen,)
     assert str(config.listen[0]) == shown
+    assert config_of(effective(config)).listen == config.listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "x.localhost"])

@@ -583,6 +583,24 @@ def test_port_0_takes_a_free_port_and_the_same_one_for_every_address(monkeypatch
             sock.close()
 
 
+def test_a_port_is_shared_by_all_who_say_so_and_by_nobody_else() -> None:
+    """019: whoever came first, one that shares and one that does not are not mixed."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    first, second = (bind_tcp("127.0.0.1", port, reuse_port=True) for _ in range(2))
+    try:
+        assert [sock.getsockname() for sock in (*first, *second)] == [("127.0.0.1", port)] * 2
+        with pytest.raises(ListenError, match="another process listens there"):
+            bind_tcp("127.0.0.1", port)
+    finally:
+        for sock in (*first, *second):
+            sock.close()
+    [alone] = bind_tcp("127.0.0.1", port)
+    with closing(alone), pytest.raises(ListenError, match="needs reuse_port: true too, and the same user"):
+        bind_tcp("127.0.0.1", port, reuse_port=True)
+
+
 def test_019_several_addresses_are_bound_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits on the second one: the first is free again, and no other port is taken instead."""
     addresses(monkeypatch, "127.0.0.1", "127.0.0.2")

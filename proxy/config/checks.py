@@ -55,11 +55,12 @@ def check(draft: Draft, problems: Problems) -> None:
 
 
 def _listeners(draft: Draft, problems: Problems) -> None:
-    taken: list[ListenAddress] = []
+    # As text: one that shares its port and one that does not are the same address.
+    taken: set[str] = set()
     for index, address in enumerate(draft.listen):
-        if address in taken and not (isinstance(address, TcpAddress) and not address.port):
+        if str(address) in taken and not (isinstance(address, TcpAddress) and not address.port):
             problems.add(("listen", index), "this address is there twice: remove one")
-        taken.append(address)
+        taken.add(str(address))
         if (
             isinstance(address, TcpAddress)
             and not address.is_loopback
@@ -69,7 +70,7 @@ def _listeners(draft: Draft, problems: Problems) -> None:
             sentence = "others can reach this address: set guard.client_key, or listen on 127.0.0.1"
             problems.add(("listen", index), sentence)
     admin = draft.admin
-    if admin and admin.listen and admin.listen.port and not admin.listen_is_default and admin.listen in taken:
+    if admin and admin.listen and admin.listen.port and not admin.listen_is_default and str(admin.listen) in taken:
         problems.add(("admin", "listen"), "this address is taken by listen: choose another port")
 
 
