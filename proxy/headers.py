@@ -124,6 +124,17 @@ def _is_dropped_cookie(name: bytes, names: frozenset[bytes]) -> bool:
     return name in names or name.lower().startswith(OUR_COOKIES)
 
 
+def forwarded_lines(client: str, host: bytes, proto: str) -> bytes:
+    """What we say of the client, in place of whatever it said itself (`FORWARDING` never crosses).
+
+    `client` is its IP address (empty: it came by a Unix socket), `host` its Host field (empty: there was none),
+    `proto` the scheme by which it called. An address stands bare, without the zone that means nothing elsewhere.
+    """
+    address = client.partition("%")[0].encode()
+    lines = ((b"For", address), (b"Host", host), (b"Proto", proto.encode()))
+    return b"".join(b"X-Forwarded-%b: %b\r\n" % line for line in lines if line[1])
+
+
 def answer_lines(
     fields: Iterable[Field], named: frozenset[bytes], *, echoes: Sequence[bytes]
 ) -> tuple[list[bytes], int]:

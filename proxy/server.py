@@ -239,5 +239,5 @@ class Instance:
 
 def _bind(address: ListenAddress) -> list[socket.socket]:
     if isinstance(address, TcpAddress):
-        return bind_tcp(address.host, address.port)
+        return bind_tcp(address.host, address.port, reuse_port=address.reuse_port)
     return [bind_unix(Path(address.path))]

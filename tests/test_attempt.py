@@ -13,9 +13,11 @@ import pytest
 
 from proxy.body import RequestBody
 from proxy.errors import ProxyError, RequestTimeout, TooLarge, UpstreamError, UpstreamLost, UpstreamTimeout
+from proxy.http1.answer import AnswerHead
+from proxy.replay import Replay
 from proxy.routes import Origin
 from proxy.upstream.attempt import Attempt, send
-from proxy.upstream.connection import Connection
+from proxy.upstream.connection import WRITE_MOST, Connection
 from proxy.upstream.pool import Pool
 from tests.support.upstreams import (
     CLOSE,
@@ -39,33 +41,64 @@ PIECE: Final = 64 * 1024
 
 
 class Uploading:
-    """A client's body: pieces that come one by one, each when the loop has gone round; a `None` waits for ever."""
+    """A client that sends a body in pieces, the next one when more is wanted and the loop has gone round.
 
-    def __init__(self, *pieces: bytes | None, is_here: bool = False) -> None:
-        self._pieces = list(pieces)
-        self._is_here = is_here
+    An event among them waits; a `None` waits for ever. `left` are the pieces that were not sent yet.
+    """
 
-    async def readany(self) -> bytes:
-        """The next piece."""
-        if not self._is_here:
-            await asyncio.sleep(0)
-        if not self._pieces:
-            return b""
-        if (piece := self._pieces.pop(0)) is None:
-            await asyncio.Event().wait()
-        assert piece is not None
-        return piece
+    def __init__(self, *pieces: bytes | asyncio.Event | None, length: int | None = None) -> None:
+        self.left = list(pieces)
+        self.body = RequestBody(self, length)
+        self._sending: asyncio.Task[None] | None = None
 
-    def is_eof(self) -> bool:
-        """Did the last byte arrive?"""
-        return self._is_here
+    def resume_reading(self) -> None:
+        """More is wanted."""
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    def send_all(self) -> None:
+        """Everything is there at once."""
+        for piece in self.left:
+            assert isinstance(piece, bytes)
+            self.body.feed(piece)
+        self.left.clear()
+        self.body.finish()
+
+    async def _send(self) -> None:
+        while self.left and not isinstance(self.left[0], bytes):
+            if self.left[0] is None:
+                return
+            await self.left[0].wait()
+            del self.left[0]
+        if self.left:
+            piece = self.left.pop(0)
+            assert isinstance(piece, bytes)
+            self.body.feed(piece)
+        else:
+            self.body.finish()
+
+
+def uploading(
+    *pieces: bytes | asyncio.Event | None,
+    length: int | None = None,
+    keep: int = 0,
+    most: int | None = None,
+    idle: float = DEADLINE,
+) -> Uploading:
+    """A client, its body bound as the relay does it."""
+    client = Uploading(*pieces, length=length)
+    client.body.bound(replay=Replay(keep, 0), most=most, idle=idle)
+    return client
 
 
 def body(
     *pieces: bytes | None, length: int | None = None, is_here: bool = False, keep: int = 0, most: int | None = None
 ) -> RequestBody:
     """A request's body of these pieces."""
-    return RequestBody(Uploading(*pieces, is_here=is_here), length, keep=keep, most=most, idle=DEADLINE)
+    client = uploading(*pieces, length=length, keep=keep, most=most)
+    if is_here:
+        client.send_all()
+    return client.body
 
 
 def head(method: str = "POST", content: RequestBody | None = None) -> bytes:
@@ -101,7 +134,7 @@ async def ended(attempt: Attempt) -> tuple[int, bytes]:
         whole = bytearray()
         while piece := await attempt.answer.read(DEADLINE):
             whole += piece
-        return attempt.answer.status, bytes(whole)
+        return attempt.head.status, bytes(whole)
     finally:
         attempt.end()
 
@@ -162,18 +195,16 @@ async def test_an_empty_body_is_framed_as_it_was_announced(
 @on_each_loop
 async def test_a_slow_upstream_stops_the_client_and_fills_no_memory() -> None:
     """114: what the upstream does not take stays with the client."""
-    pieces = [b"a" * PIECE] * 400
-    stream = Uploading(*pieces)
-    content = RequestBody(stream, PIECE * 400, keep=0, most=None, idle=DEADLINE)
+    client = uploading(*[b"a" * PIECE] * 400, length=PIECE * 400)
     async with pooled([REQUEST, DEAF]) as (_, pool):
-        sending = asyncio.create_task(upload(pool, content))
+        sending = asyncio.create_task(upload(pool, client.body))
         left = -1
-        while left != len(stream._pieces) or left == 400:
-            left = len(stream._pieces)
+        while left != len(client.left) or left == 400:
+            left = len(client.left)
             await turns(200)
         [connection] = pool._open
         assert connection._transport is not None
-        assert connection._transport.get_write_buffer_size() < 3 * PIECE
+        assert connection._transport.get_write_buffer_size() <= WRITE_MOST + PIECE
         assert left > 0
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -194,16 +225,10 @@ async def test_an_upstream_that_takes_nothing_of_a_body_is_a_timeout() -> None:
 async def test_the_time_for_the_answer_begins_with_the_end_of_the_request() -> None:
     """064: a slow client does not use up the upstream's time."""
     data = asyncio.Event()
-
-    class Slow(Uploading):
-        async def readany(self) -> bytes:
-            await data.wait()
-            return await super().readany()
-
-    content = RequestBody(Slow(b"a"), 1, keep=0, most=None, idle=DEADLINE)
+    client = uploading(data, b"a", length=1)
     async with pooled([REQUEST, Got(1), OK]) as (_, pool):
         asyncio.get_running_loop().call_later(0.15, data.set)
-        assert await ended(await upload(pool, content, first_byte=0.05)) == (200, b"ok")
+        assert await ended(await upload(pool, client.body, first_byte=0.05)) == (200, b"ok")
 
 
 @pytest.mark.parametrize("is_here", [False, True], ids=["streamed", "here already"])
@@ -222,10 +247,9 @@ async def test_a_body_that_grows_too_large_ends_the_request_and_its_connection(*
 @on_each_loop
 async def test_a_client_that_stops_sending_ends_the_request_with_its_own_error() -> None:
     """113: 408 and not 502: it is not the upstream that was slow."""
-    content = RequestBody(Uploading(b"a", None), None, keep=0, most=None, idle=0.05)
     async with pooled([REQUEST]) as (upstream, pool):
         with pytest.raises(RequestTimeout):
-            await upload(pool, content)
+            await upload(pool, uploading(b"a", None, idle=0.05).body)
         await (await upstream.peer()).ended.wait()
 
 
@@ -297,14 +321,12 @@ async def test_an_early_answer_wins_over_the_write_that_fails_behind_it(then: st
 async def test_an_upstream_that_refuses_and_closes_gets_no_more_of_the_body() -> None:
     """105: an error with `Connection: close` says that the rest is not wanted (RFC 9112 section 9.5)."""
     closing = EARLY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    pieces = [b"a" * PIECE] * 1000
-    stream = Uploading(*pieces)
-    content = RequestBody(stream, PIECE * 1000, keep=0, most=None, idle=DEADLINE)
+    client = uploading(*[b"a" * PIECE] * 1000, length=PIECE * 1000)
     go = asyncio.Event()
     async with pooled([REQUEST, closing[:-1], go, closing[-1:]]) as (upstream, pool):
-        attempt = await upload(pool, content)
+        attempt = await upload(pool, client.body)
         await turns(2000)
-        assert len(stream._pieces) > 900
+        assert len(client.left) > 900
         go.set()
         assert await ended(attempt) == (401, b"early")
         await (await upstream.peer()).ended.wait()
@@ -315,17 +337,10 @@ async def test_an_upstream_that_refuses_and_closes_gets_no_more_of_the_body() ->
 async def test_an_early_success_does_not_stop_the_upload() -> None:
     """A streaming upstream may answer while it still reads: both directions go on."""
     data = asyncio.Event()
-
-    class Dialogue(Uploading):
-        async def readany(self) -> bytes:
-            await data.wait()
-            return await super().readany()
-
-    content = RequestBody(Dialogue(b"question"), None, keep=0, most=None, idle=DEADLINE)
     opening = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     script: Script = [REQUEST, opening, Got(b"question\r\n0\r\n\r\n"), b"6\r\nanswer\r\n0\r\n\r\n"]
     async with pooled(script) as (_, pool):
-        attempt = await upload(pool, content)
+        attempt = await upload(pool, uploading(data, b"question").body)
         data.set()
         assert await ended(attempt) == (200, b"answer")
 
@@ -405,15 +420,11 @@ async def reused(pool: Pool) -> Connection:
 async def died(upstream: Upstream, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The upstream ends the idle connection in the instant between the pool's last look and its use."""
     connection = await reused(pool)
+    assert pool.take() is connection
     (await upstream.peer()).close()
     while not connection.begin("GET").error:
         await turns(1)
-    acquire = pool.acquire
-
-    async def too_late(*, fresh: bool = False) -> Connection:
-        return await acquire(fresh=True) if fresh else connection
-
-    monkeypatch.setattr(pool, "acquire", too_late)
+    monkeypatch.setattr(pool, "take", lambda: connection)
 
 
 async def outcome(pool: Pool, method: str, content: RequestBody | None) -> int | str:

@@ -14,6 +14,7 @@ from proxy.headers import (
     HOP_BY_HOP,
     Stripping,
     answer_lines,
+    forwarded_lines,
     own_reference,
     request_lines,
     stripping,
@@ -214,6 +215,21 @@ def test_a_reference_on_a_root_route_or_without_an_origin_of_ours() -> None:
     assert own_reference(OWN + b"/x", OWN, b"", prefix=b"", upstream=api, base_path=b"/v2") == api + b"/v2/x"
     assert own_reference(OWN, OWN, b"", prefix=b"", upstream=api, base_path=b"/v2") == api
     assert own_reference(b"/x", b"", b"", prefix=b"", upstream=api, base_path=b"") == b"/x"
+
+
+@pytest.mark.parametrize(
+    ("client", "host", "lines"),
+    [
+        ("127.0.0.1", b"localhost:8080", ["For: 127.0.0.1", "Host: localhost:8080", "Proto: http"]),
+        ("::1", b"[::1]:8080", ["For: ::1", "Host: [::1]:8080", "Proto: http"]),
+        ("fe80::1%eth0", b"h", ["For: fe80::1", "Host: h", "Proto: http"]),
+        ("", b"localhost", ["Host: localhost", "Proto: http"]),
+        ("", b"", ["Proto: http"]),
+    ],
+)
+def test_032_what_is_said_of_the_client_is_what_we_know(client: str, host: bytes, lines: list[str]) -> None:
+    """Its address (a Unix socket has none), the name by which it called, the scheme."""
+    assert forwarded_lines(client, host, "http") == "".join(f"X-Forwarded-{line}\r\n" for line in lines).encode()
 
 
 @pytest.mark.parametrize("byte", [*range(9), *range(11, 13), *range(14, 32), 127])

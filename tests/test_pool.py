@@ -422,7 +422,7 @@ async def test_every_connection_that_came_is_ended_whatever_happened_on_it() -> 
         [REQUEST, OK],
         [REQUEST, OK, CLOSE],
         [CLOSE],
-        [REQUEST, b"garbage"],
+        [REQUEST, b"garbage\r\n\r\n"],
         [REQUEST, OK + b"x"],
     ]
     async with pooled(*scripts * 20, size=1) as (upstream, pool):

@@ -29,8 +29,6 @@ NOT_BUILT: Final = tuple(
         "store.url",
         "store.key",
         "routes.*.via",
-        "routes.*.forwarded",
-        "routes.*.rewrite",
         "routes.*.token_guard",
         "routes.*.replay.disk",
         "routes.*.tls.cert",
