@@ -91,6 +91,19 @@ class Running:
         return total
 
 
+def busy_seconds() -> float:
+    """CPU time of all processes since the machine started, and what its host took from it (proc(5), stat)."""
+    user, nice, system, _idle, _iowait, _irq, _softirq, steal = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + steal) / TICK
+
+
+def own_seconds() -> float:
+    """CPU time of this process and of all its children that ended."""
+    return sum(os.times()[:4])
+
+
 def family(pid: int) -> list[int]:
     """A process and its living descendants."""
     found = [pid]

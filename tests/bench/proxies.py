@@ -216,7 +216,7 @@ def envoy(job: Job, *, access_log: bool = False) -> Command:
         },
         # The default is 1024 of each.
         "circuit_breakers": {
-            "thresholds": [{key: 8192 for key in ("max_connections", "max_pending_requests", "max_requests")}]
+            "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), 8192)]
         },
     }
     if job.upstream.scheme == "tls":

@@ -1,7 +1,8 @@
 """The part of the upstream that nginx cannot be: it takes uploads, holds event streams open, and gives tokens.
 
-A program of its own: `python sink.py ARGUMENTS`, where the one argument is JSON (`Arguments`). Whatever comes without
-the expected credential is answered 401, so that every measured request proves that the proxy added it.
+A program of its own: `python sink.py ARGUMENTS`, where the one argument is JSON (`Arguments`).
+Whatever comes without the expected credential is answered 401, so that every measured request proves that the proxy
+added it.
 
 An upload goes into memory as it comes, chunk heads and all; it is taken apart and hashed afterwards, when somebody
 asks, so that the clock measures the proxy and not SHA-256.
@@ -29,12 +30,15 @@ EVENTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What the program is told: two ports, the certificate of the TLS one, the token, the longest upload in bytes."""
+    """What the program is told."""
 
+    #: The ports for HTTP and HTTPS.
     plain: int
     tls: int
+    #: Key and chain for the latter, a PEM file.
     certificate: str
     token: str
+    #: The longest upload, in bytes.
     most: int
 
 

@@ -25,10 +25,11 @@ VERSIONS: Final[Mapping[str, str]] = {
     "mitmdump": "--version",
 }
 #: What the Python of ours is asked.
-OURS: Final = (
-    "import platform, importlib.metadata as m;"
-    "print('Python', platform.python_version() + ',', ', '.join(f'{n} {m.version(n)}' for n in ('aiohttp', 'uvloop')))"
-)
+OURS: Final = """
+import importlib.metadata, platform
+names = ("aiohttp", "uvloop")
+print(", ".join([f"Python {platform.python_version()}", *(f"{n} {importlib.metadata.version(n)}" for n in names)]))
+"""
 
 
 @dataclass(frozen=True, slots=True)

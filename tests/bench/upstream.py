@@ -20,7 +20,8 @@ Part = Literal["nginx", "sink"]
 
 #: One cipher suite for everybody: proxies prefer different ones, and the comparison is not about ciphers.
 SUITE: Final = "TLS_AES_128_GCM_SHA256"
-SMALL_BYTES: Final = 1024
+#: An answer of 1 KiB.
+SMALL: Final = json.dumps({"filling": "x" * 1009})
 
 NGINX: Final = """
 daemon off;
@@ -52,7 +53,7 @@ http {{
         root {folder}/files;
         default_type application/json;
         if ($refused) {{ return 401; }}
-        location /small/ {{ try_files /small =404; }}
+        location /small/ {{ return 200 '{small}'; }}
     }}
 }}
 """
@@ -109,7 +110,12 @@ def serving(folder: Path, nginx: str, token: str, most: int, cores: frozenset[in
     (folder / "openssl.cnf").write_text(OPENSSL.format(suite=SUITE))
     (folder / "upstream.conf").write_text(
         NGINX.format(
-            folder=folder, token=token, suite=SUITE, plain=ports["nginx", "plain"], tls=ports["nginx", "tls"]
+            folder=folder,
+            token=token,
+            suite=SUITE,
+            small=SMALL,
+            plain=ports["nginx", "plain"],
+            tls=ports["nginx", "tls"],
         )
     )
     arguments = Arguments(
@@ -139,11 +145,10 @@ def _certificates(folder: Path) -> Path:
 
 
 def _files(folder: Path, most: int) -> None:
-    """One small answer, and a long one that is already in the page cache."""
+    """The long answer, already in the page cache."""
     folder.mkdir()
     # nginx gives up root for its workers.
     folder.chmod(0o755)
-    (folder / "small").write_bytes(json.dumps({"filling": "x" * (SMALL_BYTES - 15)}).encode())
     block = os.urandom(1 << 20)
     with (folder / "big").open("wb") as file:
         for _ in range(most >> 20):
