@@ -150,6 +150,21 @@ def test_versions_are_found_in_what_programs_say(said: str, version: str) -> Non
     assert tools.version(said) == version
 
 
+def test_a_program_is_found_or_missing_with_what_would_help(tmp_path: Path) -> None:
+    """What is not there is left out of the table, and one that cannot be run is not there."""
+    assert tools.find("wrk", tmp_path, str(tmp_path)) == tools.Missing(
+        "not installed (Debian: apt-get install wrk)"
+    )
+    program = tmp_path / "wrk"
+    program.write_text("#!/bin/sh\necho wrk 4.2.0\nexit 1\n")
+    program.chmod(0o755)
+    assert tools.find("wrk", tmp_path, str(tmp_path)) == tools.Tool(str(program), "4.2.0")
+    program.write_bytes(b"\x7fELF")
+    found = tools.find("wrk", tmp_path, str(tmp_path))
+    assert isinstance(found, tools.Missing)
+    assert found.reason.startswith(f"{program} does not run: ")
+
+
 @pytest.mark.parametrize(
     ("cores", "proxy", "load", "shared"),
     [({0, 1}, {1}, {0}, False), ({2, 3, 5}, {5}, {2}, False), ({0}, {0}, {0}, True)],

