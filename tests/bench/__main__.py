@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -129,6 +130,8 @@ def report(bench: Bench, *, judge: bool) -> None:
 def main() -> int:
     """Exit status: 1 if something did not work, else 0, whatever the numbers say."""
     options = arguments()
+    # Ended from outside, it still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     smoke = options.smoke or os.environ.get("BENCH_SMOKE") == "1"
     KEPT.mkdir(parents=True, exist_ok=True)
     wanted = columns(options)
