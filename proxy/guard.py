@@ -1,7 +1,7 @@
 """Which local requests are admitted: a pure decision on the head of a request, before any token is touched.
 
-Order: method, target form, Host, Origin and Sec-Fetch-Site, preflight, client key; what is malformed never comes here
-(`http1`).
+Order: method, target form, Host, Origin and Sec-Fetch-Site, preflight, client key; what is malformed never comes
+here (`http1`).
 Host stops DNS rebinding, Origin and Sec-Fetch-Site stop cross-site requests; neither replaces the other
 (threats 1, 2; THREATS 4.1). No exemption depends on a request header (threat 12).
 """
@@ -127,8 +127,7 @@ class Guard:
                 *fields.get(CLIENT_KEY_HEADER, ()),
                 *cookie_values(fields.get(b"cookie", ()), CLIENT_KEY_COOKIE),
             ]
-            # A list, not a generator: how many are tried tells nothing of which one is right.
-            visitor.has_key = visitor.authorization_is_key or any([self._is_key(value) for value in elsewhere])
+            visitor.has_key = visitor.authorization_is_key or any(self._is_key(value) for value in elsewhere)
         return visitor
 
     def holds_key(self, value: bytes) -> bool:

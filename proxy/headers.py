@@ -135,27 +135,50 @@ def forwarded_lines(client: str, host: bytes, proto: str) -> bytes:
     return b"".join(b"X-Forwarded-%b: %b\r\n" % line for line in lines if line[1])
 
 
+Rewrite = Callable[[bytes, bytes], bytes | None]
+
+
 def answer_lines(
-    fields: Iterable[Field], named: frozenset[bytes], *, echoes: Sequence[bytes]
+    fields: Iterable[Field],
+    named: frozenset[bytes],
+    *,
+    echoes: Sequence[bytes] = (),
+    grants: bool = False,
+    rewritten: frozenset[bytes] = frozenset(),
+    rewrite: Rewrite | None = None,
 ) -> tuple[list[bytes], int]:
     """The field lines of an upstream's answer that go to the client, and how many were dropped as echoes.
 
-    Dropped: hop-by-hop and Connection-named (`named`) fields, Content-Length (written anew), the upstream's CORS
-    grants (they were made for requests without our credential: threat 4), cookies that pretend to be ours, and every
-    field that carries one of `echoes`, the live token in any form (threat 62).
+    Dropped: hop-by-hop and Connection-named (`named`) fields, Content-Length (written anew), cookies that pretend to
+    be ours, and every field that carries one of `echoes`, the live token in any form (threat 62). Without `grants`
+    the upstream's CORS grants too, made for requests without our credential (threat 4). `rewrite` gives the value of
+    a field by its lower-case name, among `rewritten` (None: drop it).
     """
     lines: list[bytes] = []
     echoed = 0
     for lower, value, line in fields:
-        if lower in _ANSWER_DROPPED or lower in named or lower.startswith(b"access-control-"):
+        if lower in _ANSWER_DROPPED or lower in named or (not grants and lower.startswith(b"access-control-")):
             continue
         if lower == b"set-cookie" and value.lower().startswith(OUR_COOKIES):
             continue
-        if echoes and any(echo in line for echo in echoes):
+        if echoes and _holds(line, echoes):
             echoed += 1
             continue
+        if lower in rewritten and rewrite is not None:
+            crossing = rewrite(lower, value)
+            if crossing is None:
+                continue
+            if crossing != value:
+                line = b"%b: %b" % (line[: len(lower)], crossing)  # noqa: PLW2901  the same line, as it goes on
         lines.append(line)
     return lines, echoed
+
+
+def _holds(line: bytes, echoes: Sequence[bytes]) -> bool:
+    for echo in echoes:  # noqa: SIM110  a generator costs more than all the searches
+        if echo in line:
+            return True
+    return False
 
 
 def own_reference(

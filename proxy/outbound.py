@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from proxy.binding import Binding
 from proxy.guard import Admission
-from proxy.headers import Stripping, own_reference, request_lines
+from proxy.headers import Stripping, forwarded_lines, own_reference, request_lines
 from proxy.injection import Outgoing
 from proxy.listener.request import Request
 from proxy.query import strip_query
@@ -53,7 +53,8 @@ def _kept(
 
     section = request.section
     lines, cookies = request_lines(section.fields, strip, section.options, as_the_upstream_would_see_it)
-    return b"Host: %b\r\n%b%b%b" % (_host(request, binding), lines, binding.constants, _framing(request)), cookies
+    host = b"Host: %b\r\n" % _host(request, binding)
+    return b"".join((host, lines, binding.constants, _forwarded(request, binding), _framing(request))), cookies
 
 
 def _host(request: Request, binding: Binding) -> bytes:
@@ -62,6 +63,14 @@ def _host(request: Request, binding: Binding) -> bytes:
     if binding.host == "client" and hosts:
         return hosts[0]
     return (binding.route.upstream.authority if binding.host in ("upstream", "client") else binding.host).encode()
+
+
+def _forwarded(request: Request, binding: Binding) -> bytes:
+    """Who called, where the route says so."""
+    if not binding.forwarded:
+        return b""
+    hosts = request.section.values.get(b"host", [b""])
+    return forwarded_lines("" if request.unix else request.client, hosts[0], "http")
 
 
 def _framing(request: Request) -> bytes:

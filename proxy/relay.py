@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from proxy import inbound
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
 from proxy.clock import Clock
@@ -18,8 +19,8 @@ from proxy.credentials.credential import Rendered
 from proxy.delivery import deliver
 from proxy.errors import ProxyError
 from proxy.guard import Admission, Guard, cors_lines, preflight_lines
-from proxy.headers import Stripping, answer_lines
-from proxy.http1.answer import SWITCHED, AnswerHead
+from proxy.headers import Stripping
+from proxy.http1.answer import SWITCHED
 from proxy.injection import AUTHORIZATION, Place, Replace, places_to_fill
 from proxy.listener.answer import ClientAnswer, Connection, block
 from proxy.listener.request import Request
@@ -31,10 +32,6 @@ from proxy.upgrade import HANDSHAKE_LINES, is_handshake, tunnel
 from proxy.upstream.attempt import Attempt
 
 log: Final = logging.getLogger("proxy")
-
-
-#: The credential that was sent, the field lines that pass, and how many were dropped as echoes of it.
-AnswerMemo = tuple[Rendered | None, bytes, int]
 
 
 class Relay:
@@ -139,13 +136,9 @@ class Relay:
             if body is not None:
                 body.forget()
             head, echoes = attempt.head, () if rendered is None else rendered.echoes
-            lines = _answer_lines(head, rendered, exchange)
-            if visitor.origin is not None:
-                extra += cors_lines(visitor.origin, exposed=lines.split(b"\r\n"))
-            if extra:
-                lines += block(extra)
+            lines = inbound.lines(head, admission, binding, rendered, exchange) + block(extra)
             if attempt.answer.framing == SWITCHED:
-                await tunnel(request, attempt, lines, out, exchange, binding.timeouts.idle)
+                await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
             else:
                 await deliver(attempt.answer, head, lines, out, idle=binding.timeouts.idle, echoes=echoes)
         finally:
@@ -157,16 +150,6 @@ class Relay:
         origins = request.section.values.get(b"origin", [])
         allowed = len(origins) == 1 and self._guard.allows_origin(origins[0])
         return cors_lines(origins[0]) if allowed else []
-
-
-def _answer_lines(head: AnswerHead, rendered: Rendered | None, exchange: Exchange) -> bytes:
-    """The field lines of an answer that pass; servers repeat theirs, so they are worked out once."""
-    memo: AnswerMemo | None = head.memo
-    if memo is None or memo[0] is not rendered:
-        lines, echoed = answer_lines(head.fields, head.options, echoes=() if rendered is None else rendered.echoes)
-        memo = head.memo = (rendered, block(lines), echoed)
-    exchange.echoes += memo[2]
-    return memo[1]
 
 
 async def _credential(

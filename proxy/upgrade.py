@@ -65,7 +65,7 @@ def _is_accepted(request: Request, head: AnswerHead) -> bool:
 
 
 async def tunnel(
-    request: Request, attempt: Attempt, lines: bytes, out: ClientAnswer, exchange: Exchange, idle: float
+    request: Request, attempt: Attempt, lines: bytes, out: ClientAnswer, *, exchange: Exchange, idle: float
 ) -> None:
     """Pass the 101 on, then bytes both ways until the upstream has ended, or nobody spoke for `idle` seconds.
 

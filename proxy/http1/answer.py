@@ -7,8 +7,8 @@ from proxy.http1.bodies import Chunked, Decoder, Sized, UntilEnd
 from proxy.http1.request import content_length
 from proxy.http1.section import Malformed, Section
 
-#: An answer's body ends: there is none, after a known number of bytes, by chunks, or with the connection. After a 101
-#: there is no HTTP any more.
+#: An answer's body ends: there is none, after a known number of bytes, by chunks, or with the connection. After a
+#: 101 there is no HTTP any more.
 NO_BODY: Final = "none"
 LENGTH: Final = "length"
 CHUNKED: Final = "chunked"
@@ -24,8 +24,8 @@ class AnswerHead(Section):
     """The head of an answer; `line` is its status line.
 
     `length` is the declared Content-Length (of the body that a HEAD or a 304 only talks about, too);
-    `keep_alive_timeout` is N of `Keep-Alive: timeout=N` in seconds, None without one. `memo` belongs to whoever draws
-    conclusions from the head alone. Raises `Malformed`.
+    `keep_alive_timeout` is N of `Keep-Alive: timeout=N` in seconds, None without one. `memo` belongs to whoever
+    draws conclusions from the head alone. Raises `Malformed`.
     """
 
     __slots__ = ("_codings", "is_interim", "keep_alive", "keep_alive_timeout", "length", "line", "memo", "status")

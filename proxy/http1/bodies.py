@@ -1,4 +1,4 @@
-"""Takes bodies out of a stream of bytes: of a declared length, in chunks, or up to its end (RFC 9112 sections 6, 7).
+"""Takes bodies out of a stream of bytes: of a declared length, in chunks, or up to its end (RFC 9112 section 6).
 
 Each decoder has the same three names: `feed` gives the body bytes in `data`, `done` says that the body ended, and
 `rest` is what came behind it.
@@ -96,10 +96,7 @@ class Chunked:
         at = 0
         view = memoryview(data)
         while at < len(data) and not self.done:
-            if self._left:
-                at = self._chunk(data, view, at, pieces)
-            else:
-                at = self._line(data, at)
+            at = self._chunk(data, view, at, pieces) if self._left else self._line(data, at)
             if at < 0:
                 break
         if len(pieces) == 1:

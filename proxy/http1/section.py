@@ -15,7 +15,7 @@ _TEXT: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-class Malformed(ValueError):
+class Malformed(ValueError):  # noqa: N818  named after what happened, as all errors here
     """The structure is broken. Holds no byte of what came."""
 
 

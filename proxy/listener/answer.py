@@ -1,6 +1,6 @@
 """Writes one answer to a client.
 
-Law: once a head is out, nothing but that answer's body follows; a body that breaks off is cut visibly (invariant 8).
+Law: once a head is out, nothing but that answer's body follows; one that breaks off is cut visibly (invariant 8).
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class Connection(Protocol):
 
 def block(lines: Iterable[bytes]) -> bytes:
     """Field lines as they stand in a head, each with its end."""
-    return b"\r\n".join((*lines, b""))
+    return b"\r\n".join([*lines, b""])
 
 
 class ClientAnswer:

@@ -31,7 +31,7 @@ from proxy.listener.request import Request
 
 #: How long the rest of a refused body is read before the connection ends (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
-#: An answer that the client does not read stays with the upstream, not here: above this many bytes nothing is added.
+#: An answer that the client does not read stays with the upstream: above this many bytes nothing is added here.
 WRITE_MOST: Final = 4 * 1024
 #: Requests that a client sends ahead of the answers wait in the socket above this many bytes.
 AHEAD_MOST: Final = 64 * 1024
@@ -175,7 +175,7 @@ class ClientConnection(asyncio.Protocol):
             self._pause_reading()
 
     def eof_received(self) -> bool:
-        """The client ended its side: that counts as hanging up, as in nginx and Go; in a tunnel it is an end like others."""
+        """The client ended its side: that counts as hanging up, as in nginx and Go; in a tunnel it is an end."""
         if isinstance(self._decoder, UntilEnd) and self._body is not None:
             self._body.finish()
             return True
@@ -239,7 +239,7 @@ class ClientConnection(asyncio.Protocol):
         return self._decoder is None and not self._is_lingering
 
     def tunnel(self) -> RequestBody:
-        """From now on all bytes belong to the protocol that the connection was switched to (RFC 9110 section 7.8)."""
+        """From now on all bytes belong to the protocol that was switched to (RFC 9110 section 7.8)."""
         body = self._body = RequestBody(self, None)
         self._decoder = UntilEnd()
         early, self._buffer = self._buffer, b""

@@ -283,10 +283,8 @@ class Connection(asyncio.Protocol):
     def _take_head(self, answer: Answer, raw: bytes) -> None:
         last = self._last_head
         line, _, fields = raw.partition(b"\r\n")
-        if last is None or last.raw != fields or last.line != line:
-            head = AnswerHead(line, fields)
-        else:
-            head = last
+        is_new = last is None or last.raw != fields or last.line != line
+        head = AnswerHead(line, fields) if last is None or is_new else last
         if head.is_interim:
             if answer.on_interim is not None:
                 answer.on_interim(head)
