@@ -12,8 +12,16 @@ from typing import Final
 import pytest
 
 from proxy.body import RequestBody
-from proxy.errors import ProxyError, RequestTimeout, TooLarge, UpstreamError, UpstreamLost, UpstreamTimeout
-from proxy.http1.answer import AnswerHead
+from proxy.errors import (
+    ProxyError,
+    RequestTimeout,
+    TooLarge,
+    UpstreamError,
+    UpstreamLost,
+    UpstreamProtocol,
+    UpstreamTimeout,
+)
+from proxy.http1.answer import SWITCHED, AnswerHead
 from proxy.replay import Replay
 from proxy.routes import Origin
 from proxy.upstream.attempt import Attempt, send
@@ -346,6 +354,73 @@ async def test_an_early_success_does_not_stop_the_upload() -> None:
 
 
 @on_each_loop
+async def test_interim_answers_are_told_while_the_body_waits_for_them() -> None:
+    """A client that expects 100 sends nothing before it; a 103 behind the upload comes in its place."""
+    told: list[AnswerHead] = []
+    go = asyncio.Event()
+
+    def tell(head: AnswerHead) -> None:
+        told.append(head)
+        go.set()
+
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    script: Script = [REQUEST, b"HTTP/1.1 100 Continue\r\n\r\n", Got(b"hello"), hints, OK]
+    content = uploading(go, b"hello", length=5).body
+    async with pooled(script) as (upstream, pool):
+        attempt = await send(pool, "PUT", head("PUT", content), content, first_byte=DEADLINE, on_interim=tell)
+        assert await ended(attempt) == (200, b"ok")
+        assert [(each.status, each.raw) for each in told] == [(100, b""), (103, b"Link: </a>")]
+        assert (upstream.requests, pool.open) == (1, 1)
+
+
+@on_each_loop
+async def test_an_upload_that_is_refused_before_it_begins_costs_no_byte_of_it() -> None:
+    """The upstream says 401 instead of 100: nothing but the head was sent, and its connection is spent."""
+    async with pooled([REQUEST, EARLY]) as (upstream, pool):
+        attempt = await upload(pool, uploading(None, length=5).body)
+        await attempt.stop_upload()
+        assert await ended(attempt) == (401, b"early")
+        peer = await upstream.peer()
+        await peer.ended.wait()
+        assert peer.received.endswith(b"Content-Length: 5\r\n\r\n")
+        assert pool.open == 0
+
+
+@on_each_loop
+async def test_a_switch_to_another_protocol_is_an_answer_only_where_it_was_asked_for() -> None:
+    """The connection goes on as a tunnel, and never back to the pool."""
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with pooled([REQUEST, switching]) as (upstream, pool):
+        with pytest.raises(UpstreamProtocol):
+            await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
+        assert pool.open == 0
+        attempt = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE, may_switch=True)
+        assert (attempt.head.status, attempt.answer.framing) == (101, SWITCHED)
+        attempt.connection.write(b"ping")
+        await (await upstream.peer(1)).got(b"ping")
+        attempt.end()
+        assert pool.open == 0
+        await (await upstream.peer(1)).ended.wait()
+
+
+@on_each_loop
+async def test_fresh_leaves_the_connection_that_rests_alone() -> None:
+    """What cannot be repeated goes out on one that nobody used."""
+    async with pooled([*FIRST, REQUEST, OK]) as (upstream, pool):
+        rests = await reused(pool)
+        attempt = await send(pool, "POST", head("POST"), None, first_byte=DEADLINE, fresh=True)
+        assert attempt.connection is not rests
+        assert await ended(attempt) == (200, b"ok")
+        assert [peer.requests for peer in upstream.peers] == [1, 1]
+        attempt = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
+        assert attempt.connection is not rests  # the last one first
+        other = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
+        assert other.connection is rests
+        assert (await ended(attempt), await ended(other)) == ((200, b"ok"), (200, b"ok"))
+        assert pool.open == 2
+
+
+@on_each_loop
 async def test_a_connection_whose_upload_was_stopped_is_never_used_again() -> None:
     """038: the rest of that body would be the head of the next request."""
     async with pooled([REQUEST, EARLY], [REQUEST, OK]) as (upstream, pool):
@@ -413,8 +488,9 @@ GOLDEN: Final[dict[str, Outcomes]] = {
 
 async def reused(pool: Pool) -> Connection:
     """The idle connection that the next exchange will take."""
-    await ended(await send(pool, "GET", head("GET"), None, first_byte=DEADLINE))
-    return pool._idle[-1]
+    attempt = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
+    assert await ended(attempt) == (200, b"ok")
+    return attempt.connection
 
 
 async def died(upstream: Upstream, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:

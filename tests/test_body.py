@@ -19,7 +19,7 @@ KIB: Final = 1024
 class Client:
     """Sends a body piece by piece, the next one whenever it is asked for more; an exception is the body's bad end.
 
-    A `None` is a pause: what comes behind it is sent by the next call of `resume_reading` from the test itself.
+    Like a socket's bytes they come in the loop's next round. A `None` is a pause that lasts until more is asked for.
     """
 
     def __init__(self, *pieces: bytes | ProxyError | None, length: int | None = None) -> None:
@@ -28,8 +28,12 @@ class Client:
         self._pieces = deque(pieces)
 
     def resume_reading(self) -> None:
-        """Send the next piece, or the end."""
+        """More is wanted."""
         self.asked += 1
+        asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        """Send the next piece, or the end."""
         piece = self._pieces.popleft() if self._pieces else b""
         if isinstance(piece, ProxyError):
             self.body.finish(piece)
