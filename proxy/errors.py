@@ -32,7 +32,7 @@ from the config and may appear.
         │   ├── CredentialUnavailable    503 credential_unavailable
         │   └── LoginRequired            503 login_required
         └── UpstreamError
-            ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamLost)
+            ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamVia, UpstreamLost)
             ├── UpstreamDNS              502 upstream_dns
             ├── UpstreamTLS              502 upstream_tls (also UpstreamCertificate)
             ├── UpstreamProtocol         502 upstream_protocol (also UpstreamTruncated)
@@ -303,6 +303,12 @@ class UpstreamRefused(UpstreamUnreachable):
     proxy_error = "connection_refused"
 
 
+class UpstreamVia(UpstreamUnreachable):
+    """The outbound proxy of the route opened no way to the upstream."""
+
+    explanation = "The outbound proxy (via of the route) opened no way to the upstream."
+
+
 class UpstreamLost(UpstreamUnreachable):
     """The connection was lost before a whole answer head came.
 
@@ -333,8 +339,8 @@ class UpstreamTLS(UpstreamError):
     code = "upstream_tls"
     title = "Upstream TLS failed"
     explanation = (
-        "No TLS connection to the upstream could be made. A private CA goes into tls.ca of the route; "
-        "the certificate must name the upstream's host."
+        "No TLS connection to the upstream could be made. A private CA goes into tls.ca of the route, a client "
+        "certificate into tls.cert; the upstream's certificate must name its host, or what tls.server_name says."
     )
     proxy_error = "tls_protocol_error"
 

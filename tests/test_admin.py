@@ -20,6 +20,7 @@ from tests.support.api import Seen, api
 from tests.support.client import Answer, connected
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Artefacts, Canaries
+from tests.support.listening import listening
 from tests.support.vendors import Vendor
 
 Series = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -246,12 +247,9 @@ class Broken:
 async def test_a_defect_is_a_500_without_its_text(artefacts: Artefacts, caplog: pytest.LogCaptureFixture) -> None:
     """The text goes to the log, not to whoever asked."""
     handler = admin_handler(Broken(), Metrics(list, lambda: 0.0), Secret(KEY), Guard())
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(web.Server(handler), "127.0.0.1", 0)
-    async with server:
-        host, port = server.sockets[0].getsockname()
-        async with connected(f"http://{host}:{port}", artefacts) as client:
-            answer = await client.ask("GET", STATES, [RIGHT])
+    async with listening(handler) as listener, connected(listener.url, artefacts) as client:
+        answer = await client.ask("GET", STATES, [RIGHT])
+        assert (await client.ask("GET", "/healthz")).status == 200
     assert (answer.status, answer.code) == (500, "internal_error")
     assert b"text of a defect" not in answer.body
     [record] = [each for each in caplog.records if each.levelno == logging.ERROR]

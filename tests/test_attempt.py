@@ -26,6 +26,7 @@ from proxy.replay import Replay
 from proxy.routes import Origin
 from proxy.upstream.attempt import Attempt, send
 from proxy.upstream.connection import WRITE_MOST, Connection
+from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
 from tests.support.upstreams import (
     CLOSE,
@@ -124,7 +125,7 @@ def head(method: str = "POST", content: RequestBody | None = None) -> bytes:
 async def pooled(*scripts: Script, size: int = 5) -> AsyncIterator[tuple[Upstream, Pool]]:
     """An upstream, and a pool of connections to it."""
     async with Upstream(*scripts) as upstream:
-        pool = Pool(upstream.origin, size=size, connect=DEADLINE)
+        pool = Pool(Dialer(upstream.origin), size=size, connect=DEADLINE)
         try:
             yield upstream, pool
         finally:
@@ -317,7 +318,7 @@ async def test_an_early_answer_wins_over_the_write_that_fails_behind_it(then: st
     """105, E19: 100 uploads each, 0 wrong answers, however the upstream ends its side behind a 401."""
     async with hasty(then) as port:
         for _ in range(100):
-            pool = Pool(Origin("http", "127.0.0.1", port), connect=DEADLINE)
+            pool = Pool(Dialer(Origin("http", "127.0.0.1", port)), connect=DEADLINE)
             content = body(*[b"a" * PIECE] * 64, length=None if chunked else PIECE * 64)
             try:
                 assert await ended(await upload(pool, content)) == (401, b"early")

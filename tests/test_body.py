@@ -256,17 +256,17 @@ async def test_104_a_large_body_is_not_gathered_in_memory() -> None:
     assert body._buffer == []
 
 
-@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("begun", [False, True])
 @on_each_loop
-async def test_a_body_that_will_not_be_sent_again_is_let_go(at: int) -> None:
+async def test_a_body_that_will_not_be_sent_again_is_let_go(*, begun: bool) -> None:
     """Nothing is kept while an answer streams; a repeat that still reads from what was kept reads it to the end."""
     body = Client(b"one", b"two").bounded()
     assert [await body.read(), await body.read()] == [b"one", b"two"]
     body.rewind()
-    read = b"".join([(await body.read())[:3] for _ in range(at)]) if at == 2 else b""
+    read = await body.read() if begun else b""
     body.forget()
     assert not body.is_replayable
-    assert (read or await whole(body)) == b"onetwo"
+    assert read + await whole(body) == b"onetwo"
     body.forget()
     assert not body.is_replayable
 

@@ -18,6 +18,7 @@ from proxy.errors import (
 )
 from proxy.routes import Origin
 from proxy.upstream.connection import Connection
+from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
 from tests.support.upstreams import CLOSE, DEADLINE, REQUEST, Script, Upstream, on_each_loop, turns
 
@@ -31,7 +32,7 @@ async def pooled(
 ) -> AsyncIterator[tuple[Upstream, Pool]]:
     """An upstream (by default one that serves), and a pool of connections to it."""
     async with Upstream(*scripts or [SERVE]) as upstream:
-        pool = Pool(upstream.origin, size=size, idle=idle, connect=connect)
+        pool = Pool(Dialer(upstream.origin), size=size, idle=idle, connect=connect)
         try:
             yield upstream, pool
         finally:
@@ -387,7 +388,7 @@ async def test_a_failed_connect_becomes_the_error_that_says_why(
     host: str, error: type[UpstreamError], proxy_error: str
 ) -> None:
     """067, 071: one boundary translates, by class and not by text; the place in the pool is free again."""
-    pool = Pool(Origin("http", host, free_port()), size=1, connect=DEADLINE)
+    pool = Pool(Dialer(Origin("http", host, free_port())), size=1, connect=DEADLINE)
     for _ in range(2):
         with pytest.raises(error) as failed:
             await pool.acquire()
@@ -400,7 +401,7 @@ async def test_a_failed_connect_becomes_the_error_that_says_why(
 async def test_a_connect_that_nobody_answers_ends_in_time() -> None:
     """067: 504 after `connect` seconds, and the place in the pool is free again."""
     with full_backlog() as port:
-        pool = Pool(Origin("http", "127.0.0.1", port), connect=0.05)
+        pool = Pool(Dialer(Origin("http", "127.0.0.1", port)), connect=0.05)
         with pytest.raises(UpstreamConnectTimeout):
             await pool.acquire()
         assert pool.open == 0
@@ -409,7 +410,7 @@ async def test_a_connect_that_nobody_answers_ends_in_time() -> None:
 @on_each_loop
 async def test_a_failed_connect_gives_its_place_to_the_next_waiter() -> None:
     """Every waiter hears of the failure; none waits for a place that is free."""
-    pool = Pool(Origin("http", "127.0.0.1", free_port()), size=1, connect=DEADLINE)
+    pool = Pool(Dialer(Origin("http", "127.0.0.1", free_port())), size=1, connect=DEADLINE)
     outcomes = await asyncio.gather(*(pool.acquire() for _ in range(5)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [UpstreamRefused] * 5
     assert pool.open == 0

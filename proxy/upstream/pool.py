@@ -1,61 +1,28 @@
 """The connections to one origin: idle ones are reused, new ones made up to a limit, waiters served in order."""
 
 import asyncio
-import socket
-import ssl
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from proxy.errors import (
-    Overloaded,
-    UpstreamCertificate,
-    UpstreamConnectTimeout,
-    UpstreamDNS,
-    UpstreamRefused,
-    UpstreamTLS,
-    UpstreamUnreachable,
-)
-from proxy.routes import Origin
+from proxy.errors import Overloaded, UpstreamConnectTimeout
 from proxy.upstream.connection import Connection
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """The one boundary where foreign connect errors become ours."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise UpstreamConnectTimeout from error
-    except (socket.gaierror, UnicodeError) as error:
-        raise UpstreamDNS from error
-    except ssl.CertificateError as error:
-        raise UpstreamCertificate from error
-    except ssl.SSLError as error:
-        raise UpstreamTLS from error
-    except ConnectionRefusedError as error:
-        raise UpstreamRefused from error
-    except OSError as error:
-        raise UpstreamUnreachable from error
+from proxy.upstream.dial import Dialer
 
 
 class Pool:
-    """At most `size` connections to `origin`; one unused for `idle` seconds is closed.
+    """At most `size` connections that `dialer` made; one unused for `idle` seconds is closed.
 
     `connect` bounds, in seconds, how long getting a connection may take, the wait for a free one included.
     """
 
     def __init__(
         self,
-        origin: Origin,
+        dialer: Dialer,
         *,
-        tls: ssl.SSLContext | None = None,
         size: int = 100,
         idle: float = 15.0,
         connect: float = 10.0,
     ) -> None:
-        self._origin = origin
-        self._tls = tls
+        self._dialer = dialer
         self._size = size
         self._idle_seconds = idle
         self._connect_seconds = connect
@@ -93,7 +60,7 @@ class Pool:
             raise Overloaded("The proxy is shutting down.")
         if fresh and self._idle and len(self._open) >= self._size:
             self._discard(self._idle.pop(0))
-        with _translated():
+        try:
             async with asyncio.timeout(self._connect_seconds):
                 connection = self._place() if len(self._open) < self._size else await self._wait()
                 if connection.used and (fresh or not (connection.is_reusable and connection.is_quiet())):
@@ -103,6 +70,8 @@ class Pool:
                 if not connection.used:
                     await self._connect(connection)
                 return connection
+        except TimeoutError as error:
+            raise UpstreamConnectTimeout from error
 
     def release(self, connection: Connection) -> None:
         """Take a connection back: keep it if its exchange was clean, else close it."""
@@ -161,13 +130,7 @@ class Pool:
 
     async def _connect(self, connection: Connection) -> None:
         try:
-            await connection.loop.create_connection(
-                lambda: connection,
-                self._origin.host,
-                self._origin.port,
-                ssl=self._tls,
-                server_hostname=self._origin.host if self._tls is not None else None,
-            )
+            await self._dialer.connect(connection)
         except BaseException:
             self._discard(connection)
             raise
