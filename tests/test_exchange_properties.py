@@ -166,14 +166,14 @@ def test_invariant_7_an_answer_arrives_as_it_was_sent(rig: Rig, sent: Answer, si
 
 
 @given(targets)
-@property_of(150)
+@property_of(100)
 def test_029_a_target_arrives_byte_for_byte(rig: Rig, target: bytes) -> None:
     """Everything that a target may hold, none of it decoded, merged or written again."""
     check(rig, [Exchange(dataclasses.replace(GET, target=target), FINE)], [], [])
 
 
 @given(conversations(), segmentations, segmentations)
-@property_of(100)
+@property_of(80)
 def test_046_a_pipelined_conversation_arrives_as_it_was_sent(
     rig: Rig, conversation: list[Exchange], up: list[int], down: list[int]
 ) -> None:
