@@ -143,26 +143,50 @@ AFTERWARDS: Final[dict[str, list[Step]]] = {"reads on": [], "closes": [CLOSE], "
 
 @pytest.mark.parametrize("then", AFTERWARDS)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-@pytest.mark.parametrize("size", [KIB // 2, 20 * KIB], ids=["memory", "disk"])
+@pytest.mark.parametrize(
+    "sizes", [(512, 512), (20 * KIB, 20 * KIB), (20 * KIB, MIB)], ids=["memory", "disk", "beyond"]
+)
 async def test_105_a_refusal_within_an_upload_stops_it_and_the_whole_body_goes_once_more(
-    refreshing: Refreshing, size: int, framing: str, then: str
+    refreshing: Refreshing, tracker: Vendor[TeleTracker], sizes: tuple[int, int], framing: str, then: str
 ) -> None:
-    """linkerd#1017: what was kept goes first, and what the client still sends behind it."""
-    body = pattern(2 * size)
+    """linkerd#1017: what was kept goes first, then what the client still sends, which needs no room at all."""
+    (before, _), body, refuse = sizes, pattern(sum(sizes)), asyncio.Event()
     line, end = framed(framing, len(body))
-    pieces = [chunk(body[:size]), chunk(body[size:])] if end else [body[:size], body[size:]]
-    first: Script = [REQUEST, Got(body[size - 8 : size]), REFUSED, *AFTERWARDS[then]]
+    pieces = [chunk(body[:before]), chunk(body[before:])] if end else [body[:before], body[before:]]
+    first: Script = [REQUEST, refuse, REFUSED, *AFTERWARDS[then]]
     second: Script = [REQUEST, Got(body[-8:] + (b"\r\n" + end if end else b"")), OK]
     async with Upstream(first, second) as upstream, refreshing(upstream) as (_, client):
         client.send(head("POST", "/", line) + pieces[0])
-        await within((await within(upstream.peer())).got(body[size - 8 : size]))
-        await turns(200)
+        peer = await within(upstream.peer())
+        await within(peer.got(body[before - 8 : before]))
+        tracker.double.set(token_endpoint="slow")
+        refuse.set()
+        await within(tracker.double.holding())
         client.send(pieces[1] + end)
+        await turns(200)
+        assert body[before : before + 8] not in peer.received
+        tracker.double.set(token_endpoint="up")
+        tracker.double.release()
         assert (await client.answer()).body == b"fine"
         assert uploaded(upstream.peers[1]) == body
-        await within(upstream.peers[0].ended.wait())
-        assert body[-8:] not in upstream.peers[0].received
+        await within(peer.ended.wait())
         assert len(set(tokens(upstream))) == 2
+
+
+async def test_105_a_refusal_within_an_upload_passes_unchanged_where_no_newer_token_can_be_had(
+    refreshing: Refreshing, tracker: Vendor[TeleTracker]
+) -> None:
+    """The client has not sent all of its body; the answer does not wait for the rest."""
+    refuse = asyncio.Event()
+    async with Upstream([REQUEST, refuse, REFUSED]) as upstream, refreshing(upstream) as (_, client):
+        client.send(head("POST", "/", "Content-Length: 9") + b"abc")
+        await within((await within(upstream.peer())).got(b"abc"))
+        tracker.double.set(token_endpoint="down")
+        refuse.set()
+        answer = await client.answer()
+        assert (answer.status, answer.body, answer.all("proxy-status")) == (401, b"refused", [])
+        assert answer["connection"] == "close"
+        assert len(upstream.peers) == 1
 
 
 async def test_105_a_refusal_behind_more_than_is_kept_reaches_a_client_that_still_sends(

@@ -292,5 +292,7 @@ def exchanges(draw: st.DrawFn, *, last: bool) -> Exchange:
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Exchange]:
-    """One to four exchanges that share a connection."""
-    return [*draw(st.lists(exchanges(last=False), max_size=3)), draw(exchanges(last=True))]
+    """Two to six exchanges that share a connection; some say the same again, as clients do."""
+    different = draw(st.lists(exchanges(last=False), min_size=1, max_size=3))
+    again = draw(st.lists(st.sampled_from(different), max_size=2))
+    return [*different, *again, draw(exchanges(last=True))]
