@@ -24,6 +24,7 @@ from proxy.rewrite import Rewriter
 from proxy.routes import Policy, Route, RouteTable, Rule
 from proxy.stores.latch import Latch
 from proxy.tls import client_context
+from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
 
 
@@ -147,8 +148,7 @@ def _binding(
     return Binding(
         route,
         Pool(
-            origin,
-            tls=tls,
+            Dialer(origin, tls=tls),
             size=given.pool.size,
             idle=given.pool.idle,
             connect=given.timeouts.connect,

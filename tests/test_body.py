@@ -19,7 +19,7 @@ KIB: Final = 1024
 class Client:
     """Sends a body piece by piece, the next one whenever it is asked for more; an exception is the body's bad end.
 
-    Like a socket's bytes they come in the loop's next round. A `None` is a pause that lasts until more is asked for.
+    Like those of a socket they come in the next round of the loop. A `None` is a pause until more is asked for.
     """
 
     def __init__(self, *pieces: bytes | ProxyError | None, length: int | None = None) -> None:
