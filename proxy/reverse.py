@@ -64,7 +64,7 @@ class ReverseMap:
         own_path = self._own_path(path)
         if own_path is None:
             return reference if absolute is not None and absolute[1] else self._origin + tail
-        rewritten = own_path + tail[len(path) :]
+        rewritten = key_prefix + own_path + tail[len(path) :]
         needs_origin = rewritten.startswith(_NEXT_AUTHORITY, 1)
         if own_origin and (needs_origin or absolute is not None):
             return own_origin + rewritten

@@ -34,13 +34,15 @@ def is_handshake(request: Request) -> bool:
     Any other upgrade is not taken: the request goes on without it (RFC 9110 section 7.8).
     """
     section = request.section
-    if b"upgrade" not in section.options:
+    if b"upgrade" not in section.options or not section.minor:
         return False
     protocols = [word.strip().lower() for value in section.values.get(b"upgrade", ()) for word in value.split(b",")]
     if b"websocket" not in protocols:
         return False
-    keys = section.values.get(b"sec-websocket-key", [])
-    if request.method != "GET" or not section.minor or section.has_body or len(keys) != 1 or not _is_key(keys[0]):
+    values = section.values
+    keys = values.get(b"sec-websocket-key", [])
+    is_proper = request.method == "GET" and not section.has_body
+    if not is_proper or values.get(b"sec-websocket-version") != [b"13"] or len(keys) != 1 or not _is_key(keys[0]):
         raise BadUpgrade
     return True
 

@@ -26,7 +26,7 @@ from proxy.errors import (
 from proxy.http1.answer import CHUNKED, LENGTH, NO_BODY, SWITCHED, UNTIL_CLOSE, AnswerHead
 from proxy.http1.section import MOST_FIELDS
 from proxy.upstream.answer import Answer, OnInterim
-from proxy.upstream.connection import BUFFERED_MOST, HEAD_BYTES, WRITE_MOST, Connection
+from proxy.upstream.connection import HEAD_BYTES, Connection
 from tests.support.upstreams import (
     CLOSE,
     DEADLINE,
@@ -47,6 +47,8 @@ from tests.support.upstreams import (
 
 SECOND: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond"
 MIB: Final = 1024 * 1024
+#: What is held of either direction at most, besides one read of a socket.
+HELD_MOST: Final = 4 * 1024
 
 
 @asynccontextmanager
@@ -376,6 +378,10 @@ REFUSED: Final = {
     "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
     "a head that stops behind a bare LF": OK + b"X: a\n",
     "space before the colon": OK + b"Content-Length : 0\r\n\r\n",
+    "bare CR in a value": OK + b"X: a\rb\r\nContent-Length: 0\r\n\r\n",
+    "bare CR at the end of a value": OK + b"X: a\r\r\nContent-Length: 0\r\n\r\n",
+    "bare LF in a value": OK + b"X: a\nContent-Length: 9\r\nContent-Length: 0\r\n\r\n",
+    "control character in a name": OK + b"X\x01: a\r\nContent-Length: 0\r\n\r\n",
     "no name": OK + b": a\r\nContent-Length: 0\r\n\r\n",
     "no colon": OK + b"X\r\nContent-Length: 0\r\n\r\n",
     "a name that is no token": OK + b"X\xe9: 1\r\nContent-Length: 0\r\n\r\n",
@@ -399,13 +405,13 @@ async def test_an_improper_answer_is_refused_and_its_connection_closed(wire: byt
         await (await upstream.peer()).ended.wait()
 
 
-@pytest.mark.parametrize("line", [b"X: a%cb", b"X:%c", b"%cX: a", b"X: a\r\nY: %c b"])
-@pytest.mark.parametrize("byte", [0x00, 0x01, 0x0B, 0x0D, 0x1B, 0x7F])
+@pytest.mark.parametrize("line", [b"X: a%cb", b"X:%c", b"X: a\r\nY: %c b"])
+@pytest.mark.parametrize("byte", [0x00, 0x01, 0x0B, 0x1B, 0x7F])
 @on_each_loop
-async def test_063_control_characters_in_a_field_are_refused_and_their_connection_closed(
+async def test_063_control_characters_in_a_value_are_refused_and_their_connection_closed(
     byte: int, line: bytes
 ) -> None:
-    """A terminal would act on some, another parser would see two fields (E10); a bare CR is one of them."""
+    """A terminal would act on some of them, an own writer would break on others (E10)."""
     async with connected([REQUEST, OK + line % byte + b"\r\nContent-Length: 0\r\n\r\n"]) as (upstream, connection):
         with pytest.raises(UpstreamBadHeader) as refused:
             await ask(connection)
@@ -629,8 +635,8 @@ UNENDING: Final[dict[str, tuple[bytes, bytes, type[UpstreamError]]]] = {
     "empty lines": (b"", b"\r\n" * 500, UpstreamProtocol),
     "a chunk extension": (OK + b"Transfer-Encoding: chunked\r\n\r\n5;", b"a" * 1000, UpstreamProtocol),
     "a chunk size": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 1000, UpstreamProtocol),
-    "a trailer": (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"a" * 1000, UpstreamProtocol),
-    "trailers": (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: 1\r\n" * 200, UpstreamProtocol),
+    "a trailer": (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"a" * 1000, UpstreamBadHeader),
+    "trailers": (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: 1\r\n" * 200, UpstreamBadHeader),
     **{f"interim answers {name}": (b"", wire * 20, UpstreamBadHeader) for name, wire in FLOODS.items()},
 }
 
@@ -800,7 +806,7 @@ async def test_a_reader_that_stops_stops_the_upstream_and_gets_every_byte_later(
         while held != answer.buffered or not held:
             held = answer.buffered
             await turns()
-        assert held <= BUFFERED_MOST + 256 * 1024  # one more read of the socket
+        assert held <= HELD_MOST + 256 * 1024  # one more read of the socket
         assert await body_of(answer) == body
 
 
@@ -816,7 +822,7 @@ async def pending(connection: Connection) -> None:
 async def test_114_reading_pauses_above_4_kib_and_goes_on_when_the_reader_comes_back() -> None:
     """What was read must have left us before more is taken: not the read resumes, but the next one."""
     go = asyncio.Event()
-    first = b"a" * (BUFFERED_MOST + 1)
+    first = b"a" * (HELD_MOST + 1)
     script: Script = [REQUEST, OK + b"Content-Length: %d\r\n\r\n" % (len(first) + 4) + first, go, b"more"]
     async with connected(script) as (_, connection):
         answer = await ask(connection)
@@ -837,12 +843,12 @@ async def test_114_reading_pauses_above_4_kib_and_goes_on_when_the_reader_comes_
 async def test_114_up_to_4_kib_nobody_has_to_come_back() -> None:
     """A small answer is complete, and its connection free for others, without a reader."""
     go = asyncio.Event()
-    first = b"a" * BUFFERED_MOST
+    first = b"a" * HELD_MOST
     script: Script = [REQUEST, OK + b"Content-Length: %d\r\n\r\n" % (len(first) + 4) + first, go, b"more"]
     async with connected(script) as (_, connection):
         answer = await ask(connection)
         await turns()
-        assert (answer.buffered, answer.complete) == (BUFFERED_MOST, False)
+        assert (answer.buffered, answer.complete) == (HELD_MOST, False)
         go.set()
         while not answer.complete:
             await turns(1)
@@ -863,7 +869,7 @@ async def test_114_what_an_upstream_does_not_take_is_waited_for_above_4_kib() ->
             connection.write(b"a" * 1024)
             await turns(1)
         await connection.drain(DEADLINE)
-        connection.write(b"a" * (WRITE_MOST - held))
+        connection.write(b"a" * (HELD_MOST - held))
         await connection.drain(DEADLINE)
         connection.write_all((b"a", b""))
         draining = asyncio.create_task(connection.drain(DEADLINE))
@@ -871,7 +877,7 @@ async def test_114_what_an_upstream_does_not_take_is_waited_for_above_4_kib() ->
         assert not draining.done()
         go.set()
         await draining
-        assert transport.get_write_buffer_size() <= WRITE_MOST
+        assert transport.get_write_buffer_size() <= HELD_MOST
 
 
 @on_each_loop

@@ -18,6 +18,8 @@ SWITCHED: Final = "switched"
 #: Some servers leave out the space before an empty reason. A reason is dropped, so what it may hold is text alone.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t \x21-\x7e\x80-\xff]*)?")
 _TIMEOUT_DIGITS: Final = 7
+#: Chunk extensions and trailers of an answer, in bytes.
+BARREN_MOST: Final = 64 * 1024
 
 
 class AnswerHead(Section):
@@ -72,7 +74,7 @@ class AnswerHead(Section):
         if framing == LENGTH:
             return Sized(self.length or 0)
         if framing == CHUNKED:
-            return Chunked()
+            return Chunked(BARREN_MOST)
         return None if framing == NO_BODY else UntilEnd()
 
 

@@ -6,14 +6,12 @@ Each decoder has the same three names: `feed` gives the body bytes in `data`, `d
 
 from typing import Final, Protocol
 
-from proxy.http1.section import Malformed, Section
+from proxy.http1.section import TEXT, Malformed, Section, TooMany
 
 #: A chunk's size with its extension, which is dropped (RFC 9112 section 7.1.1); 16 hex digits and some.
 SIZE_LINE: Final = 4096
 _SIZE_DIGITS: Final = 15
 _HEX: Final = b"0123456789abcdefABCDEF"
-#: All that comes without a byte of the body: many extensions, or trailers (threat 64).
-BARREN: Final = 64 * 1024
 
 
 class Decoder(Protocol):
@@ -65,15 +63,17 @@ class UntilEnd:
 
 
 class Chunked:
-    """A body in chunks. `trailers` is the section at its end, once it is `done`.
+    """A body in chunks. `trailers` is the section at its end, once it is `done`; `barren` bounds what comes without
+    a byte of the body, in bytes: extensions, trailers (threat 64).
 
     Sizes are bare hexadecimal digits, lines end with CRLF, nothing stands between a chunk and its end: every other
     reading is one that two parsers may not share (threats 35, 37).
     """
 
-    __slots__ = ("_barren", "_buffer", "_in_trailers", "_left", "done", "rest", "trailers")
+    __slots__ = ("_barren", "_barren_most", "_buffer", "_in_trailers", "_left", "done", "rest", "trailers")
 
-    def __init__(self) -> None:
+    def __init__(self, barren: int) -> None:
+        self._barren_most = barren
         self._buffer = b""
         #: Bytes of the present chunk that are to come; with 2 for the CRLF behind them. 0: a size line is next.
         self._left = 0
@@ -146,8 +146,8 @@ class Chunked:
         else:
             end = data.find(b"\r\n\r\n", at)
             if end < 0:
-                if len(data) - at > BARREN:
-                    raise Malformed
+                if len(data) - at > self._barren_most:
+                    raise TooMany
                 self._wait(data, at)
                 return -1
             behind = end + 4
@@ -162,8 +162,8 @@ class Chunked:
 
     def _count(self, barren: int) -> None:
         self._barren += barren
-        if self._barren > BARREN:
-            raise Malformed
+        if self._barren > self._barren_most:
+            raise TooMany
 
 
 def _size(line: bytes) -> int:
@@ -171,7 +171,7 @@ def _size(line: bytes) -> int:
     digits, mark, extension = line.partition(b";")
     if mark:
         digits = digits.rstrip(b" \t")  # BWS of RFC 9112 section 7.1.1
-        if b"\r" in extension or b"\n" in extension or b"\0" in extension:
+        if extension.translate(None, TEXT):
             raise Malformed
     if not digits or len(digits) > _SIZE_DIGITS or digits.strip(_HEX):
         raise Malformed

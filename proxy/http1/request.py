@@ -76,6 +76,6 @@ def request_line(line: bytes) -> tuple[str, bytes, int]:
     if len(parts) != 3:
         raise Malformed
     method, minor = METHODS.get(parts[0]), _MINORS.get(parts[2])
-    if method is None or minor is None:
+    if method is None or minor is None or not parts[1]:
         raise Malformed
     return method, parts[1], minor

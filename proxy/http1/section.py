@@ -11,7 +11,7 @@ from proxy.fields import Field, connection_options
 #: More fields than any program sends.
 MOST_FIELDS: Final = 256
 #: field-content of RFC 9110 section 5.5: tab, visible ASCII, space, and obs-text.
-_TEXT: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+TEXT: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -20,11 +20,11 @@ class Malformed(ValueError):  # noqa: N818  named after what happened, as all er
 
 
 class BadText(Malformed):
-    """A control character in a field, or a bare CR or LF."""
+    """A control character in the value of a field."""
 
 
 class TooMany(Malformed):
-    """More fields than `MOST_FIELDS`."""
+    """More fields, or more bytes of them, than there may be."""
 
 
 class Names(dict[bytes, bytes]):
@@ -69,14 +69,15 @@ class Section:
         if len(lines) > MOST_FIELDS:
             raise TooMany
         # What is left without text is the line ends; a bare CR or LF would break their sequence.
-        if raw.translate(None, _TEXT) != b"\r\n" * (len(lines) - 1):
-            raise BadText
+        has_controls = raw.translate(None, TEXT) != b"\r\n" * (len(lines) - 1)
         fields, values = self.fields, self.values
         for line in lines:
             name, colon, value = line.partition(b":")
             if not colon:
                 raise Malformed
             lower = _NAMES[name]
+            if has_controls:
+                _check_text(value)
             value = value.strip(b" \t")
             fields.append((lower, value, line))
             if lower in values:
@@ -88,6 +89,14 @@ class Section:
 
 
 NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+
+
+def _check_text(value: bytes) -> None:
+    """Raise what is wrong with a value: half a line end breaks the structure, other controls only the value."""
+    if b"\r" in value or b"\n" in value:
+        raise Malformed
+    if value.translate(None, TEXT):
+        raise BadText
 
 
 def has_bare_lf(data: bytes) -> bool:

@@ -136,6 +136,8 @@ class ClientAnswer:
         if self._started or self.is_client_gone:
             self.cut()
             return
+        if error.ends_connection:
+            self.keep_alive = False
         lines, body = problem(error, self._exchange.request_id)
         self.document(error.status, (*lines, *extra), body)
         self._exchange.bytes_out = 0  # what the upstream sent is counted

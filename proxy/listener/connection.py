@@ -42,6 +42,8 @@ NOTHING: Final = RequestSection(b"", 0)
 _HEAD_END: Final = b"\r\n\r\n"
 _CR: Final = 13
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
+#: What a request line that is not all here can look like.
+_BEGUN: Final = re.compile(rb"\r?\Z|[A-Z-]{1,24}(?:\Z| )")
 #: More empty lines in front of a request are no mistake any more.
 _EMPTY_MOST: Final = 64
 
@@ -279,6 +281,8 @@ class ClientConnection(asyncio.Protocol):
             _check_unfinished(buffer, at, most)
             return False
         line_end = buffer.find(b"\r\n", at)
+        if at > _EMPTY_MOST:
+            raise BadRequest
         if line_end - at > most:
             raise TargetTooLong
         if end - line_end > most:
@@ -289,10 +293,7 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _begin(self, line: bytes, raw: bytes) -> None:
-        try:
-            method, target, minor = request_line(line)
-        except Malformed as error:
-            raise BadRequest("The request line is malformed, or its method is unknown.") from error
+        method, target, minor = _request_line(line)
         try:
             section = self._section
             if raw != section.raw or minor != section.minor:
@@ -311,7 +312,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_body(self, section: RequestSection) -> RequestBody:
         body = RequestBody(self, section.length)
-        decoder: Decoder = Chunked() if section.chunked else Sized(section.length or 0)
+        decoder: Decoder = Chunked(self._server.header_bytes) if section.chunked else Sized(section.length or 0)
         if decoder.done:
             body.finish()
             return body
@@ -328,10 +329,10 @@ class ClientConnection(asyncio.Protocol):
             return
         try:
             piece = decoder.feed(data)
-        except Malformed:
+        except Malformed as error:
             self._decoder = self._body = None
             self._is_lingering = True  # where the body ends nobody knows
-            body.finish(BadFraming())
+            body.finish(HeadersTooLarge() if isinstance(error, TooMany) else BadFraming())
             return
         if piece:
             body.feed(piece)
@@ -349,14 +350,14 @@ class ClientConnection(asyncio.Protocol):
         finally:
             self._answered = True
             self._task = None
-            self._after(keep_alive=keep_alive)
+            self._after(request, keep_alive=keep_alive)
 
-    def _after(self, *, keep_alive: bool) -> None:
+    def _after(self, request: Request, *, keep_alive: bool) -> None:
         """What follows an answer: the next request, rest, or the end."""
         if self.transport is None:
             return
-        if self._decoder is not None or self._is_lingering:
-            self._linger()
+        if not keep_alive and (request.keep_alive or self._decoder is not None):
+            self._linger()  # the client does not know that it ends
         elif not keep_alive or self._server.is_closing:
             self._end()
         else:
@@ -420,10 +421,23 @@ def _check_unfinished(buffer: bytes, at: int, most: int) -> None:
     line_end = buffer.find(b"\r\n", at)
     if at > _EMPTY_MOST or has_bare_lf(buffer):
         raise BadRequest
-    if line_end < 0 and len(buffer) - at > most:
-        raise TargetTooLong
-    if line_end >= 0 and len(buffer) - line_end > most + len(_HEAD_END):
+    if line_end < 0:
+        if len(buffer) - at > most:
+            raise TargetTooLong
+        # Another protocol, TLS for one, would else wait for us.
+        if at < len(buffer) and not _BEGUN.match(buffer, at):
+            raise BadRequest
+        return
+    _request_line(buffer[at:line_end])
+    if len(buffer) - line_end > most + len(_HEAD_END):
         raise HeadersTooLarge
+
+
+def _request_line(line: bytes) -> tuple[str, bytes, int]:
+    try:
+        return request_line(line)
+    except Malformed as error:
+        raise BadRequest("The request line is malformed, or its method is unknown.") from error
 
 
 if sys.version_info >= (3, 12):

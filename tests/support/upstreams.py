@@ -226,6 +226,10 @@ class Upstream:
         """How many request heads came on all connections."""
         return sum(peer.requests for peer in self.peers)
 
+    def plays(self, *scripts: Script) -> None:
+        """Play these from the next connection on, where a script needs to know where it is played."""
+        self._scripts = scripts
+
     async def peer(self, number: int = 0) -> Peer:
         """The connection of this number, once it is there."""
         await self.until(lambda: len(self.peers) > number)
