@@ -23,7 +23,7 @@ from proxy.upstream.pool import Pool
 from tests.support.upstreams import CLOSE, DEADLINE, REQUEST, Script, Upstream, on_each_loop, turns
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-SERVE: Final[Script] = [REQUEST, OK] * 20
+SERVE: Final[Script] = [REQUEST, OK] * 50
 
 
 @asynccontextmanager
