@@ -21,7 +21,7 @@ ROOT: Final = Path(proxy.__file__).parent
 #: No I/O, no asyncio, no clock, no randomness. These import each other and the modules of `DATA` only.
 PURE: Final = {
     *("errors", "redact", "lifecycle", "grants", "guard", "routes", "globs", "fields", "query", "headers"),
-    *("injection", "refusals"),
+    *("injection", "patterns", "refusals"),
 }
 #: The standard library's data modules.
 DATA: Final = {
