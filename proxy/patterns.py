@@ -9,7 +9,9 @@ from typing import Final
 class Pattern:
     """What credentials of some kind look like; what the first group of `regex` matches stays.
 
-    One of `hints` stands in every match in printable ASCII: where none does, the expression need not be tried.
+    `regex` looks at nothing outside a match but whether a word ends there: what matches in a text matches in every
+    longer one that keeps words apart. One of `hints` stands in every match in printable ASCII: where none does, the
+    expression need not be tried.
     """
 
     regex: re.Pattern[str]

@@ -158,7 +158,7 @@ class Redactor:
         self._literals = {}
         for literal in found:
             self._literals.setdefault(literal[:PREFIX], []).append(literal)
-        heads = [_encoded(head) for head in self._literals]
+        heads = [head.encode("utf-8", "surrogatepass") for head in self._literals]
         self._beginnings = frozenset(
             run for head in heads for shift in range(4) for run in _runs(head[shift : shift + 4])
         )
@@ -173,7 +173,7 @@ class Redactor:
 
     def _heads_in(self, text: str) -> list[str]:
         """The beginnings of registered values that stand in `text`."""
-        if len(text) < SHORTEST or self._beginnings.isdisjoint(_runs(_encoded(text))):
+        if len(text) < SHORTEST or self._beginnings.isdisjoint(_runs(text.encode("utf-8", "surrogatepass"))):
             return []
         return [head for head in self._literals if head in text]
 
@@ -202,11 +202,6 @@ class Redactor:
     def knows(self, text: str) -> bool:
         """Does `text` carry a live secret in any form?"""
         return any(literal in text for literals in self._literals.values() for literal in literals)
-
-
-def _encoded(text: str) -> bytes:
-    """`text` as bytes, whatever is in it."""
-    return text.encode("utf-8", "surrogatepass")
 
 
 def _runs(data: bytes) -> memoryview:

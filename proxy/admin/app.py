@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from proxy.accesslog import Exchange
-from proxy.admin.metrics import CONTENT_TYPE, Metrics
+from proxy.admin.exposition import CONTENT_TYPE
+from proxy.admin.metrics import Metrics
 from proxy.answers import Downstream
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialError, MethodNotAllowed, NoRoute, ProxyError, Rejected
