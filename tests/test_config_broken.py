@@ -420,7 +420,6 @@ credential: {type: static, token: {env: T}, expired: [{statuses: any}, {statuses
 upstream: https://a.example
 via: http://x
 token_guard: off
-replay: {disk: 1MiB}
 tls: {cert: a, key: b, server_name: c}
 rewrite: {}
 forwarded: true
@@ -430,21 +429,20 @@ admin: {inspector: false}
 store: {kind: redis, url: x, key: y, path: z}
 => 2: via: this setting is not built yet: remove it
 => 3: token_guard: this setting is not built yet: remove it
-=> 4: replay.disk: this setting is not built yet: remove it
-=> 5: tls.cert: this setting is not built yet: remove it
-=> 5: tls.key: this setting is not built yet: remove it
-=> 5: tls.server_name: this setting is not built yet: remove it
-=> 6: rewrite: this setting is not built yet: remove it
-=> 7: forwarded: this setting is not built yet: remove it
-=> 8: exec: this setting is not built yet: remove it
-=> 9: guard.client_keys: this setting is not built yet: remove it
-=> 9: guard.peers: this setting is not built yet: remove it
-=> 9: guard.browser: this setting is not built yet: remove it
-=> 10: admin.inspector: this setting is not built yet: remove it
-=> 11: store.path: this setting is not built yet: remove it
-=> 11: store.url: this setting is not built yet: remove it
-=> 11: store.key: this setting is not built yet: remove it
-=> 11: store.kind: redis is not built yet: write memory
+=> 4: tls.cert: this setting is not built yet: remove it
+=> 4: tls.key: this setting is not built yet: remove it
+=> 4: tls.server_name: this setting is not built yet: remove it
+=> 5: rewrite: this setting is not built yet: remove it
+=> 6: forwarded: this setting is not built yet: remove it
+=> 7: exec: this setting is not built yet: remove it
+=> 8: guard.client_keys: this setting is not built yet: remove it
+=> 8: guard.peers: this setting is not built yet: remove it
+=> 8: guard.browser: this setting is not built yet: remove it
+=> 9: admin.inspector: this setting is not built yet: remove it
+=> 10: store.path: this setting is not built yet: remove it
+=> 10: store.url: this setting is not built yet: remove it
+=> 10: store.key: this setting is not built yet: remove it
+=> 10: store.kind: redis is not built yet: write memory
 ### a bad login
 upstream: https://a.example
 credential:

@@ -62,6 +62,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "runfile": set(),
     "accesslog": {"logs"},
     "body": set(),
+    "replay": set(),
     "clock": set(),
     "config": set(),
     "logs": set(),

@@ -32,7 +32,6 @@ NOT_BUILT: Final = tuple(
         "routes.*.forwarded",
         "routes.*.rewrite",
         "routes.*.token_guard",
-        "routes.*.replay.disk",
         "routes.*.tls.cert",
         "routes.*.tls.key",
         "routes.*.tls.server_name",
