@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 from proxy import build
 from proxy.accesslog import AccessLog, Exchange
@@ -29,7 +29,7 @@ from proxy.errors import CredentialError
 from proxy.guard import Guard
 from proxy.listener.connection import Handler
 from proxy.listener.server import Server
-from proxy.logs import timestamp
+from proxy.logs import Lines
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
 from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
@@ -47,7 +47,7 @@ TOKEN_DRAIN_SECONDS: Final = 10.0
 class World:
     """What an instance needs of its surroundings; tests give their own.
 
-    `state` is the folder for what must outlive the process, `stream` where the access log goes, `random` gives
+    `state` is the folder for what must outlive the process, `lines` where the access log goes, `random` gives
     floats in [0, 1), `token_ca` is a bundle of certificate authorities for token endpoints (None: the machine's).
     """
 
@@ -55,7 +55,7 @@ class World:
     state: Path
     clock: Clock = field(default_factory=SystemClock)
     random: Callable[[], float] = random.random
-    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    lines: Lines = field(default_factory=lambda: Lines(sys.stderr))
     token_ca: Path | None = None
 
 
@@ -179,10 +179,10 @@ class Instance:
             return self.metrics.observe
         metrics = self.metrics
         write = AccessLog(
-            self._world.stream,
+            self._world.lines,
             self._world.redactor,
             json_lines=self._config.log.format == "json",
-            now=lambda: timestamp(self._world.clock.wall),
+            wall=self._world.clock.wall,
         )
 
         def observe(exchange: Exchange) -> None:

@@ -457,7 +457,6 @@ rewrite: {location: "true", cookie: false, hsts: 0}
 upstream: https://a.example
 via: http://x
 token_guard: off
-replay: {disk: 1MiB}
 tls: {cert: a, key: b, server_name: c}
 exec: {}
 guard: {client_keys: {}, peers: any, browser: true}
@@ -465,7 +464,6 @@ admin: {inspector: false}
 store: {kind: redis, url: x, key: y, path: z}
 => 2: via: this setting is not built yet: remove it
 => 3: token_guard: this setting is not built yet: remove it
-=> 4: replay.disk: this setting is not built yet: remove it
 => 5: tls.cert: this setting is not built yet: remove it
 => 5: tls.key: this setting is not built yet: remove it
 => 5: tls.server_name: this setting is not built yet: remove it

@@ -124,7 +124,8 @@ def test_durations(written: str, seconds: float) -> None:
 )
 def test_sizes(written: str, size: int) -> None:
     """Numbers are bytes; units are binary."""
-    assert route_of(f"replay: {{memory: {written}}}").replay.memory == size
+    replay = route_of(f"replay: {{memory: {written}, disk: {written}}}").replay
+    assert (replay.memory, replay.disk) == (size, size)
 
 
 @pytest.mark.parametrize(

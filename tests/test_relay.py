@@ -408,27 +408,6 @@ async def test_an_upload_of_8_mib_arrives_whole(proxying: StartProxy, keyed: Key
         assert line["bytes_in"] == len(body)
 
 
-async def test_each_server_sent_event_arrives_at_once(proxying: StartProxy, keyed: Keyed) -> None:
-    """The next one is sent only after the client has the one before."""
-    go = [asyncio.Event() for _ in range(5)]
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-    script: list[Any] = [REQUEST, head]
-    for number, event in enumerate(go):
-        script += [event, b"data: %d\n\n" % number]
-    async with (
-        Upstream([*script, CLOSE]) as upstream,
-        proxying(keyed.config(upstream.origin), environ=keyed.environ) as proxy,
-        proxy.connect() as client,
-    ):
-        client.send(get())
-        await within(client.reader.readuntil(b"\r\n\r\n"))
-        for number, event in enumerate(go):
-            event.set()
-            piece = await within(client.reader.readuntil(b"\n\n\r\n"))
-            assert piece == b"9\r\ndata: %d\n\n\r\n" % number
-        assert await within(client.reader.readuntil(b"0\r\n\r\n")) == b"0\r\n\r\n"
-
-
 async def test_a_client_that_reads_slowly_slows_the_upstream_and_loses_nothing(
     proxying: StartProxy, keyed: Keyed
 ) -> None:

@@ -1,371 +1,240 @@
-"""Answers that come before the body is sent: repeats from what was kept, Expect: 100-continue, refusals at once."""
+"""A body that was sent once can be sent again, byte for byte, up to its two bounds; beyond them nothing is kept."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+import errno
+import gc
+import logging
+import os
+import resource
+import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.demo.teletracker import TeleTracker
-from tests.support.client import Client
-from tests.support.harness import HeldClock, Proxy, StartProxy
-from tests.support.leaks import Canaries
-from tests.support.raw import behind_head, chunk, framed, head, unchunked, within
-from tests.support.routes import OK, Keyed, received
-from tests.support.upstreams import CLOSE, DEAF, HEAD_END, REQUEST, RESET, Got, Peer, Script, Step, Upstream, turns
-from tests.support.vendors import Vendor
+from proxy import replay
+from proxy.replay import SMALL, Replay
 
-KIB: Final = 1024
-MIB: Final = 1024 * KIB
-#: What is kept of a body in most of these tests: 1 KiB in memory, 64 KiB on disk.
-KEPT: Final = {"memory": "1KiB", "disk": "64KiB"}
-REFUSED: Final = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 7\r\n\r\nrefused"
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-NOT_REPLAYABLE: Final = 'bearer-proxy; details="refreshed, body not replayable"'
 
-#: `async with refreshing(upstream) as (proxy, client)`.
-Refreshing = Callable[[Upstream], Any]
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder, for a test alone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    replay._warn.cache_clear()
+    return tmp_path
 
 
 @pytest.fixture
-def keyed(canaries: Canaries) -> Keyed:
-    """A static token that is a canary."""
-    return Keyed(canaries.mint("token"))
+def small_files() -> Iterator[int]:
+    """As if the disk were full: no file grows beyond this many bytes."""
+    most = 100_000
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    yield most
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.fixture
-def refreshing(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock) -> Refreshing:
-    """A proxy before an upstream that refuses as it likes; a refusal gets a new token from the vendor's double."""
-
-    @contextlib.asynccontextmanager
-    async def start(upstream: Upstream) -> AsyncIterator[tuple[Proxy, Client]]:
-        config = {**tracker.config, "upstream": str(upstream.origin), "replay": KEPT}
-        async with (
-            proxying(config, environ=tracker.environ, clock=clock) as proxy,
-            proxy.connect() as client,
-        ):
-            yield proxy, client
-
-    return start
+def whole(kept: Replay, size: int = replay.SLICE) -> bytes:
+    """All that is kept."""
+    return b"".join(kept.pieces(size))
 
 
-def pattern(size: int) -> bytes:
-    """`size` bytes of which no two pieces are alike, none of them a CR."""
-    return b"".join(b"%07d\n" % number for number in range(size // 8 + 1))[:size]
+def number_of(kept: Replay) -> int:
+    """The descriptor of the file behind it."""
+    assert kept._file is not None
+    return kept._file._file.fileno()
 
 
-def uploaded(peer: Peer) -> bytes:
-    """The content of the one request that came on this connection, which must be whole."""
-    first, wire = received(peer.received), behind_head(peer.received)
-    if first.all("transfer-encoding") == ["chunked"]:
-        return unchunked(wire)
-    assert first.all("content-length") == [str(len(wire))]
-    return wire
+def is_open(number: int) -> bool:
+    """Is there a file behind this descriptor?"""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
-def tokens(upstream: Upstream) -> list[str]:
-    """The Authorization of the first request on each connection."""
-    return [received(peer.received).all("authorization")[0] for peer in upstream.peers]
-
-
-def upload(body: bytes, framing: str, *lines: str) -> bytes:
-    """A whole POST."""
-    line, end = framed(framing, len(body))
-    return head("POST", "/", line, *lines) + (chunk(body) if end and body else body) + end
-
-
-def deleted_files() -> int:
-    """How many files this process holds open that have no name any more."""
-    folder = Path("/proc/self/fd")
-    if not folder.exists():
-        pytest.skip("this machine has no /proc/self/fd")
-    count = 0
-    for entry in folder.iterdir():
-        with contextlib.suppress(OSError):
-            count += entry.readlink().name.endswith("(deleted)")
-    return count
-
-
-# -- repeats
-
-
-@pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize(
-    ("size", "on_disk"),
-    [(0, 0), (1, 0), (KIB - 1, 0), (KIB, 0), (KIB + 1, 1), (60 * KIB, 1)],
-    ids=["0", "1", "memory - 1", "memory", "memory + 1", "disk"],
+    ("length", "memory", "disk", "held"),
+    [
+        (0, 0, 0, True),
+        (1, 0, 0, False),
+        (99, 100, 0, True),
+        (100, 100, 0, True),
+        (101, 100, 0, False),
+        (101, 100, 50, True),
+        (150, 100, 50, True),
+        (151, 100, 50, False),
+        (50, 0, 50, True),
+        (51, 0, 50, False),
+    ],
 )
-async def test_104_a_refused_upload_is_repeated_from_memory_or_from_disk(
-    refreshing: Refreshing, size: int, on_disk: int, framing: str
+@pytest.mark.parametrize("piece", [1, 7, 64, 1000])
+def test_104_a_body_is_kept_up_to_both_bounds_together(
+    length: int, memory: int, disk: int, piece: int, *, held: bool
 ) -> None:
-    """Byte for byte, with another token; on disk it has no name, and behind the answer nothing is left of it."""
-    body, go = pattern(size), asyncio.Event()
-    _, end = framed(framing, size)
-    first: Script = [REQUEST, Got(end or size), REFUSED]
-    second: Script = [REQUEST, Got(end or size), go, OK]
-    before = deleted_files()
-    async with Upstream(first, second) as upstream, refreshing(upstream) as (_, client):
-        client.send(upload(body, framing))
-        await within(upstream.until(lambda: len(upstream.peers) == 2 and upstream.peers[1].requests == 1))
-        assert deleted_files() == before + on_disk
-        go.set()
-        assert (await client.answer()).body == b"fine"
-        assert [uploaded(peer) for peer in upstream.peers] == [body, body]
-        assert len(set(tokens(upstream))) == 2
-        assert deleted_files() == before
+    """However it is cut: to the byte."""
+    body = os.urandom(length)
+    kept = Replay(memory, disk)
+    for at in range(0, length, piece):
+        kept.keep(body[at : at + piece])
+    assert kept.is_whole is held
+    assert whole(kept) == (body if held else b"")
 
 
-@pytest.mark.parametrize("framing", ["length", "chunked"])
-async def test_104_an_upload_beyond_what_is_kept_is_not_repeated_and_the_next_one_succeeds(
-    refreshing: Refreshing, tracker: Vendor[TeleTracker], framing: str
-) -> None:
-    """The token is refreshed all the same; the refusal passes as it is, and says so."""
-    body = pattern(80 * KIB)
-    _, end = framed(framing, len(body))
-    script: Script = [REQUEST, Got(end or len(body)), REFUSED, REQUEST, OK]
-    before = deleted_files()
-    async with Upstream(script, [REQUEST, OK]) as upstream, refreshing(upstream) as (proxy, client):
-        client.send(upload(body, framing))
-        answer = await client.answer()
-        assert (answer.status, answer.body) == (401, b"refused")
-        assert answer["proxy-status"] == NOT_REPLAYABLE
-        assert deleted_files() == before
-        assert (await proxy.ask("GET", "/")).body == b"fine"
-    assert sum(peer.requests for peer in upstream.peers) == 2
-    assert tracker.double.token_requests == {"login": 1, "refresh": 1}
-
-
-#: What an upstream may do behind an answer that came too early.
-AFTERWARDS: Final[dict[str, list[Step]]] = {"reads on": [], "closes": [CLOSE], "resets": [RESET]}
-
-
-@pytest.mark.parametrize("then", AFTERWARDS)
-@pytest.mark.parametrize("framing", ["length", "chunked"])
-@pytest.mark.parametrize(
-    "sizes", [(512, 512), (20 * KIB, 20 * KIB), (20 * KIB, MIB)], ids=["memory", "disk", "beyond"]
+@given(
+    st.lists(st.binary(max_size=3000), max_size=20),
+    st.integers(0, 20_000),
+    st.integers(0, 20_000),
+    st.integers(1, 5000),
 )
-async def test_105_a_refusal_within_an_upload_stops_it_and_the_whole_body_goes_once_more(
-    refreshing: Refreshing, tracker: Vendor[TeleTracker], sizes: tuple[int, int], framing: str, then: str
+def test_104_any_body_in_any_pieces_comes_back(pieces: list[bytes], memory: int, disk: int, size: int) -> None:
+    """As often as it is asked for, at any time in between; memory and disk hold no more than they may."""
+    kept = Replay(memory, disk)
+    body = b""
+    for piece in pieces:
+        kept.keep(piece)
+        body += piece
+        assert kept.is_whole is (len(body) <= memory + disk)
+        assert whole(kept, size) == whole(kept, size) == (body if kept.is_whole else b"")
+        assert sum(map(len, kept._kept or ())) <= memory
+        assert kept._file is None or 0 < kept._file.size <= disk
+        assert all(len(each) <= max(size, SMALL, *map(len, pieces)) for each in kept.pieces(size))
+
+
+def test_one_piece_is_kept_as_it_came() -> None:
+    """Most bodies are; they are not copied."""
+    piece = b'{"name": "value"}' * 10
+    kept = Replay(1024, 1024)
+    kept.keep(piece)
+    assert next(kept.pieces()) is piece
+
+
+def test_a_body_in_tiny_pieces_costs_little_more_than_its_length() -> None:
+    """Two bytes at a time would be a hundred thousand objects."""
+    kept = Replay(1 << 20, 0)
+    for _ in range(100_000):
+        kept.keep(b"ab")
+    assert kept.is_whole
+    assert len(kept._kept or ()) <= 200_000 // SMALL + 1
+    assert whole(kept) == b"ab" * 100_000
+
+
+def test_104_the_file_has_no_name_and_nobody_else_may_read_it(folder: Path) -> None:
+    """And there is none before memory is full."""
+    kept = Replay(10, 100)
+    kept.keep(b"0123456789")
+    assert kept._file is None
+    kept.keep(b"x")
+    found = os.fstat(number_of(kept))
+    assert found.st_nlink == 0
+    assert stat.S_IMODE(found.st_mode) == 0o600
+    assert not os.get_inheritable(number_of(kept))
+    assert folder.stat().st_dev == found.st_dev
+    assert list(folder.iterdir()) == []
+
+
+def test_a_drop_frees_the_file_and_is_as_good_twice() -> None:
+    """Nothing is kept from then on."""
+    kept = Replay(0, 100)
+    kept.keep(b"body")
+    number = number_of(kept)
+    for _ in range(2):
+        kept.drop()
+        assert not kept.is_whole
+        assert not is_open(number)
+        kept.keep(b"more")
+        assert whole(kept) == b""
+
+
+def test_a_body_that_outgrows_its_bounds_frees_the_file() -> None:
+    """What was kept of it is of no use."""
+    kept = Replay(0, 100)
+    kept.keep(b"x" * 100)
+    number = number_of(kept)
+    kept.keep(b"x")
+    assert not is_open(number)
+
+
+def test_a_body_that_nobody_needs_any_more_frees_its_file() -> None:
+    """A request that ended in an error drops nothing by itself."""
+    kept = Replay(0, 100)
+    kept.keep(b"body")
+    number = number_of(kept)
+    del kept
+    gc.collect()
+    assert not is_open(number)
+
+
+def test_who_reads_it_gets_all_of_it_though_it_is_dropped() -> None:
+    """The second answer comes while the second upload still runs; the file goes when that is done."""
+    body = os.urandom(1000)
+    kept = Replay(100, 1000)
+    kept.keep(body)
+    number = number_of(kept)
+    reading = kept.pieces(64)
+    first = next(reading)
+    kept.drop()
+    assert first + b"".join(reading) == body
+    del reading
+    assert not is_open(number)
+
+
+def test_what_is_kept_later_is_not_given_to_who_read_before() -> None:
+    """It is what was kept when it was asked for: the rest comes from the client."""
+    kept = Replay(4, 100)
+    kept.keep(b"ab")
+    early = kept.pieces()
+    kept.keep(b"cdef")
+    later = kept.pieces()
+    kept.keep(b"gh")
+    assert (b"".join(early), b"".join(later), whole(kept)) == (b"ab", b"abcdef", b"abcdefgh")
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log says of files that failed."""
+    return [
+        record.__dict__["fields"]["detail"] for record in caplog.records if record.message == "replay_file_failed"
+    ]
+
+
+def test_104_a_full_disk_only_ends_the_keeping(small_files: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Part of a piece fits and the rest does not; the log says so once, however many bodies it happens to."""
+    for _ in range(3):
+        kept = Replay(10, 10 * small_files)
+        for _ in range(4):
+            kept.keep(b"x" * (small_files // 3))
+        assert not kept.is_whole
+        assert whole(kept) == b""
+    [detail] = warnings_in(caplog)
+    assert "replay.memory" in detail
+    assert os.strerror(errno.EFBIG) in detail
+
+
+def test_104_a_folder_that_takes_no_file_only_ends_the_keeping(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """linkerd#1017: what was kept goes first, then what the client still sends, which needs no room at all."""
-    (before, _), body, refuse = sizes, pattern(sum(sizes)), asyncio.Event()
-    line, end = framed(framing, len(body))
-    pieces = [chunk(body[:before]), chunk(body[before:])] if end else [body[:before], body[before:]]
-    first: Script = [REQUEST, refuse, REFUSED, *AFTERWARDS[then]]
-    second: Script = [REQUEST, Got(body[-8:] + (b"\r\n" + end if end else b"")), OK]
-    async with Upstream(first, second) as upstream, refreshing(upstream) as (_, client):
-        client.send(head("POST", "/", line) + pieces[0])
-        peer = await within(upstream.peer())
-        await within(peer.got(body[before - 8 : before]))
-        tracker.double.set(token_endpoint="slow")
-        refuse.set()
-        await within(tracker.double.holding())
-        client.send(pieces[1] + end)
-        await turns(200)
-        assert body[before : before + 8] not in peer.received
-        tracker.double.set(token_endpoint="up")
-        tracker.double.release()
-        assert (await client.answer()).body == b"fine"
-        assert uploaded(upstream.peers[1]) == body
-        await within(peer.ended.wait())
-        assert len(set(tokens(upstream))) == 2
+    """Small bodies are kept all the same."""
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
+    for _ in range(2):
+        kept = Replay(10, 100)
+        kept.keep(b"0123456789")
+        assert whole(kept) == b"0123456789"
+        kept.keep(b"x")
+        assert not kept.is_whole
+    assert len(warnings_in(caplog)) == 1
+    assert caplog.records[0].levelno == logging.WARNING
 
 
-async def test_105_a_refusal_within_an_upload_passes_unchanged_where_no_newer_token_can_be_had(
-    refreshing: Refreshing, tracker: Vendor[TeleTracker]
-) -> None:
-    """The client has not sent all of its body; the answer does not wait for the rest."""
-    refuse = asyncio.Event()
-    async with Upstream([REQUEST, refuse, REFUSED]) as upstream, refreshing(upstream) as (_, client):
-        client.send(head("POST", "/", "Content-Length: 9") + b"abc")
-        await within((await within(upstream.peer())).got(b"abc"))
-        tracker.double.set(token_endpoint="down")
-        refuse.set()
-        answer = await client.answer()
-        assert (answer.status, answer.body, answer.all("proxy-status")) == (401, b"refused", [])
-        assert answer["connection"] == "close"
-        assert len(upstream.peers) == 1
-
-
-async def test_105_a_refusal_behind_more_than_is_kept_reaches_a_client_that_still_sends(
-    refreshing: Refreshing,
-) -> None:
-    """No repeat is possible; the answer does not wait for the end of the upload."""
-    body = pattern(400 * KIB)
-    script: Script = [REQUEST, Got(200 * KIB), REFUSED, Got(MIB)]
-    async with Upstream(script, [REQUEST, OK]) as upstream, refreshing(upstream) as (_, client):
-        client.send(head("POST", "/", f"Content-Length: {2 * len(body)}") + body)
-        answer = await client.answer()
-        assert (answer.status, answer.body, answer["proxy-status"]) == (401, b"refused", NOT_REPLAYABLE)
-        await within(upstream.peers[0].ended.wait())
-
-
-@pytest.mark.parametrize("then", [*AFTERWARDS, "stops reading"])
-@pytest.mark.parametrize("framing", ["length", "chunked"])
-async def test_105_an_early_answer_wins_however_the_upstream_ends_its_side(
-    proxying: StartProxy, keyed: Keyed, framing: str, then: str
-) -> None:
-    """E19: twenty uploads each, twenty times 413 and never 502; the client sees it though it still sends."""
-    body, runs = pattern(4 * MIB), 20
-    too_large = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 5\r\n\r\nlarge"
-    wire = upload(body, framing)
-    async with (
-        Upstream([REQUEST, Got(64 * KIB), too_large, *AFTERWARDS.get(then, [DEAF])]) as upstream,
-        proxying(keyed.config(upstream.origin), environ=keyed.environ) as proxy,
-    ):
-        for _ in range(runs):
-            async with proxy.connect() as client:
-                client.send(wire)
-                answer = await client.answer()
-                assert (answer.status, answer.body) == (413, b"large")
-        assert len(upstream.peers) == runs
-        assert all(len(peer.received) < len(body) for peer in upstream.peers)
-
-
-async def test_105_a_static_token_is_not_tried_again_within_an_upload(proxying: StartProxy, keyed: Keyed) -> None:
-    """Its refusal passes at once, and says whose it is."""
-    async with (
-        Upstream([REQUEST, Got(b"abc"), REFUSED]) as upstream,
-        proxying(keyed.config(upstream.origin), environ=keyed.environ) as proxy,
-        proxy.connect() as client,
-    ):
-        client.send(head("POST", "/", "Content-Length: 9") + b"abc")
-        answer = await client.answer()
-        assert (answer.status, answer["connection"]) == (401, "close")
-        assert answer["proxy-status"] == 'bearer-proxy; details="credential rejected"'
-        await within(upstream.peers[0].ended.wait())
-        assert len(upstream.peers) == 1
-
-
-# -- Expect: 100-continue
-
-
-def expecting(size: int, *lines: str, value: str = "100-continue", version: str = "1.1") -> bytes:
-    """The head of an upload that waits for its 100."""
-    return head("POST", "/", f"Content-Length: {size}", f"Expect: {value}", *lines, version=version)
-
-
-def static(
-    proxying: StartProxy, keyed: Keyed, upstream: Upstream
-) -> contextlib.AbstractAsyncContextManager[tuple[Proxy, Client]]:
-    """A proxy with a token that cannot change, and a connection to it."""
-
-    @contextlib.asynccontextmanager
-    async def start() -> AsyncIterator[tuple[Proxy, Client]]:
-        async with (
-            proxying(keyed.config(upstream.origin), environ=keyed.environ) as proxy,
-            proxy.connect() as client,
-        ):
-            yield proxy, client
-
-    return start()
-
-
-@pytest.mark.parametrize("value", ["100-continue", "100-Continue"])
-async def test_045_a_100_is_the_upstreams(proxying: StartProxy, keyed: Keyed, value: str) -> None:
-    """The expectation is forwarded; the client waits for the upstream's word, with every byte of the body."""
-    go = asyncio.Event()
-    async with (
-        Upstream([REQUEST, go, CONTINUE, Got(b"abc"), OK, REQUEST, OK]) as upstream,
-        static(proxying, keyed, upstream) as (_, client),
-    ):
-        client.send(expecting(3, value=value))
-        peer = await within(upstream.peer())
-        got = await within(peer.got(HEAD_END))
-        assert [each.lower() for each in received(got).all("expect")] == ["100-continue"]
-        assert await nothing_comes(client)
-        go.set()
-        assert await within(client.reader.readuntil(HEAD_END)) == CONTINUE
-        assert behind_head(peer.received) == b""
-        client.send(b"abc")
-        assert (await client.answer()).body == b"fine"
-        assert behind_head(peer.received) == b"abc"
-        assert (await client.ask("GET", "/")).body == b"fine"
-
-
-async def nothing_comes(client: Client) -> bool:
-    """Is there nothing for the client, though all that is ready had its turn?"""
-    await turns(200)
-    return not client.reader._buffer  # type: ignore[attr-defined]  # StreamReader has no other way to look
-
-
-@pytest.mark.parametrize("size", [3, 2 * MIB], ids=["small", "more than is kept"])
-async def test_045_a_refusal_of_an_expectation_costs_no_byte_of_the_body(refreshing: Refreshing, size: int) -> None:
-    """The token is refreshed and the expectation sent again; the client sees one 100, and sends its body once."""
-    body = pattern(size)
-    second: Script = [REQUEST, CONTINUE, Got(size), OK]
-    async with Upstream([REQUEST, REFUSED], second) as upstream, refreshing(upstream) as (_, client):
-        client.send(expecting(size))
-        assert await within(client.reader.readuntil(HEAD_END)) == CONTINUE
-        client.send(body)
-        answer = await client.answer()
-        assert (answer.status, answer.body) == (200, b"fine")
-        assert answer.raw_head.startswith(b"HTTP/1.1 200 ")
-        assert behind_head(upstream.peers[0].received) == b""
-        assert uploaded(upstream.peers[1]) == body
-        assert [received(peer.received).all("expect") for peer in upstream.peers] == [["100-continue"]] * 2
-        assert len(set(tokens(upstream))) == 2
-
-
-@pytest.mark.parametrize("status", [b"401 Unauthorized", b"404 Not Found", b"413 Content Too Large", b"200 OK"])
-async def test_045_a_final_answer_to_an_expectation_passes_and_its_connection_serves_nobody_else(
-    proxying: StartProxy, keyed: Keyed, status: bytes
-) -> None:
-    """CVE-2024-24791: the announced body never came, so the next request on that connection would be taken for it.
-
-    The client may send its body or leave it out (RFC 9110 section 10.1.1): on its connection nothing can follow.
-    """
-    final = b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\nfinal"
-    async with (
-        Upstream([REQUEST, final], [REQUEST, OK]) as upstream,
-        static(proxying, keyed, upstream) as (proxy, client),
-    ):
-        client.send(expecting(3))
-        answer = await client.answer()
-        assert (answer.status, answer.body) == (int(status[:3]), b"final")
-        assert answer["connection"] == "close"
-        assert behind_head(upstream.peers[0].received) == b""
-        assert (await proxy.ask("GET", "/")).body == b"fine"
-        assert len(upstream.peers) == 2
-        await within(upstream.peers[0].ended.wait())
-
-
-async def test_045_a_client_that_stops_waiting_for_its_100_is_served_too(
-    proxying: StartProxy, keyed: Keyed
-) -> None:
-    """Many upstreams know no expectations; the client sends after a while, and the body goes (RFC 9110 10.1.1)."""
-    async with (
-        Upstream([REQUEST, Got(b"abc"), OK, REQUEST, OK]) as upstream,
-        static(proxying, keyed, upstream) as (_, client),
-    ):
-        client.send(expecting(3))
-        await within((await within(upstream.peer())).got(HEAD_END))
-        client.send(b"abc" + head("GET", "/2"))
-        answers = [await client.answer(), await client.answer()]
-        assert [answer.body for answer in answers] == [b"fine", b"fine"]
-        assert len(upstream.peers) == 1
-
-
-async def test_045_a_client_of_http_1_0_gets_no_100(proxying: StartProxy, keyed: Keyed) -> None:
-    """RFC 9110 section 10.1.1: its expectation is ignored, and section 15.2: it gets no interim answer."""
-    async with (
-        Upstream([REQUEST, Got(b"abc"), CONTINUE + OK]) as upstream,
-        static(proxying, keyed, upstream) as (_, client),
-    ):
-        client.send(expecting(3, version="1.0") + b"abc")
-        assert (await within(client.reader.read())).startswith(b"HTTP/1.1 200 ")
-        assert received(upstream.peers[0].received).all("expect") == []
-
-
-@pytest.mark.parametrize("value", ["something", "100-continue, something", "200-continue", "100-continue=1", ""])
-async def test_045_any_other_expectation_is_417_and_reaches_nobody(
-    proxying: StartProxy, keyed: Keyed, value: str
-) -> None:
-    """RFC 9110 section 10.1.1; a body that may follow is not taken for a request."""
-    async with Upstream([REQUEST, OK]) as upstream, static(proxying, keyed, upstream) as (_, client):
-        client.send(expecting(3, value=value))
-        answer = await client.answer()
-        assert (answer.status, answer.code, answer["connection"]) == (417, "bad_expectation", "close")
-        assert upstream.peers == []
+def test_a_file_that_cannot_be_read_is_an_error() -> None:
+    """Never a body that looks complete (invariant 8)."""
+    kept = Replay(0, 100)
+    kept.keep(b"x" * 100)
+    reading = kept.pieces(10)
+    next(reading)
+    os.ftruncate(number_of(kept), 15)
+    assert next(reading) == b"x" * 5
+    with pytest.raises(OSError, match="Input/output"):
+        next(reading)

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 from proxy.accesslog import Exchange
-from proxy.admin.metrics import CONTENT_TYPE, Metrics
+from proxy.admin.exposition import CONTENT_TYPE
+from proxy.admin.metrics import Metrics
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialError, MethodNotAllowed, NoRoute, ProxyError, Rejected
 from proxy.guard import Guard

@@ -30,7 +30,6 @@ NOT_BUILT: Final = tuple(
         "store.key",
         "routes.*.via",
         "routes.*.token_guard",
-        "routes.*.replay.disk",
         "routes.*.tls.cert",
         "routes.*.tls.key",
         "routes.*.tls.server_name",

@@ -43,6 +43,8 @@ class ReplayConfig(Section):
 
     memory: Size = 1 << 20
     """Bytes kept in memory."""
+    disk: Size = 64 << 20
+    """Bytes beyond them kept in an unlinked temporary file; 0: none."""
 
 
 class TimeoutsConfig(Section):
