@@ -163,7 +163,7 @@ def _binding(
         forwarded=given.forwarded,
         constants="".join(f"{name}: {value}\r\n" for name, value in given.headers.set.items()).encode(),
         timeouts=Timeouts(given.timeouts.token, given.timeouts.first_byte, given.timeouts.idle),
-        replay=(given.replay.memory, 0),
+        replay=(given.replay.memory, given.replay.disk),
     )
 
 

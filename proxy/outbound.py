@@ -81,7 +81,7 @@ def _framing(request: Request) -> bytes:
     section = request.section
     if not section.has_body:
         return b""
-    expect = b"Expect: 100-continue\r\n" if section.expects and request.minor else b""
+    expect = b"Expect: 100-continue\r\n" if section.expects else b""
     if section.length is None:
         return expect + b"Transfer-Encoding: chunked\r\n"
     return expect + b"Content-Length: %d\r\n" % section.length

@@ -81,6 +81,8 @@ class Passage:
         if not rendered.credential.changes:
             return attempt, rendered, [REJECTED] if refusal.explicit else []
         gate = self._gate(refusal)
+        # What the upstream did not wait for it does not want, and what the client has not sent yet may be needed.
+        await attempt.stop_upload()
         # Who waits for a token holds no connection that others could use.
         attempt.release_if_over()
         newer = await self._newer(rendered, gate)
@@ -94,7 +96,6 @@ class Passage:
         if body is not None and not body.is_replayable:
             return attempt, rendered, [NOT_REPLAYABLE]
 
-        await attempt.stop_upload()
         attempt.end()
         if body is not None:
             body.rewind()

@@ -355,6 +355,8 @@ BODYLESS: Final = [
     pytest.param("HEAD", "200 OK\r\nTransfer-Encoding: chunked", None, id="HEAD, chunked"),
     pytest.param("HEAD", "200 OK", None, id="HEAD"),
     pytest.param("GET", "204 No Content", [], id="204"),
+    # A length is forbidden there, and does not pass (RFC 9110 section 8.6).
+    pytest.param("GET", "204 No Content\r\nContent-Length: 0", [], id="204, length 0"),
     pytest.param("GET", "304 Not Modified\r\nContent-Length: 9", [("Content-Length", "9")], id="304, length"),
     pytest.param("GET", "304 Not Modified\r\nTransfer-Encoding: chunked", None, id="304, chunked"),
     pytest.param("GET", "304 Not Modified", [], id="304"),
@@ -378,7 +380,10 @@ async def test_044_an_answer_without_a_body_leaves_both_connections_in_order(
 
 
 @pytest.mark.parametrize("extra", [b"evil", OK.replace(b"fine", b"evil")], ids=["bytes", "an answer"])
-@pytest.mark.parametrize(("method", "says", "fields"), BODYLESS)
+@pytest.mark.parametrize(
+    ("method", "says", "fields"),
+    [*BODYLESS, pytest.param("GET", "204 No Content\r\nContent-Length: 4", [], id="204, length")],
+)
 async def test_043_bytes_behind_an_answer_are_nobodys(
     between: Between, method: str, says: str, fields: list[tuple[str, str]] | None, extra: bytes
 ) -> None:
@@ -511,6 +516,28 @@ async def test_116_20_kb_of_fields_pass_both_ways(between: Between, keyed: Keyed
         assert received(upstream.peers[0].received).fields == [
             ("Host", f"127.0.0.1:{upstream.port}"), *fields, ("Authorization", f"Bearer {keyed.token}"),
         ]  # fmt: skip
+
+
+async def test_a_head_that_is_much_like_the_one_before_is_read_for_itself(between: Between) -> None:
+    """One byte of a value, the case of a name, or only the start line: each exchange has its own on both sides."""
+    heads = [
+        ("GET", "/1", "X-A: 1", "200 OK"), ("GET", "/1", "X-A: 2", "200 OK"), ("GET", "/1", "X-A: 2", "410 Gone"),
+        ("GET", "/", "X-A: 2", "410 Gone"), ("GET", "/", "x-A: 2", "410 Gone"), ("PUT", "/", "x-A: 2", "410 Gone"),
+        ("HEAD", "/", "x-A: 2", "410 Gone"), ("GET", "/", "x-A: 2", "410 Gone"),
+    ]  # fmt: skip
+    script: list[Step] = []
+    for method, _, line, status in heads:
+        opening = f"HTTP/1.1 {status}\r\n{line}\r\nContent-Length: 4\r\n\r\n".encode()
+        script += [REQUEST, opening + (b"" if method == "HEAD" else b"fine")]
+    async with Upstream(script) as upstream, between(upstream) as (_, client):
+        for number, (method, target, line, status) in enumerate(heads):
+            name, value = line.split(": ")
+            client.send(head(method, target, line))
+            answer = await client.answer(method)
+            assert (answer.status, answer.body) == (int(status[:3]), b"" if method == "HEAD" else b"fine")
+            assert answer.fields == [(name, value), ("Content-Length", "4")]
+            got = received(bytes(upstream.peers[0].received).split(HEAD_END)[number])
+            assert (got.method, got.target, got.fields[1]) == (method, target, (name, value))
 
 
 async def test_046_fifty_requests_in_one_segment_are_answered_in_order(proxying: StartProxy, keyed: Keyed) -> None:

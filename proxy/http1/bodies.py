@@ -63,8 +63,9 @@ class UntilEnd:
 
 
 class Chunked:
-    """A body in chunks. `trailers` is the section at its end, once it is `done`; `barren` bounds what comes without
-    a byte of the body, in bytes: extensions, trailers (threat 64).
+    """A body in chunks. `trailers` is the section at its end, once it is `done`.
+
+    `barren` bounds in bytes what comes without a byte of the body: extensions, trailers (threat 64).
 
     Sizes are bare hexadecimal digits, lines end with CRLF, nothing stands between a chunk and its end: every other
     reading is one that two parsers may not share (threats 35, 37).
