@@ -29,6 +29,7 @@ class RequestBody:
         "_error",
         "_feeder",
         "_idle",
+        "_kept",
         "_most",
         "_replay",
         "_waiter",
@@ -42,7 +43,9 @@ class RequestBody:
         self._complete = False
         self._error: ProxyError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        #: Takes what is read, until a repeat is out of the question; and the same to the end.
         self._replay: Replay | None = None
+        self._kept: Replay | None = None
         self._again: Iterator[bytes] | None = None
         self._idle: float | None = None
         self._most: int | None = None
@@ -72,12 +75,8 @@ class RequestBody:
         """
         if most is not None and self.length is not None and self.length > most:
             raise TooLarge
-        self._replay, self._most, self._idle = replay, most, idle
-
-    @property
-    def is_at_hand(self) -> bool:
-        """Is all that is still to be read here, and little?"""
-        return self._complete and self._again is None
+        self._replay = self._kept = replay
+        self._most, self._idle = most, idle
 
     @property
     def is_replayable(self) -> bool:
@@ -86,14 +85,23 @@ class RequestBody:
 
     def forget(self) -> None:
         """It will not be sent again: keep nothing, but what a repeat is still reading."""
-        replay, self._replay = self._replay, None
-        if replay is not None and self._again is None:
-            replay.drop()
+        self._replay = None
+        if self._again is None:
+            self.close()
+
+    def close(self) -> None:
+        """Nobody reads it any more."""
+        if self._kept is not None:
+            self._kept.drop()
 
     def rewind(self) -> None:
         """Begin again; only while `is_replayable`."""
         if self._replay is not None and self.received:
             self._again = self._replay.pieces()
+
+    def take_all(self) -> bytes | None:
+        """All of it, where all of it is here and little; else None. Raises `TooLarge`."""
+        return self._take() if self._complete and self._again is None else None
 
     async def read(self) -> bytes:
         """The next bytes, `b""` at the end.
@@ -111,6 +119,9 @@ class RequestBody:
                 raise self._error
             self._feeder.resume_reading()
             await self._wait()
+        return self._take()
+
+    def _take(self) -> bytes:
         piece = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
         self._buffer.clear()
         self.received += len(piece)

@@ -1,4 +1,4 @@
-"""Passes an upstream's answer on to the client."""
+"""Passes an upstream's answer on to the client: what is there at once, and then bytes as they come."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,39 +12,38 @@ from proxy.upstream.answer import Answer
 _CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 
 
-async def deliver(
-    answer: Answer, head: AnswerHead, lines: bytes, out: ClientAnswer, *, idle: float, echoes: Sequence[bytes]
-) -> None:
-    """Write the head with these field lines, then bytes as they come, then the body's own end.
+def begin(answer: Answer, head: AnswerHead, lines: bytes, out: ClientAnswer, echoes: Sequence[bytes]) -> bool:
+    """Write the head with these field lines, and what is there of the body; was that all of it?
 
-    `idle`: seconds that either side may take between bytes; `echoes`: what no trailer may hold. Raises an
-    `UpstreamError` where the answer breaks.
+    `echoes`: what no trailer may hold.
     """
-    first = answer.read_nowait()
+    first, is_whole = answer.read_nowait(), answer.complete
     if answer.framing not in (CHUNKED, UNTIL_CLOSE):
         if head.length is not None and head.status != 204:
             lines = b"%bContent-Length: %d\r\n" % (lines, head.length)
         out.begin(head.status, lines, first)
-        await _pass_on(answer, out, idle)
     elif out.takes_chunks:
         pieces = chunk(first) if first else ()
-        last = _last(answer, echoes) if answer.complete else b""
-        out.begin(head.status, lines + _CHUNKED_LINE, b"".join((*pieces, last)))
-        if last:
-            return
+        out.begin(
+            head.status, lines + _CHUNKED_LINE, b"".join([*pieces, _last(answer, echoes) if is_whole else b""])
+        )
+    else:
+        out.begin(head.status, lines, first, until_close=True)
+    return is_whole
+
+
+async def pass_on(answer: Answer, out: ClientAnswer, idle: float, echoes: Sequence[bytes]) -> None:
+    """Write the rest of the body as it comes, and its own end.
+
+    `idle`: seconds that either side may take between bytes. Raises an `UpstreamError` where the answer breaks.
+    """
+    if answer.framing in (CHUNKED, UNTIL_CLOSE) and out.takes_chunks:
         while piece := await answer.read(idle):
             await out.write(chunk(piece), idle)
         await out.write((_last(answer, echoes),), idle)
     else:
-        out.begin(head.status, lines, first, until_close=True)
-        await _pass_on(answer, out, idle)
-
-
-async def _pass_on(answer: Answer, out: ClientAnswer, idle: float) -> None:
-    if answer.complete:
-        return
-    while piece := await answer.read(idle):
-        await out.write((piece,), idle)
+        while piece := await answer.read(idle):
+            await out.write((piece,), idle)
 
 
 def _last(answer: Answer, echoes: Sequence[bytes]) -> bytes:

@@ -189,6 +189,7 @@ class MethodNotAllowed(Rejected):
     """CONNECT and TRACE are never forwarded (threats 25, 26)."""
 
     status = 405
+    ends_connection = False
     code = "method_not_allowed"
     title = "Method not allowed"
     explanation = "CONNECT and TRACE are never forwarded."

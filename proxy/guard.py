@@ -39,7 +39,7 @@ _NOT_TAKEN: Final = frozenset({"CONNECT", "TRACE"})
 _OWN_SITES: Final = frozenset({b"same-origin", b"none"})
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class Head:
     """The head of a request as it came: `target` raw, `section` its fields.
 

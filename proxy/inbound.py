@@ -8,8 +8,8 @@ from proxy.headers import answer_lines
 from proxy.http1.answer import AnswerHead
 from proxy.listener.answer import block
 
-#: What the lines depend on besides the head (the credential that was sent, our origin, the key's segment); the lines;
-#: how many fields were dropped as echoes.
+#: What the lines depend on besides the head (the credential that was sent, our origin, the key's segment), the
+#: lines, and how many fields were dropped as echoes.
 Memo = tuple[Rendered | None, bytes, bytes, bytes, int]
 
 

@@ -16,7 +16,7 @@ from proxy.accesslog import Exchange
 from proxy.binding import Binding
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
-from proxy.delivery import deliver
+from proxy.delivery import begin, pass_on
 from proxy.errors import ProxyError
 from proxy.guard import Admission, Guard, cors_lines, preflight_lines
 from proxy.headers import Stripping
@@ -58,15 +58,15 @@ class Relay:
     async def handle(self, request: Request, connection: Connection) -> bool:
         """Answer one request, whatever happens, and log it; says whether the connection lives on."""
         exchange = Exchange(request.method, request.client, time.perf_counter())
-        if request.target.startswith(b"/"):
-            # What was asked for, for the log of a refusal; other forms may hold a password.
-            exchange.path, _, exchange.query = request.target.partition(b"?")
         out = ClientAnswer(connection, request, exchange)
         if self.draining:
             out.keep_alive = False
         try:
             await self._relay(request, exchange, out)
         except ProxyError as error:
+            if not exchange.path and request.target.startswith(b"/"):
+                # What was asked for, for the log of a refusal; other forms may hold a password.
+                exchange.path, _, exchange.query = request.target.partition(b"?")
             out.problem(error, self._cors(request))
         except asyncio.CancelledError:
             # The listener cancels for two reasons: the client hung up, or `limits.drain` is over.
@@ -84,16 +84,18 @@ class Relay:
         finally:
             if request.body is not None:
                 exchange.bytes_in = request.body.received
+                request.body.close()
             exchange.seconds = time.perf_counter() - exchange.started_at
             self._observe(exchange)
         # The client's next request waits until it took this answer: what it does not read must not pile up here.
-        await out.settle()
+        if connection.is_writing_paused:
+            await out.settle()
         return out.keep_alive
 
     async def _relay(self, request: Request, exchange: Exchange, out: ClientAnswer) -> None:
         """The whole way of a request."""
         # 1. Guard: nothing below this line happens for a request that it refuses.
-        admission = self._guard.admit(request.head)
+        admission = self._guard.admit(request)
         exchange.path, exchange.query = admission.path, admission.query
         visitor = admission.visitor
         if admission.preflight and visitor.origin is not None:
@@ -111,7 +113,7 @@ class Relay:
         body = request.body
         if body is not None:
             body.bound(replay=Replay(*binding.replay), most=self._body_most, idle=binding.timeouts.idle)
-        switches = is_handshake(request)
+        switches = bool(request.section.options) and is_handshake(request)
 
         # 4. Credential: no token, no request.
         rendered, strip = await _credential(request, admission, binding, exchange)
@@ -136,11 +138,13 @@ class Relay:
             if body is not None:
                 body.forget()
             head, echoes = attempt.head, () if rendered is None else rendered.echoes
-            lines = inbound.lines(head, admission, binding, rendered, exchange) + block(extra)
+            lines = inbound.lines(head, admission, binding, rendered, exchange)
+            if extra:
+                lines += block(extra)
             if attempt.answer.framing == SWITCHED:
                 await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
-            else:
-                await deliver(attempt.answer, head, lines, out, idle=binding.timeouts.idle, echoes=echoes)
+            elif not begin(attempt.answer, head, lines, out, echoes):
+                await pass_on(attempt.answer, out, binding.timeouts.idle, echoes)
         finally:
             if attempt is not None:
                 attempt.end()
@@ -160,7 +164,9 @@ async def _credential(
     key_in_authorization = admission.visitor.authorization_is_key
     fields = request.section.values
     places: tuple[Place, ...] = ()
-    if credential is not None:
+    if credential is not None and binding.inject == "overwrite":
+        places = credential.places
+    elif credential is not None:
         places = places_to_fill(
             binding.inject,
             credential.places,

@@ -128,7 +128,7 @@ class _Admin:
             return probe()
 
         # 2. The guard, then what is there at all, then the key.
-        match self.guard.admit(request.head).path.decode("latin-1").split("/"):
+        match self.guard.admit(request).path.decode("latin-1").split("/"):
             case ["", "api", "credentials"]:
                 _check_method(request, _READ)
                 self._check_key(request)

@@ -23,21 +23,22 @@ BARREN_MOST: Final = 64 * 1024
 
 
 class AnswerHead(Section):
-    """The head of an answer; `line` is its status line.
+    """The head of an answer; `whole` is all of it, less the empty line at its end.
 
     `length` is the declared Content-Length (of the body that a HEAD or a 304 only talks about, too);
     `keep_alive_timeout` is N of `Keep-Alive: timeout=N` in seconds, None without one. `memo` belongs to whoever
     draws conclusions from the head alone. Raises `Malformed`.
     """
 
-    __slots__ = ("_codings", "is_interim", "keep_alive", "keep_alive_timeout", "length", "line", "memo", "status")
+    __slots__ = ("_codings", "is_interim", "keep_alive", "keep_alive_timeout", "length", "memo", "status", "whole")
 
-    def __init__(self, line: bytes, raw: bytes) -> None:
+    def __init__(self, whole: bytes) -> None:
+        line, _, raw = whole.partition(b"\r\n")
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
             raise Malformed
         super().__init__(raw)
-        self.line = line
+        self.whole = whole
         self.status = status = int(match[2])
         self.memo: Any = None
         self.is_interim = 100 <= status < 200 and status != 101

@@ -94,9 +94,7 @@ class ClientAnswer:
         self._started = True
         self._exchange.status = status
         self._exchange.bytes_out += len(first)
-        self._connection.write(
-            b"".join((status_line(status), b"\r\n", lines, self._connection_line(), b"\r\n", first))
-        )
+        self._connection.write(b"%b\r\n%b%b\r\n%b" % (status_line(status), lines, self._connection_line(), first))
 
     def switch(self, lines: bytes) -> RequestBody:
         """Write the head of a 101; gives what the client sends from now on."""
@@ -136,7 +134,8 @@ class ClientAnswer:
         if self._started or self.is_client_gone:
             self.cut()
             return
-        if error.ends_connection:
+        # Behind a CONNECT the client speaks to somebody else.
+        if error.ends_connection or self._request.method == "CONNECT":
             self.keep_alive = False
         lines, body = problem(error, self._exchange.request_id)
         self.document(error.status, (*lines, *extra), body)

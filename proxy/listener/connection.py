@@ -166,15 +166,15 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._is_lingering:
             return
-        if self._buffer:
-            data = self._buffer + data
-        elif self._task is None:
-            self._alarm.set(self._loop.time() + self._server.header_seconds)
-        self._buffer = data
-        if self._task is None:
-            self._advance()
-        elif len(data) > AHEAD_MOST:
-            self._pause_reading()
+        begins = not self._buffer
+        self._buffer = data if begins else self._buffer + data
+        if self._task is not None:
+            if len(self._buffer) > AHEAD_MOST:
+                self._pause_reading()
+            return
+        self._advance()
+        if begins and self._buffer:
+            self._time_head()
 
     def eof_received(self) -> bool:
         """The client ended its side: that counts as hanging up, as in nginx and Go; in a tunnel it is an end."""
@@ -265,6 +265,11 @@ class ClientConnection(asyncio.Protocol):
         finally:
             self._beginning = False
 
+    def _time_head(self) -> None:
+        """The beginning of a head is here: the rest has to come in time."""
+        if self._task is None and not self._is_lingering:
+            self._alarm.set(self._loop.time() + self._server.header_seconds)
+
     def _begin_next(self) -> bool:
         """Begin with the request at the beginning of the buffer; False: its head is not all here.
 
@@ -304,7 +309,7 @@ class ClientConnection(asyncio.Protocol):
             raise BadRequest from error
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
-        request = Request(method, target, section, body, self.client, self._is_unix)
+        request = Request(method, target, section, self._is_unix, body, self.client)
         self._answered = False
         task = _start(self._loop, self._serve(request))
         if not self._answered:
@@ -379,7 +384,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer a client whose head is not taken, and close."""
-        request = Request("-", b"", NOTHING, None, self.client, self._is_unix)
+        request = Request("-", b"", NOTHING, self._is_unix, None, self.client)
         exchange = Exchange("-", self.client, time.perf_counter())
         answer = ClientAnswer(self, request, exchange)
         answer.keep_alive = False

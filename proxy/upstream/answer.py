@@ -60,10 +60,9 @@ class Answer:
     # -- the connection's side
 
     def feed(self, data: bytes) -> None:
-        """Body bytes."""
+        """Body bytes; `wake` or `finish` comes next."""
         self._buffer.append(data)
         self.buffered += len(data)
-        self.wake()
 
     def finish(self, error: ProxyError | None = None) -> None:
         """The end, proper or not; the first one counts."""

@@ -30,27 +30,23 @@ class Attempt:
         self._ended = False
         self._upload: asyncio.Task[None] | None = None
         self.answer = answer
-        #: There once `run` is done.
+        #: The answer's, once it is there.
         self.head: AnswerHead
         #: A lost connection was replaced on the way to this answer.
         self.was_resent = False
 
-    async def run(self, head: bytes, body: RequestBody | None, first_byte: float) -> None:
-        """Send, and wait for the answer's head. Raises an `UpstreamError`, or what the client's body ended with."""
+    def start(self, head: bytes, body: RequestBody | None, first_byte: float) -> None:
+        """Send the head, and begin with the body."""
         connection = self._connection
-        if body is None:
-            connection.write(head)
-            connection.sent(first_byte)
-        elif body.is_at_hand:
-            pieces = [head]
-            while piece := await body.read():
-                pieces += _framed(piece, body)
-            connection.write(b"".join((*pieces, _last(body))))
-            connection.sent(first_byte)
-        else:
+        whole = b"" if body is None else body.take_all()
+        if whole is None and body is not None:
             connection.write(head)
             self._upload = asyncio.create_task(self._stream(body, first_byte))
-        self.head = self.answer.head or await self.answer.wait_for_head()
+            return
+        if body is not None:
+            head = b"".join([head, *(_framed(whole, body) if whole else ()), _last(body)])
+        connection.write(head)
+        connection.sent(first_byte)
 
     async def stop_upload(self) -> None:
         """Stop sending: the answer that came is a final one, and the rest of the body is not wanted here."""
@@ -135,7 +131,8 @@ async def send(
         attempt = Attempt(pool, connection, answer)
         attempt.was_resent = was_resent
         try:
-            await attempt.run(head, body, first_byte)
+            attempt.start(head, body, first_byte)
+            attempt.head = await answer.wait_for_head()
         except UpstreamLost as lost:
             await attempt.stop_upload()
             attempt.end()

@@ -259,37 +259,35 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(data)
         if self._buffer:
             data = self._buffer + data
+            self._buffer = b""
         while answer.head is None:
             end = data.find(_HEAD_END)
+            if end > HEAD_BYTES or (end < 0 and self._head_bytes > HEAD_BYTES):
+                raise UpstreamBadHeader
             if end < 0:
                 if has_bare_lf(data):
                     raise Malformed
-                if self._head_bytes > HEAD_BYTES:
-                    raise UpstreamBadHeader
                 self._buffer = data
                 return
-            if end > HEAD_BYTES:
-                raise UpstreamBadHeader
             self._take_head(answer, data[:end])
             data = data[end + 4 :]
-        self._buffer = b""
-        if self._decoder is None or self._decoder.done:
-            self._finish(answer, data)
-        elif data:
-            self._take_body(answer, data)
+        if self._decoder is not None and not self._decoder.done:
+            if data:
+                self._take_body(answer, data)
+            else:
+                answer.wake()
         else:
-            answer.wake()
+            self._finish(answer, data)
 
     def _take_head(self, answer: Answer, raw: bytes) -> None:
-        last = self._last_head
-        line, _, fields = raw.partition(b"\r\n")
-        is_new = last is None or last.raw != fields or last.line != line
-        head = AnswerHead(line, fields) if last is None or is_new else last
-        if head.is_interim:
-            if answer.on_interim is not None:
-                answer.on_interim(head)
-            return
-        self._last_head = head
+        head = self._last_head
+        if head is None or head.whole != raw:
+            head = AnswerHead(raw)
+            if head.is_interim:
+                if answer.on_interim is not None:
+                    answer.on_interim(head)
+                return
+            self._last_head = head
         framing = head.framing(asked_by_head=self._is_head_request)
         if framing == SWITCHED and not self._may_switch:
             raise Malformed
@@ -311,7 +309,10 @@ class Connection(asyncio.Protocol):
             if isinstance(decoder, Chunked):
                 answer.trailers = decoder.trailers
             self._finish(answer, decoder.rest)
-        elif answer.buffered > BUFFERED_MOST and not self._reading_paused and self._transport is not None:
+            return
+        if piece:
+            answer.wake()
+        if answer.buffered > BUFFERED_MOST and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
 

@@ -80,7 +80,7 @@ class Pool:
         if not connection.is_reusable or self._closed:
             self._discard(connection)
             return
-        if waiter := self._next_waiter():
+        if self._waiters and (waiter := self._next_waiter()):
             waiter.set_result(connection)
             return
         seconds = self._idle_seconds
