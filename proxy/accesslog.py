@@ -83,6 +83,20 @@ class Exchange:
         return f"{_START}{self.number}"
 
 
+class Observers:
+    """Tells each of `observers` of a finished exchange."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self, *observers: Callable[[Exchange], None]) -> None:
+        self._observers = observers
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Tell."""
+        for observe in self._observers:
+            observe(exchange)
+
+
 class AccessLog:
     """Writes one line an exchange to `lines`; `wall` gives the time in epoch seconds."""
 

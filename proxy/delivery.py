@@ -4,46 +4,47 @@ from collections.abc import Sequence
 from typing import Final
 
 from proxy.headers import answer_lines
-from proxy.http1.answer import CHUNKED, UNTIL_CLOSE, AnswerHead
+from proxy.http1.answer import CHUNKED, UNTIL_CLOSE
 from proxy.http1.bodies import LAST_CHUNK, chunk
 from proxy.listener.answer import ClientAnswer, block
 from proxy.upstream.answer import Answer
+from proxy.upstream.attempt import Attempt
 
 _CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 
 
-def begin(answer: Answer, head: AnswerHead, lines: bytes, out: ClientAnswer, echoes: Sequence[bytes]) -> bool:
-    """Write the head with these field lines, and what is there of the body; was that all of it?
+async def deliver(
+    attempt: Attempt, lines: bytes, out: ClientAnswer, *, idle: float, echoes: Sequence[bytes]
+) -> None:
+    """Write the head with these field lines, the body as it comes, and the body's own end.
 
-    `echoes`: what no trailer may hold.
+    `idle`: seconds that either side may take between bytes; `echoes`: what no trailer may hold. Raises an
+    `UpstreamError` where the answer breaks.
     """
+    answer, head = attempt.answer, attempt.head
     first, is_whole = answer.read_nowait(), answer.complete
-    if answer.framing not in (CHUNKED, UNTIL_CLOSE):
+    in_chunks = answer.framing in (CHUNKED, UNTIL_CLOSE)
+    if not in_chunks:
         if head.length is not None and head.status != 204:
             lines = b"%bContent-Length: %d\r\n" % (lines, head.length)
         out.begin(head.status, lines, first)
     elif out.takes_chunks:
-        pieces = chunk(first) if first else ()
-        out.begin(
-            head.status, lines + _CHUNKED_LINE, b"".join([*pieces, _last(answer, echoes) if is_whole else b""])
-        )
+        pieces = [*chunk(first)] if first else []
+        if is_whole:
+            pieces.append(_last(answer, echoes))
+        out.begin(head.status, lines + _CHUNKED_LINE, b"".join(pieces))
     else:
         out.begin(head.status, lines, first, until_close=True)
-    return is_whole
+    if not is_whole:
+        await _pass_on(answer, out, idle, echoes if in_chunks and out.takes_chunks else None)
 
 
-async def pass_on(answer: Answer, out: ClientAnswer, idle: float, echoes: Sequence[bytes]) -> None:
-    """Write the rest of the body as it comes, and its own end.
-
-    `idle`: seconds that either side may take between bytes. Raises an `UpstreamError` where the answer breaks.
-    """
-    if answer.framing in (CHUNKED, UNTIL_CLOSE) and out.takes_chunks:
-        while piece := await answer.read(idle):
-            await out.write(chunk(piece), idle)
+async def _pass_on(answer: Answer, out: ClientAnswer, idle: float, echoes: Sequence[bytes] | None) -> None:
+    """The rest of the body; in chunks where `echoes` are told."""
+    while piece := await answer.read(idle):
+        await out.write((piece,) if echoes is None else chunk(piece), idle)
+    if echoes is not None:
         await out.write((_last(answer, echoes),), idle)
-    else:
-        while piece := await answer.read(idle):
-            await out.write((piece,), idle)
 
 
 def _last(answer: Answer, echoes: Sequence[bytes]) -> bytes:

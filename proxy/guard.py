@@ -39,18 +39,20 @@ _NOT_TAKEN: Final = frozenset({"CONNECT", "TRACE"})
 _OWN_SITES: Final = frozenset({b"same-origin", b"none"})
 
 
-@dataclass(slots=True, repr=False, eq=False)
 class Head:
     """The head of a request as it came: `target` raw, `section` its fields.
 
-    No repr: it may hold the client key.
+    `unix`: the listener is a Unix socket; whoever can open it is admitted by file mode, and Host says nothing.
     """
 
-    method: str
-    target: bytes
-    section: RequestSection
-    #: The listener is a Unix socket: whoever can open it is admitted by file mode, and Host says nothing.
-    unix: bool = False
+    # Written out, as all that is made for each request: what dataclasses generate costs more when compiled.
+    __slots__ = ("method", "section", "target", "unix")
+
+    def __init__(self, method: str, target: bytes, section: RequestSection, *, unix: bool = False) -> None:
+        self.method = method
+        self.target = target
+        self.section = section
+        self.unix = unix
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -68,19 +70,28 @@ class Visitor:
     authorization_is_key: bool = False
 
 
-@dataclass(slots=True, repr=False, eq=False)
 class Admission:
     """What the guard learned: where the request wants to go, and which of its parts were meant for us.
 
     `path` is without the client key's segment, which `key_prefix` holds (`b""`: the key came elsewhere).
-    No repr: it may hold the client key.
     """
 
-    visitor: Visitor
-    path: bytes
-    query: bytes | None
-    key_prefix: bytes = b""
-    preflight: bool = False
+    __slots__ = ("key_prefix", "path", "preflight", "query", "visitor")
+
+    def __init__(
+        self,
+        visitor: Visitor,
+        path: bytes,
+        query: bytes | None,
+        key_prefix: bytes = b"",
+        *,
+        preflight: bool = False,
+    ) -> None:
+        self.visitor = visitor
+        self.path = path
+        self.query = query
+        self.key_prefix = key_prefix
+        self.preflight = preflight
 
 
 class Guard:
@@ -193,14 +204,14 @@ def cors_lines(origin: bytes, exposed: Iterable[bytes] = ()) -> list[bytes]:
     return [*lines, b"Access-Control-Expose-Headers: %b" % names] if names else lines
 
 
-def preflight_lines(fields: Fields, origin: bytes) -> list[bytes]:
+def preflight_lines(fields: Fields, origin: bytes | None) -> list[bytes]:
     """The answer to a preflight of an allow-listed origin: exactly what it asks for, for ten minutes.
 
     Raises `CorsDenied` where it asks for something that is no method or no list of field names.
     """
     method = fields[b"access-control-request-method"][0].strip()
     names = b", ".join(fields.get(b"access-control-request-headers", ())).strip()
-    if not _METHOD.fullmatch(method) or (names and not _FIELD_NAMES.fullmatch(names)):
+    if origin is None or not _METHOD.fullmatch(method) or (names and not _FIELD_NAMES.fullmatch(names)):
         raise CorsDenied
     lines = cors_lines(origin)[:2]
     lines += [

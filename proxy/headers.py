@@ -149,10 +149,10 @@ def answer_lines(
 ) -> tuple[list[bytes], int]:
     """The field lines of an upstream's answer that go to the client, and how many were dropped as echoes.
 
-    Dropped: hop-by-hop and Connection-named (`named`) fields, Content-Length (written anew), cookies that pretend to
-    be ours, and every field that carries one of `echoes`, the live token in any form (threat 62). Without `grants`
-    the upstream's CORS grants too, made for requests without our credential (threat 4). `rewrite` gives the value of
-    a field by its lower-case name, among `rewritten` (None: drop it).
+    Dropped: hop-by-hop and Connection-named (`named`) fields, Content-Length (written anew), cookies that pretend
+    to be ours, and every field that carries one of `echoes`, the live token in any form (threat 62). Without
+    `grants` the upstream's CORS grants too, made for requests without our credential (threat 4). `rewrite` gives the
+    value of a field by its lower-case name, among `rewritten` (None: drop it).
     """
     lines: list[bytes] = []
     echoed = 0
@@ -176,7 +176,7 @@ def answer_lines(
 
 def _holds(line: bytes, echoes: Sequence[bytes]) -> bool:
     for echo in echoes:  # noqa: SIM110  a generator costs more than all the searches
-        if echo in line:
+        if line.find(echo) >= 0:  # faster than `in`, which takes the echo for a number first
             return True
     return False
 

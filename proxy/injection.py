@@ -107,18 +107,17 @@ def _values(place: Place, fields: Fields, query: bytes | None) -> list[bytes]:
     return fields.get(name.lower(), [])
 
 
-@dataclass(slots=True, repr=False, eq=False)
 class Outgoing:
-    """A request as it goes upstream, all but the credential; `lines` are whole field lines, each with its end.
+    """A request as it goes upstream, all but the credential; `lines` are whole field lines, each with its end."""
 
-    No repr: what a client sends may be secret.
-    """
+    __slots__ = ("cookies", "lines", "method", "path", "query")
 
-    method: str
-    path: bytes
-    query: bytes | None
-    lines: bytes
-    cookies: list[bytes]
+    def __init__(self, method: str, path: bytes, query: bytes | None, lines: bytes, cookies: list[bytes]) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.lines = lines
+        self.cookies = cookies
 
     def head(self, injection: Injection) -> bytes:
         """The whole head, with the credential as the very last thing put in."""

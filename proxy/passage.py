@@ -6,7 +6,6 @@ hold refusals that no token cures in check (`lifecycle.Gate`).
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.accesslog import Exchange
@@ -28,17 +27,29 @@ NOT_REPLAYABLE: Final = b'Proxy-Status: bearer-proxy; details="refreshed, body n
 REJECTED: Final = b'Proxy-Status: bearer-proxy; details="credential rejected"'
 
 
-@dataclass(slots=True, eq=False)
 class Passage:
-    """What stays the same over both attempts of one request."""
+    """What stays the same over both attempts of one request; `may_switch`: it asks for a WebSocket."""
 
-    exchange: Exchange
-    binding: Binding
-    outgoing: Outgoing
-    request: Request
-    out: ClientAnswer
-    clock: Clock
-    may_switch: bool
+    __slots__ = ("binding", "clock", "exchange", "may_switch", "out", "outgoing", "request")
+
+    def __init__(
+        self,
+        request: Request,
+        out: ClientAnswer,
+        exchange: Exchange,
+        *,
+        binding: Binding,
+        outgoing: Outgoing,
+        clock: Clock,
+        may_switch: bool,
+    ) -> None:
+        self.request = request
+        self.out = out
+        self.exchange = exchange
+        self.binding = binding
+        self.outgoing = outgoing
+        self.clock = clock
+        self.may_switch = may_switch
 
     async def send(self, rendered: Rendered | None, *, after: Attempt | None = None) -> Attempt:
         """One attempt, timed; `after` the one that was refused. Raises an `UpstreamError`."""

@@ -16,13 +16,14 @@ from proxy.accesslog import Exchange
 from proxy.binding import Binding
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
-from proxy.delivery import begin, pass_on
+from proxy.delivery import deliver
 from proxy.errors import ProxyError
 from proxy.guard import Admission, Guard, cors_lines, preflight_lines
 from proxy.headers import Stripping
 from proxy.http1.answer import SWITCHED
 from proxy.injection import AUTHORIZATION, Place, Replace, places_to_fill
-from proxy.listener.answer import ClientAnswer, Connection, block
+from proxy.listener.answer import ClientAnswer, block
+from proxy.listener.connection import ClientConnection
 from proxy.listener.request import Request
 from proxy.outbound import outgoing
 from proxy.passage import Passage
@@ -55,7 +56,7 @@ class Relay:
         #: Every answer from now on ends its connection.
         self.draining = False
 
-    async def handle(self, request: Request, connection: Connection) -> bool:
+    async def handle(self, request: Request, connection: ClientConnection) -> bool:
         """Answer one request, whatever happens, and log it; says whether the connection lives on."""
         exchange = Exchange(request.method, request.client, time.perf_counter())
         out = ClientAnswer(connection, request, exchange)
@@ -98,7 +99,7 @@ class Relay:
         admission = self._guard.admit(request)
         exchange.path, exchange.query = admission.path, admission.query
         visitor = admission.visitor
-        if admission.preflight and visitor.origin is not None:
+        if admission.preflight:
             out.begin(204, block(preflight_lines(request.section.values, visitor.origin)))
             return
 
@@ -124,7 +125,9 @@ class Relay:
             sent.lines += HANDSHAKE_LINES
 
         # 6. Upstream, and once more where the token was refused and a newer one can be had.
-        passage = Passage(exchange, binding, sent, request, out, self._clock, switches)
+        passage = Passage(
+            request, out, exchange, binding=binding, outgoing=sent, clock=self._clock, may_switch=switches
+        )
         attempt: Attempt | None = None
         extra: list[bytes] = []
         try:
@@ -137,14 +140,14 @@ class Relay:
                 out.keep_alive = False
             if body is not None:
                 body.forget()
-            head, echoes = attempt.head, () if rendered is None else rendered.echoes
-            lines = inbound.lines(head, admission, binding, rendered, exchange)
+            lines = inbound.lines(attempt.head, admission, binding, rendered, exchange)
             if extra:
                 lines += block(extra)
             if attempt.answer.framing == SWITCHED:
                 await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
-            elif not begin(attempt.answer, head, lines, out, echoes):
-                await pass_on(attempt.answer, out, binding.timeouts.idle, echoes)
+            else:
+                echoes = () if rendered is None else rendered.echoes
+                await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes)
         finally:
             if attempt is not None:
                 attempt.end()

@@ -162,7 +162,7 @@ _ESCAPED_DOT: Final = re.compile(rb"%2[Ee5]")
 def climbs(path: bytes) -> bool:
     """Would dot segments in `path`, in any reading, lead above where it begins?"""
     # No dot segment without one of these; `%25` may be the beginning of a dot that is escaped twice.
-    if b".." not in path and (b"%" not in path or not _ESCAPED_DOT.search(path)):
+    if path.find(b"..") < 0 and (path.find(b"%") < 0 or not _ESCAPED_DOT.search(path)):
         return False
     return any(map(_climbs, _readings(path)))
 

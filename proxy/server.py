@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import build
-from proxy.accesslog import AccessLog, Exchange
+from proxy.accesslog import AccessLog, Observers
 from proxy.admin.app import admin_handler
 from proxy.admin.metrics import Metrics
 from proxy.clock import Clock, SystemClock
@@ -173,23 +173,17 @@ class Instance:
 
     # -- the beginning
 
-    def _observer(self) -> Callable[[Exchange], None]:
+    def _observer(self) -> Observers:
         """Who is told of each exchange: the metrics, and the access log where it is on."""
         if not self._config.log.access:
-            return self.metrics.observe
-        metrics = self.metrics
+            return Observers(self.metrics.observe)
         write = AccessLog(
             self._world.lines,
             self._world.redactor,
             json_lines=self._config.log.format == "json",
             wall=self._world.clock.wall,
         )
-
-        def observe(exchange: Exchange) -> None:
-            metrics.observe(exchange)
-            write(exchange)
-
-        return observe
+        return Observers(self.metrics.observe, write)
 
     def _server(self, handler: Handler) -> Server:
         limits = self._config.limits

@@ -55,6 +55,7 @@ class Source:
             self.answer.finish(piece)
         elif piece:
             self.answer.feed(piece)
+            self.answer.wake()
         elif piece is not None:
             self.answer.finish()
 

@@ -16,8 +16,8 @@ from proxy.admin.metrics import Metrics
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialError, MethodNotAllowed, NoRoute, ProxyError, Rejected
 from proxy.guard import Guard
-from proxy.listener.answer import ClientAnswer, Connection
-from proxy.listener.connection import Handler
+from proxy.listener.answer import ClientAnswer
+from proxy.listener.connection import ClientConnection, Handler
 from proxy.listener.request import Request
 from proxy.redact import Secret
 
@@ -79,7 +79,7 @@ def admin_handler(view: View, metrics: Metrics, key: Secret, guard: Guard) -> Ha
     """A handler that answers for `view`; `key` opens what is below /api."""
     admin = _Admin(view, metrics, key, guard)
 
-    async def handle(request: Request, connection: Connection) -> bool:
+    async def handle(request: Request, connection: ClientConnection) -> bool:
         out = ClientAnswer(connection, request, Exchange(request.method, request.client, time.perf_counter()))
         try:
             document = await admin.answer(request)

@@ -4,7 +4,7 @@ Each decoder has the same three names: `feed` gives the body bytes in `data`, `d
 `rest` is what came behind it.
 """
 
-from typing import Final, Protocol
+from typing import Final
 
 from proxy.http1.section import TEXT, Malformed, Section, TooMany
 
@@ -14,26 +14,35 @@ _SIZE_DIGITS: Final = 15
 _HEX: Final = b"0123456789abcdefABCDEF"
 
 
-class Decoder(Protocol):
-    """What `feed` is called on until `done`."""
+class Decoder:
+    """Takes all."""
 
-    done: bool
-    rest: bytes
+    __slots__ = ("done", "rest")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`. Raises `Malformed`."""
-        ...
+        return data
 
 
-class Sized:
+class UntilEnd(Decoder):
+    """A body that ends with the connection, which only the connection can say."""
+
+    __slots__ = ()
+
+
+class Sized(Decoder):
     """A body of `length` bytes."""
 
-    __slots__ = ("done", "left", "rest")
+    __slots__ = ("left",)
 
     def __init__(self, length: int) -> None:
+        super().__init__()
         self.left = length
         self.done = length == 0
-        self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`."""
@@ -48,21 +57,7 @@ class Sized:
         return data[:left]
 
 
-class UntilEnd:
-    """A body that ends with the connection, which only the connection can say."""
-
-    __slots__ = ("done", "rest")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.rest = b""
-
-    def feed(self, data: bytes) -> bytes:
-        """All of it."""
-        return data
-
-
-class Chunked:
+class Chunked(Decoder):
     """A body in chunks. `trailers` is the section at its end, once it is `done`.
 
     `barren` bounds in bytes what comes without a byte of the body: extensions, trailers (threat 64).
@@ -71,9 +66,10 @@ class Chunked:
     reading is one that two parsers may not share (threats 35, 37).
     """
 
-    __slots__ = ("_barren", "_barren_most", "_buffer", "_in_trailers", "_left", "done", "rest", "trailers")
+    __slots__ = ("_barren", "_barren_most", "_buffer", "_in_trailers", "_left", "trailers")
 
     def __init__(self, barren: int) -> None:
+        super().__init__()
         self._barren_most = barren
         self._buffer = b""
         #: Bytes of the present chunk that are to come; with 2 for the CRLF behind them. 0: a size line is next.
@@ -81,8 +77,6 @@ class Chunked:
         self._barren = 0
         self._in_trailers = False
         self.trailers: Section | None = None
-        self.done = False
-        self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`. Raises `Malformed`."""

@@ -7,7 +7,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from proxy.accesslog import Exchange
 from proxy.body import RequestBody
@@ -15,42 +15,13 @@ from proxy.errors import ProxyError
 from proxy.listener.request import Request
 from proxy.problem import problem, status_line
 
+if TYPE_CHECKING:
+    from proxy.listener.connection import ClientConnection
+
 #: How long a client may leave an answer unread whose end is written.
 STALLED_SECONDS: Final = 60.0
 #: On, 0 seconds: closing sends RST. A Unix socket has no such end.
 _RESET: Final = struct.pack("ii", 1, 0)
-
-
-class Connection(Protocol):
-    """Where an answer goes."""
-
-    transport: asyncio.Transport | None
-
-    @property
-    def is_writing_paused(self) -> bool:
-        """Is there something that the client has not taken?"""
-        ...
-
-    @property
-    def is_request_complete(self) -> bool:
-        """Is all of the request's body here?"""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """Send bytes. Raises `ConnectionResetError` where the client is gone."""
-        ...
-
-    def write_all(self, pieces: Iterable[bytes]) -> None:
-        """Send several pieces as one. Raises `ConnectionResetError` where the client is gone."""
-        ...
-
-    async def drain(self, seconds: float) -> None:
-        """Wait until the client took what was written. Raises `TimeoutError`, or `ConnectionResetError`."""
-        ...
-
-    def tunnel(self) -> RequestBody:
-        """From now on all bytes belong to another protocol."""
-        ...
 
 
 def block(lines: Iterable[bytes]) -> bytes:
@@ -63,7 +34,7 @@ class ClientAnswer:
 
     __slots__ = ("_connection", "_exchange", "_must_abort", "_request", "_started", "keep_alive")
 
-    def __init__(self, connection: Connection, request: Request, exchange: Exchange) -> None:
+    def __init__(self, connection: "ClientConnection", request: Request, exchange: Exchange) -> None:
         self._connection = connection
         self._request = request
         self._exchange = exchange

@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from proxy.accesslog import Exchange
 from proxy.alarm import Alarm
@@ -28,6 +28,9 @@ from proxy.http1.request import RequestSection, request_line
 from proxy.http1.section import Malformed, TooMany, has_bare_lf
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.request import Request
+
+if TYPE_CHECKING:
+    from proxy.listener.server import Server
 
 #: How long the rest of a refused body is read before the connection ends (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
@@ -49,30 +52,6 @@ _EMPTY_MOST: Final = 64
 
 #: Answers a request, and says whether the connection lives on.
 Handler = Callable[[Request, "ClientConnection"], Awaitable[bool]]
-
-
-class Settings(Protocol):
-    """What a connection asks of the server that it belongs to. Seconds and bytes."""
-
-    handler: Handler
-    observe: Callable[[Exchange], None]
-    header_bytes: int
-    header_seconds: float
-    idle_seconds: float
-    is_closing: bool
-
-    @property
-    def is_full(self) -> bool:
-        """Are there more connections than there may be?"""
-        ...
-
-    def joined(self, connection: "ClientConnection") -> None:
-        """It is open."""
-        ...
-
-    def left(self, connection: "ClientConnection") -> None:
-        """It is gone."""
-        ...
 
 
 class ClientConnection(asyncio.Protocol):
@@ -98,7 +77,7 @@ class ClientConnection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, server: Settings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
         self._alarm = Alarm(loop, self._ring)
@@ -309,7 +288,7 @@ class ClientConnection(asyncio.Protocol):
             raise BadRequest from error
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
-        request = Request(method, target, section, self._is_unix, body, self.client)
+        request = Request(method, target, section, body=body, client=self.client, unix=self._is_unix)
         self._answered = False
         task = _start(self._loop, self._serve(request))
         if not self._answered:
@@ -384,7 +363,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer a client whose head is not taken, and close."""
-        request = Request("-", b"", NOTHING, self._is_unix, None, self.client)
+        request = Request("-", b"", NOTHING, body=None, client=self.client, unix=self._is_unix)
         exchange = Exchange("-", self.client, time.perf_counter())
         answer = ClientAnswer(self, request, exchange)
         answer.keep_alive = False

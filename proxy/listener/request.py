@@ -1,17 +1,28 @@
 """A request as a client sent it."""
 
-from dataclasses import dataclass
-
 from proxy.body import RequestBody
 from proxy.guard import Head
+from proxy.http1.request import RequestSection
 
 
-@dataclass(slots=True, repr=False, eq=False)
 class Request(Head):
     """One request: its head, and its body (None: it has none). `client` is the address it came from, or `unix`."""
 
-    body: RequestBody | None = None
-    client: str = "unix"
+    __slots__ = ("body", "client")
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        section: RequestSection,
+        *,
+        body: RequestBody | None,
+        client: str,
+        unix: bool,
+    ) -> None:
+        super().__init__(method, target, section, unix=unix)
+        self.body = body
+        self.client = client
 
     @property
     def keep_alive(self) -> bool:

@@ -2,28 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError, UpstreamTimeout
 from proxy.http1.answer import NO_BODY, AnswerHead
 from proxy.http1.section import Section
 
+if TYPE_CHECKING:
+    from proxy.upstream.connection import Connection
+
 #: Is told of interim answers (1xx) as they come.
 OnInterim = Callable[[AnswerHead], None]
-
-
-class Feeder(Protocol):
-    """The connection that an answer comes from."""
-
-    loop: asyncio.AbstractEventLoop
-
-    def resume_reading(self) -> None:
-        """All that came was taken, and more is wanted."""
-        ...
-
-    def fail(self, error: ProxyError) -> None:
-        """End the exchange with `error`."""
-        ...
 
 
 class Answer:
@@ -45,7 +34,7 @@ class Answer:
         "trailers",
     )
 
-    def __init__(self, connection: Feeder, on_interim: OnInterim | None) -> None:
+    def __init__(self, connection: "Connection", on_interim: OnInterim | None) -> None:
         self._connection = connection
         self._buffer: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
