@@ -1,7 +1,9 @@
 """Makes the objects that serve requests from a configuration; opens nothing."""
 
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from proxy.binding import Binding, Timeouts
 from proxy.clock import Clock
@@ -9,10 +11,10 @@ from proxy.config import Config
 from proxy.config.credentials import CommonCredential, ExpiredRuleConfig, LoginCredential, StaticCredential
 from proxy.config.routing import PolicyRule, RouteConfig
 from proxy.credentials.credential import Credential
+from proxy.credentials.endpoint import LazyEndpoint
 from proxy.credentials.login import LoginGrant
 from proxy.credentials.source import Events, TokenSource
 from proxy.credentials.static import StaticSource
-from proxy.credentials.token_endpoint import TokenEndpoint
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.guard import Guard
 from proxy.headers import stripping
@@ -37,7 +39,7 @@ class Surroundings:
     latch: Latch
     redactor: Redactor
     events: Events
-    endpoint: TokenEndpoint
+    endpoint: LazyEndpoint
 
 
 def guard(config: Config) -> Guard:
@@ -72,7 +74,7 @@ def _credential(name: str, given: StaticCredential | LoginCredential, around: Su
         LoginGrant(
             name=name,
             description=given.description(),
-            endpoint=around.endpoint,
+            endpoint=around.endpoint.client(),
             clock=around.clock,
             register=_register_as(f"{name}, steps", around),
         ),
@@ -106,6 +108,8 @@ def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Bin
     """Every route with what its requests need, by the route's name."""
     routes = {given.name: _route(given) for given in config.routes}
     table = RouteTable(routes.values())
+    # Routes that trust alike share a context: to read the machine's certificates takes 20 ms and more.
+    context = cache(client_context)
     return {
         given.name: _binding(
             given,
@@ -113,6 +117,7 @@ def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Bin
             table,
             by_name.get(given.credential or ""),
             config.credentials.get(given.credential or ""),
+            context,
         )
         for given in config.routes
     }
@@ -136,9 +141,10 @@ def _binding(
     table: RouteTable,
     credential: Credential | None,
     described: CommonCredential | None,
+    context: Callable[..., ssl.SSLContext],
 ) -> Binding:
     origin = given.upstream_origin
-    tls = client_context(given.tls.ca, insecure=given.tls.insecure) if origin.scheme == "https" else None
+    tls = context(given.tls.ca, insecure=given.tls.insecure) if origin.scheme == "https" else None
     removed = [*given.headers.set, *given.headers.remove]
     bare = stripping((), names=removed)
     strip = bare

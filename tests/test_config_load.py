@@ -17,13 +17,13 @@ from proxy.config import (
     StaticCredential,
     TcpAddress,
     UnixAddress,
-    effective,
     find,
     load,
-    schema,
 )
+from proxy.config.effective import effective
 from proxy.config.model import GuardConfig
 from proxy.config.routing import RouteConfig
+from proxy.config.schema import schema
 from proxy.grants.login import Step
 from proxy.injection import Place, Replace
 from proxy.redact import Secret

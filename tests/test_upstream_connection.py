@@ -611,8 +611,9 @@ async def test_an_end_before_the_head_is_a_lost_connection_that_knows_what_had_h
 async def test_an_exchange_on_a_dead_connection_is_lost_untouched_and_writes_nothing() -> None:
     """103: not one byte was handed over, so any method may go another way. Nothing waits, nothing raises."""
     async with connected([CLOSE]) as (_, connection):
-        while connection.begin("POST").error is None:
-            await turns(1)
+        with pytest.raises(UpstreamLost) as lost:
+            await connection.begin("POST").wait_for_head()
+        assert (lost.value.untouched, lost.value.silent) == (True, True)
         answer = connection.begin("POST")
         connection.write(b"POST / HTTP/1.1\r\n\r\n")
         await connection.drain(DEADLINE)

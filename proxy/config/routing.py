@@ -134,13 +134,13 @@ class RouteConfig(Section):
     """What happens to a credential that the client sends: overwrite, if-absent or {replace: PLACEHOLDER}."""
     refresh_on: tuple[Status, ...] = (401, 403)
     """Statuses that may mean that the token is expired."""
-    replay: ReplayConfig = Field(default_factory=ReplayConfig)
+    replay: ReplayConfig = Field(default_factory=ReplayConfig.model_construct)
     """How much of a request body is kept for a repetition."""
-    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
+    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig.model_construct)
     """How long things may take."""
-    pool: PoolConfig = Field(default_factory=PoolConfig)
+    pool: PoolConfig = Field(default_factory=PoolConfig.model_construct)
     """Connections to the upstream."""
-    tls: TLSConfig = Field(default_factory=TLSConfig)
+    tls: TLSConfig = Field(default_factory=TLSConfig.model_construct)
     """How the upstream is verified."""
     insecure_http: bool = False
     """true: plain http to something that is not loopback."""
@@ -154,7 +154,7 @@ class RouteConfig(Section):
     """When given, everything else is denied."""
     deny: tuple[PolicyRule, ...] = ()
     """Denied, even where allow holds; added to the preset's."""
-    headers: HeaderRules = Field(default_factory=HeaderRules)
+    headers: HeaderRules = Field(default_factory=HeaderRules.model_construct)
     """Headers to set and remove."""
 
     @property
