@@ -1,5 +1,6 @@
 """Makes the objects that serve requests from a configuration; opens nothing."""
 
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from proxy.credentials.login import LoginGrant
 from proxy.credentials.source import Events, TokenSource
 from proxy.credentials.static import StaticSource
 from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.errors import ConfigError
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.guard import Guard
 from proxy.headers import stripping
@@ -23,7 +25,9 @@ from proxy.refusals import ExpiredRule, RefusalRules, glob
 from proxy.routes import Policy, Route, Rule
 from proxy.stores.latch import Latch
 from proxy.tls import client_context
+from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
+from proxy.upstream.tunnel import OutboundProxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,6 @@ def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Bin
 
 
 def _binding(given: RouteConfig, credential: Credential | None, described: CommonCredential | None) -> Binding:
-    origin = given.upstream_origin
-    tls = client_context(given.tls.ca, insecure=given.tls.insecure) if origin.scheme == "https" else None
     removed = [*given.headers.set, *given.headers.remove]
     bare = stripping((), names=removed)
     strip = bare
@@ -122,7 +124,7 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
     return Binding(
         Route(
             given.name,
-            origin,
+            given.upstream_origin,
             given.prefix.rstrip("/").encode(),
             given.base_path.encode(),
             given.strip_prefix,
@@ -130,8 +132,7 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
             Policy(None if given.allow is None else map(_rule, given.allow), map(_rule, given.deny)),
         ),
         Pool(
-            origin,
-            tls=tls,
+            _dialer(given),
             size=given.pool.size,
             idle=given.pool.idle,
             connect=given.timeouts.connect,
@@ -146,6 +147,26 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
         timeouts=Timeouts(given.timeouts.token, given.timeouts.first_byte, given.timeouts.idle),
         keep=given.replay.memory,
     )
+
+
+def _dialer(given: RouteConfig) -> Dialer:
+    tls, via = given.tls, given.via
+    context = None
+    if given.upstream_origin.scheme == "https":
+        try:
+            context = client_context(tls.ca, cert=tls.cert, key=tls.key, insecure=tls.insecure)
+        except (OSError, ssl.SSLError):
+            written = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
+            keys = ", ".join(f"tls.{key}" for key, path in written.items() if path is not None)
+            mend = (
+                "write PEM files that this user can read, and a key without a passphrase that fits the certificate"
+            )
+            raise ConfigError([f"Route {given.name!r}: {keys} cannot be used: {mend}."]) from None
+    through = None
+    if via is not None:
+        password = None if via.password is None else via.password.value
+        through = OutboundProxy(via.origin.host, via.origin.port, via.username, password)
+    return Dialer(given.upstream_origin, tls=context, server_name=tls.server_name, via=through)
 
 
 def _refusal_rules(route: RouteConfig, described: CommonCredential | None) -> RefusalRules:
