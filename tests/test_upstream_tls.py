@@ -36,7 +36,8 @@ from tests.support.upstreams import (
 )
 
 ANSWER: Final = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 7\r\nConnection: close\r\n\r\nexpired"
-BLOCK: Final = bytes(range(256)) * 256
+#: More than a record and more than a slice, and no multiple of either.
+BLOCK: Final = bytes(range(256)) * 256 + b"end"
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,46 @@ async def test_bytes_that_are_no_tls_end_the_connection_behind_all_that_came(
 
 
 @on_each_loop
+async def test_an_answer_to_what_came_with_such_bytes_goes_nowhere(server: ssl.SSLContext, bundle: Path) -> None:
+    """The protocol above cannot know yet; it is told the same error."""
+    done = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        tls, outgoing = shaken(server, sock)
+        tls.write(b"ping")
+        sock.sendall(outgoing.read() + b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        done.wait(DEADLINE)
+
+    class Answering(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.transport.write(b"pong")
+
+    async with serving_blocking(serve) as port:
+        above = Answering()
+        await Dialer(Origin("https", "127.0.0.1", port), tls=client_context(bundle)).connect(above)
+        error = await above.lost
+        done.set()
+    assert isinstance(error, ssl.SSLError)
+    assert error.reason == "WRONG_VERSION_NUMBER"
+    assert above.told == ["connection_made", "data_received", "connection_lost"]
+
+
+def shaken(context: ssl.SSLContext, sock: socket.socket) -> tuple[ssl.SSLObject, ssl.MemoryBIO]:
+    """A server's TLS after the handshake, and what it has to send: the last of the handshake, for one."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+    while True:
+        incoming.write(sock.recv(10_000))
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            sock.sendall(outgoing.read())
+        else:
+            return tls, outgoing
+
+
+@on_each_loop
 async def test_105_an_early_answer_in_front_of_a_reset_is_delivered(server: ssl.SSLContext, bundle: Path) -> None:
     """Whichever of our writes and reads meets the reset; the loops' own layers lose one answer in twenty."""
 
@@ -247,18 +288,9 @@ async def test_what_comes_with_the_handshake_waits_for_a_paused_reader(authority
     done = threading.Event()
 
     def serve(sock: socket.socket) -> None:
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = context.wrap_bio(incoming, outgoing, server_side=True)
-        is_shaken = False
-        while not is_shaken:
-            incoming.write(sock.recv(10_000))
-            try:
-                tls.do_handshake()
-                is_shaken = True
-                tls.write(b"at once")
-            except ssl.SSLWantReadError:
-                pass
-            sock.sendall(outgoing.read())
+        tls, outgoing = shaken(context, sock)
+        tls.write(b"at once")
+        sock.sendall(outgoing.read())
         done.wait(DEADLINE)
 
     class Paused(Recorder):
@@ -303,7 +335,7 @@ async def test_a_writer_is_paused_where_the_upstream_does_not_read_and_goes_on_w
 @on_each_loop
 async def test_one_large_write_arrives_whole_before_the_end(server: ssl.SSLContext, bundle: Path) -> None:
     """It goes in slices, whose borders mean nothing; what was written is sent before a close."""
-    body = BLOCK * 40 + b"end"
+    body = BLOCK * 40
     assert len(body) > 30 * SLICE
     async with connected(server, bundle, [b"hello"]) as (above, transport, peer):
         await above.got(5)  # to close with something unread, a ticket say, would reset
@@ -449,14 +481,52 @@ async def test_new_keys_are_taken_and_given(authority: trustme.CA, bundle: Path,
         await above.lost
 
 
-@pytest.mark.parametrize("end", ["stay", "close"])
+@asynccontextmanager
+async def dribbling(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A way to `port` on which each byte that comes back is a segment of its own, and wrong after the event."""
+    is_wrong = asyncio.Event()
+    ways: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def back() -> None:
+            while piece := await far_reader.read(65536):
+                for each in piece:
+                    writer.write(bytes([each ^ is_wrong.is_set()]))
+                    await writer.drain()
+                    await turns(3)
+
+        async def forth() -> None:
+            while piece := await reader.read(65536):
+                far_writer.write(piece)
+                await far_writer.drain()
+
+        ways.update((asyncio.create_task(back()), asyncio.create_task(forth())))
+        await asyncio.wait(ways)
+        for each in (writer, far_writer):
+            each.transport.abort()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        try:
+            yield server.sockets[0].getsockname()[1], is_wrong
+        finally:
+            for way in ways:
+                way.cancel()
+            await turns()
+
+
+@pytest.mark.parametrize("end", ["stay", "close", "fail"])
 @on_each_loop
 async def test_writes_wait_for_a_renegotiation(
     end: str, authority: trustme.CA, bundle: Path, tmp_path: Path
 ) -> None:
     """TLS 1.2: meanwhile the protocol above is paused; then all goes out in its order, also before a close."""
-    async with command_line(authority, tmp_path, "-tls1_2") as (server, port):
-        above = await dialled(port, bundle)
+    async with (
+        command_line(authority, tmp_path, "-tls1_2") as (server, port),
+        dribbling(port) as (slow_port, is_wrong),
+    ):
+        above = await dialled(slow_port, bundle)
         server.tell("r")
         above.transport.write(b"<line 1>\n")
         count = 1
@@ -466,6 +536,12 @@ async def test_writes_wait_for_a_renegotiation(
             above.transport.write(b"<line %d>\n" % count)
         above.transport.write(b"<line last>\n")
         assert above.transport.get_write_buffer_size() > 0
+        if end == "fail":
+            is_wrong.set()
+            error = await above.lost
+            assert isinstance(error, ssl.SSLError)
+            assert not isinstance(error, ssl.SSLEOFError)
+            return
         if end == "close":
             above.transport.close()
             assert await above.lost is None
