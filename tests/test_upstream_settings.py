@@ -1,6 +1,8 @@
 """The settings of the way to an upstream, in a running proxy: Unix sockets, outbound proxies, certificates."""
 
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -132,3 +134,16 @@ def test_certificates_that_cannot_be_used_are_an_error_of_the_configuration(
     with pytest.raises(ConfigError) as refused:
         build.bindings(config, {})
     assert refused.value.problems == [f"Route 'default': {keys} cannot be used: {MEND}."]
+
+
+def test_a_key_with_a_passphrase_asks_nobody(tmp_path: Path) -> None:
+    """OpenSSL would read it from the terminal, or from standard input."""
+    tls = {key: str(tmp_path / name) for key, name in locked(tmp_path).items()}
+    path = tmp_path / "config.yaml"
+    path.write_text(f"upstream: https://a.example\ntls: {tls}\n")
+    command = [sys.executable, "-m", "proxy", "check", "-c", str(path)]
+    done = subprocess.run(
+        command, input=b"passphrase\n" * 3, capture_output=True, check=False, timeout=60, start_new_session=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.decode() == f"Route 'default': tls.cert, tls.key cannot be used: {MEND}.\n"
