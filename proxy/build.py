@@ -15,6 +15,8 @@ from proxy.credentials.endpoint import LazyEndpoint
 from proxy.credentials.login import LoginGrant
 from proxy.credentials.source import Events, TokenSource
 from proxy.credentials.static import StaticSource
+from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.errors import ConfigError
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.guard import Guard
 from proxy.headers import stripping
@@ -28,6 +30,7 @@ from proxy.stores.latch import Latch
 from proxy.tls import client_context
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
+from proxy.upstream.tunnel import OutboundProxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +146,6 @@ def _binding(
     described: CommonCredential | None,
     context: Callable[..., ssl.SSLContext],
 ) -> Binding:
-    origin = given.upstream_origin
-    tls = context(given.tls.ca, insecure=given.tls.insecure) if origin.scheme == "https" else None
     removed = [*given.headers.set, *given.headers.remove]
     bare = stripping((), names=removed)
     strip = bare
@@ -154,7 +155,7 @@ def _binding(
     return Binding(
         route,
         Pool(
-            Dialer(origin, tls=tls),
+            _dialer(given, context),
             size=given.pool.size,
             idle=given.pool.idle,
             connect=given.timeouts.connect,
@@ -184,6 +185,26 @@ def _rewriter(given: RouteConfig, route: Route, table: RouteTable) -> Rewriter:
         cors=switches.cors,
         hsts=switches.hsts,
     )
+
+
+def _dialer(given: RouteConfig, trusting: Callable[..., ssl.SSLContext]) -> Dialer:
+    tls, via = given.tls, given.via
+    context = None
+    if given.upstream_origin.scheme == "https":
+        try:
+            context = trusting(tls.ca, cert=tls.cert, key=tls.key, insecure=tls.insecure)
+        except (OSError, ssl.SSLError):
+            written = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
+            keys = ", ".join(f"tls.{key}" for key, path in written.items() if path is not None)
+            mend = (
+                "write PEM files that this user can read, and a key without a passphrase that fits the certificate"
+            )
+            raise ConfigError([f"Route {given.name!r}: {keys} cannot be used: {mend}."]) from None
+    through = None
+    if via is not None:
+        password = None if via.password is None else via.password.value
+        through = OutboundProxy(via.origin.host, via.origin.port, via.username, password)
+    return Dialer(given.upstream_origin, tls=context, server_name=tls.server_name, via=through)
 
 
 def _refusal_rules(route: RouteConfig, described: CommonCredential | None) -> RefusalRules:

@@ -69,7 +69,9 @@ def expected(case: RequestCase, values: Mapping[str, bytes]) -> Reading:
 def _written(block: bytes) -> tuple[str, str, bytes]:
     head, _, body = block.partition(b"\r\n\r\n")
     start, *lines = head.decode("latin-1").split("\r\n")
-    framing = [line.replace(" ", "").lower() for line in lines if re.match("(?i)content-length|transfer-encoding", line)]
+    framing = [
+        line.replace(" ", "").lower() for line in lines if re.match("(?i)content-length|transfer-encoding", line)
+    ]
     return start, "".join(framing), body
 
 

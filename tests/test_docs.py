@@ -21,6 +21,7 @@ from proxy.config.routing import (
     RewriteConfig,
     TimeoutsConfig,
     TLSConfig,
+    ViaConfig,
 )
 from proxy.config.values import duration, size
 
@@ -38,6 +39,7 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "pool": (PoolConfig, set()),
     "tls": (TLSConfig, set()),
     "rewrite": (RewriteConfig, set()),
+    "via": (ViaConfig, set()),
     "allow and deny": (PolicyRule, set()),
     "headers of a route": (HeaderRules, set()),
     "A credential": (CommonCredential, set()),

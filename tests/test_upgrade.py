@@ -149,12 +149,14 @@ async def test_006_a_page_that_may_call_may_open_a_websocket(
     between: Any, origin: list[str], arrives: list[str]
 ) -> None:
     """Programs send no Origin; our own becomes the upstream's."""
-    async with Upstream([REQUEST, SWITCH]) as upstream:
-        async with between(upstream, guard={"origins": ["https://app.example"]}) as (_, client):
-            client.send(head("GET", "/ws", *UPGRADE, KEY, VERSION, *origin))
-            answered = await within(client.reader.readuntil(HEAD_END))
-            assert answered.startswith(b"HTTP/1.1 101 ")
-            got = received(upstream.peers[0].received)
+    async with (
+        Upstream([REQUEST, SWITCH]) as upstream,
+        between(upstream, guard={"origins": ["https://app.example"]}) as (_, client),
+    ):
+        client.send(head("GET", "/ws", *UPGRADE, KEY, VERSION, *origin))
+        answered = await within(client.reader.readuntil(HEAD_END))
+        assert answered.startswith(b"HTTP/1.1 101 ")
+        got = received(upstream.peers[0].received)
     assert got.all("origin") == [value.format(upstream=str(upstream.origin)) for value in arrives]
 
 
@@ -202,7 +204,7 @@ async def test_a_handshake_needs_the_client_key_as_every_request_does(
 IMPROPER: Final = {
     "another method": head("POST", "/ws", *UPGRADE, KEY, VERSION),
     "a HEAD": head("HEAD", "/ws", *UPGRADE, KEY, VERSION),
-    "a body": head("GET", "/ws", *UPGRADE, KEY, VERSION, "Content-Length: 30") + b"GET /2 HTTP/1.1\r\nHost: a  \r\n\r\n",
+    "a body": head("GET", "/ws", *UPGRADE, KEY, VERSION, "Content-Length: 28") + head("GET", "/2")[:28],
     "a chunked body": head("GET", "/ws", *UPGRADE, KEY, VERSION, "Transfer-Encoding: chunked") + b"0\r\n\r\n",
     "no key": head("GET", "/ws", *UPGRADE, VERSION),
     "two keys": head("GET", "/ws", *UPGRADE, KEY, KEY, VERSION),
@@ -289,13 +291,15 @@ WRONG: Final = {
 @pytest.mark.parametrize("name", WRONG)
 async def test_042_a_101_that_does_not_answer_this_handshake_is_502(between: Any, name: str) -> None:
     """RFC 6455 section 4.1: no tunnel to whoever did not understand; that connection is used no more."""
-    async with Upstream([REQUEST, WRONG[name] + TRICKY], [REQUEST, OK]) as upstream:
-        async with between(upstream) as (_, client):
-            client.send(HANDSHAKE)
-            answer = await client.answer()
-            assert (answer.status, answer.code) == (502, "upstream_protocol")
-            await within(upstream.peers[0].ended.wait())
-            assert (await client.ask("GET")).body == b"fine"
+    async with (
+        Upstream([REQUEST, WRONG[name] + TRICKY], [REQUEST, OK]) as upstream,
+        between(upstream) as (_, client),
+    ):
+        client.send(HANDSHAKE)
+        answer = await client.answer()
+        assert (answer.status, answer.code) == (502, "upstream_protocol")
+        await within(upstream.peers[0].ended.wait())
+        assert (await client.ask("GET")).body == b"fine"
 
 
 @pytest.mark.parametrize("wire", [head("GET", "/"), NOT_TAKEN["h2c"]], ids=["no upgrade", "h2c"])
@@ -510,31 +514,35 @@ async def test_the_connection_of_a_tunnel_serves_nobody_else_and_frees_its_place
 async def test_a_tunnel_in_which_nobody_speaks_ends(between: Any) -> None:
     """After `timeouts.idle`; one that is used lives on, in whatever direction."""
     passed = asyncio.Event()
-    async with Upstream([REQUEST, SWITCH, Got(b"x" * 20), b"enough"]) as upstream:
-        async with between(upstream, timeouts={"idle": 0.3}) as (proxy, client):
-            await opened(client)
-            loop = asyncio.get_running_loop()
-            for number in range(20):  # one byte now and then, over more than the idle time
-                loop.call_later(number * 0.025, client.send, b"x")
-            loop.call_later(0.5, passed.set)
-            assert await within(client.reader.readexactly(6)) == b"enough"
-            await passed.wait()
-            with contextlib.suppress(ConnectionResetError):
-                assert await rest(client) == b""
-            await within(upstream.peers[0].ended.wait())
-            assert (await line_of(proxy))["error"] == "upstream_timeout"
+    async with (
+        Upstream([REQUEST, SWITCH, Got(b"x" * 20), b"enough"]) as upstream,
+        between(upstream, timeouts={"idle": 0.3}) as (proxy, client),
+    ):
+        await opened(client)
+        loop = asyncio.get_running_loop()
+        for number in range(20):  # one byte now and then, over more than the idle time
+            loop.call_later(number * 0.025, client.send, b"x")
+        loop.call_later(0.5, passed.set)
+        assert await within(client.reader.readexactly(6)) == b"enough"
+        await passed.wait()
+        with contextlib.suppress(ConnectionResetError):
+            assert await rest(client) == b""
+        await within(upstream.peers[0].ended.wait())
+        assert (await line_of(proxy))["error"] == "upstream_timeout"
 
 
 async def test_114_a_client_that_does_not_read_stops_the_upstream_and_is_let_go(between: Any) -> None:
     """What it does not take waits at the upstream; after `timeouts.idle` both connections are free."""
-    async with Upstream([REQUEST, SWITCH, Repeat(bytes(100_000))]) as upstream:
-        async with between(upstream, timeouts={"idle": 0.3}) as (proxy, client):
-            await opened(client)
-            client.writer.transport.pause_reading()
-            await within(upstream.peers[0].lost.wait())
-            line = await line_of(proxy)
-            assert (line["error"], line["bytes_out"] < 64_000_000) == ("client_stalled", True)
-            await until(lambda: not proxy.instance._data._connections)
+    async with (
+        Upstream([REQUEST, SWITCH, Repeat(bytes(100_000))]) as upstream,
+        between(upstream, timeouts={"idle": 0.3}) as (proxy, client),
+    ):
+        await opened(client)
+        client.writer.transport.pause_reading()
+        await within(upstream.peers[0].lost.wait())
+        line = await line_of(proxy)
+        assert (line["error"], line["bytes_out"] < 64_000_000) == ("client_stalled", True)
+        await until(lambda: not proxy.instance._data._connections)
 
 
 @pytest.mark.parametrize("speaks", [False, True], ids=["and is silent", "and speaks on"])
@@ -585,28 +593,32 @@ async def test_114_what_waits_in_a_tunnel_is_bounded(between: Any) -> None:
 async def test_122_a_tunnel_may_end_by_itself_while_the_instance_drains(between: Any) -> None:
     """Nothing of it is lost, and there are no new ones."""
     go = asyncio.Event()
-    async with Upstream([REQUEST, SWITCH, go, Got(b"more"), b"end", CLOSE]) as upstream:
-        async with between(upstream) as (proxy, client):
-            await opened(client)
-            draining = asyncio.create_task(proxy.instance.drain())
-            await until(lambda: proxy.lines("draining"))
-            client.send(b"more")
-            go.set()
-            assert await rest(client) == b"end"
-            await within(draining)
-            assert (await line_of(proxy))["error"] is None
+    async with (
+        Upstream([REQUEST, SWITCH, go, Got(b"more"), b"end", CLOSE]) as upstream,
+        between(upstream) as (proxy, client),
+    ):
+        await opened(client)
+        draining = asyncio.create_task(proxy.instance.drain())
+        await until(lambda: proxy.lines("draining"))
+        client.send(b"more")
+        go.set()
+        assert await rest(client) == b"end"
+        await within(draining)
+        assert (await line_of(proxy))["error"] is None
 
 
 async def test_122_a_tunnel_that_does_not_end_is_cut_when_the_instance_has_drained(between: Any) -> None:
     """After `limits.drain`."""
-    async with Upstream([REQUEST, SWITCH]) as upstream:
-        async with between(upstream, limits={"drain": 0.1}) as (proxy, client):
-            await opened(client)
-            await within(proxy.instance.drain())
-            with contextlib.suppress(ConnectionResetError):
-                assert await rest(client) == b""
-            await within(upstream.peers[0].ended.wait())
-            assert (await line_of(proxy))["error"] == "drain_timeout"
+    async with (
+        Upstream([REQUEST, SWITCH]) as upstream,
+        between(upstream, limits={"drain": 0.1}) as (proxy, client),
+    ):
+        await opened(client)
+        await within(proxy.instance.drain())
+        with contextlib.suppress(ConnectionResetError):
+            assert await rest(client) == b""
+        await within(upstream.peers[0].ended.wait())
+        assert (await line_of(proxy))["error"] == "drain_timeout"
 
 
 # -- real WebSockets
@@ -637,18 +649,18 @@ async def test_messages_of_every_kind_pass_between_two_websockets(
     proxying: StartProxy, keyed: Keyed, compression: str | None
 ) -> None:
     """Text, binary, empty, large, in fragments; with the extension and the protocol that the ends agreed on."""
-    async with chatting(echo, subprotocols=[Subprotocol("chat")], compression=compression) as (_, url):
-        async with (
-            proxying(keyed.config(url), environ=keyed.environ) as proxy,
-            websocket(proxy, subprotocols=[Subprotocol("chat")], compression=compression) as client,
-        ):
-            assert client.subprotocol == "chat"
-            assert len(client.protocol.extensions) == (compression is not None)
-            for message in ("", "text \N{SNOWMAN}", b"", b"\0\xff" * 10, "x" * 900_000, bytes(900_000)):
-                await client.send(message)
-                assert await within(client.recv()) == message
-            await client.send(["one ", "two ", "three"])
-            assert await within(client.recv()) == "one two three"
+    async with (
+        chatting(echo, subprotocols=[Subprotocol("chat")], compression=compression) as (_, url),
+        proxying(keyed.config(url), environ=keyed.environ) as proxy,
+        websocket(proxy, subprotocols=[Subprotocol("chat")], compression=compression) as client,
+    ):
+        assert client.subprotocol == "chat"
+        assert len(client.protocol.extensions) == (compression is not None)
+        for message in ("", "text \N{SNOWMAN}", b"", b"\0\xff" * 10, "x" * 900_000, bytes(900_000)):
+            await client.send(message)
+            assert await within(client.recv()) == message
+        await client.send(["one ", "two ", "three"])
+        assert await within(client.recv()) == "one two three"
 
 
 async def test_pings_pass_both_ways_and_are_answered_by_the_other_end(proxying: StartProxy, keyed: Keyed) -> None:
@@ -660,10 +672,13 @@ async def test_pings_pass_both_ways_and_are_answered_by_the_other_end(proxying: 
         answered.set()
         await peer.wait_closed()
 
-    async with chatting(pinging) as (_, url), proxying(keyed.config(url), environ=keyed.environ) as proxy:
-        async with websocket(proxy) as client:
-            await within(await client.ping(b"up"))
-            await within(answered.wait())
+    async with (
+        chatting(pinging) as (_, url),
+        proxying(keyed.config(url), environ=keyed.environ) as proxy,
+        websocket(proxy) as client,
+    ):
+        await within(await client.ping(b"up"))
+        await within(answered.wait())
 
 
 @pytest.mark.parametrize("closes", ["client", "server"])
@@ -728,10 +743,12 @@ async def test_a_websocket_that_the_server_refuses_is_refused_with_its_own_answe
     def refuse(peer: ServerConnection, _request: Request) -> Response:
         return peer.respond(HTTPStatus.GONE, "moved away")
 
-    async with chatting(echo, process_request=refuse) as (_, url):
-        async with proxying(keyed.config(url), environ=keyed.environ) as proxy:
-            with pytest.raises(InvalidStatus) as refused:
-                await websocket(proxy)
+    async with (
+        chatting(echo, process_request=refuse) as (_, url),
+        proxying(keyed.config(url), environ=keyed.environ) as proxy,
+    ):
+        with pytest.raises(InvalidStatus) as refused:
+            await websocket(proxy)
     assert (refused.value.response.status_code, refused.value.response.body) == (410, b"moved away")
 
 

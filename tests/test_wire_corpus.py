@@ -51,7 +51,11 @@ async def rigged(
                     "upstream": upstream.authority.encode(),
                     "other": other.authority.encode(),
                 },
-                own={"host": upstream.authority, "authorization": f"Bearer {keyed.token}", "x-api-key": keyed.token},
+                own={
+                    "host": upstream.authority,
+                    "authorization": f"Bearer {keyed.token}",
+                    "x-api-key": keyed.token,
+                },
                 in_bytes=in_bytes,
             )
             artefacts.watch("what clients got", lambda: bytes(rig.transcript))

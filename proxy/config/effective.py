@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from proxy.config.addresses import TcpAddress, UnixAddress
+from proxy.config.addresses import TcpAddress, UnixAddress, origin_text
 from proxy.config.credentials import CommonCredential
 from proxy.config.fields import SECRET_NAME
 from proxy.config.model import Config
@@ -28,6 +28,8 @@ def _plain(value: object) -> Any:  # noqa: ANN401  plain data
     if isinstance(value, Place):
         scheme = {"scheme": value.scheme} if value.kind == "header" else {}
         return {value.kind: value.name, **scheme}
+    if isinstance(value, Origin):
+        return origin_text(value)
     if isinstance(value, Replace):
         return {"replace": value.placeholder.decode("ascii")}
     if isinstance(value, BaseModel):
@@ -46,4 +48,4 @@ def _plain(value: object) -> Any:  # noqa: ANN401  plain data
         return [_plain(each) for each in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return str(value) if isinstance(value, TcpAddress | UnixAddress | Origin | Path) else value
+    return str(value) if isinstance(value, TcpAddress | UnixAddress | Path) else value

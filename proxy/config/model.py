@@ -129,7 +129,7 @@ class Config(Section):
 
     def secrets(self) -> Iterator[tuple[KeyPath, SecretSource]]:
         """Every secret of the configuration with its key path, so that each can be registered for masking."""
-        for section in ("credentials", "guard", "admin"):
+        for section in ("routes", "credentials", "guard", "admin"):
             yield from secrets_in(getattr(self, section), (section,))
 
 

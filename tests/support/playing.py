@@ -94,9 +94,7 @@ class Rig:
                 finals += message.status >= 200
         return got
 
-    async def _goes_on(
-        self, client: Client, last: Message | None, expected: str, complaints: list[str]
-    ) -> bool:
+    async def _goes_on(self, client: Client, last: Message | None, expected: str, complaints: list[str]) -> bool:
         """Is the connection as it should be, and does it live?"""
         says_close = last is not None and last.has_option("close")
         if expected == AS_IT_SAYS:
@@ -151,7 +149,9 @@ class Rig:
 
     def _unlike_request(self, block: bytes, message: Message) -> list[str]:
         complaints = [] if message.complete else ["a request is not whole"]
-        complaints += [f"{name} is not ours, once" for name, value in self.own.items() if message.all(name) != [value]]
+        complaints += [
+            f"{name} is not ours, once" for name, value in self.own.items() if message.all(name) != [value]
+        ]
         if message.trailers:
             complaints.append("trailers reached the upstream")
         return complaints + _unlike(block, message, message.start, dropped=_OURS)
@@ -226,7 +226,9 @@ class Rig:
             if message.start != start:
                 complaints.append(f"{message.start!r} instead of {start!r}")
             dropped = frozenset() if status == 101 else frozenset({"connection"})
-            complaints += _unlike(expected, message, expected.decode("latin-1").partition("\r\n")[0], dropped=dropped)
+            complaints += _unlike(
+                expected, message, expected.decode("latin-1").partition("\r\n")[0], dropped=dropped
+            )
             trailers = [f"{name}: {value}" for name, value in message.trailers]
             wanted = [case.spelled(each, self.values).decode("latin-1") for each in case.trailers]
             if number == len(blocks) - 1 and trailers != wanted:

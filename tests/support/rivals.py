@@ -79,7 +79,9 @@ class _Rival:
 
 
 RIVALS: Final = {
-    "nginx": _Rival(_NGINX, ("-p", "{folder}", "-e", "{folder}/nginx.log", "-c", "{config}"), r"nginx/([0-9]+\.[0-9]+)"),
+    "nginx": _Rival(
+        _NGINX, ("-p", "{folder}", "-e", "{folder}/nginx.log", "-c", "{config}"), r"nginx/([0-9]+\.[0-9]+)"
+    ),
     "haproxy": _Rival(_HAPROXY, ("-db", "-f", "{config}"), r"HAProxy version ([0-9]+\.[0-9]+)"),
 }
 

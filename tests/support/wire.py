@@ -169,7 +169,10 @@ class Accepted(Feed):
 def good(seen: Seen, *, closing: bool = False) -> Reply:
     """200 with the request's serial number."""
     number = b"%d" % seen.serial
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%b\r\n" % (len(number), b"Connection: close\r\n" if closing else b"")
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%b\r\n" % (
+        len(number),
+        b"Connection: close\r\n" if closing else b"",
+    )
     return Reply(head if seen.message.method == "HEAD" else head + number, then=EOF if closing else "stay")
 
 
