@@ -1,4 +1,4 @@
-"""The requests of the wire corpus through nginx and HAProxy: where they take or read one otherwise, a list says why.
+"""The requests of the wire corpus through nginx and HAProxy: what they take or read otherwise stands in a list.
 
 What we do is what the corpus says, which `test_wire_corpus.py` holds the proxy to. "Our reading may be stricter,
 never different": what both sides take, both sides must read alike.
@@ -6,7 +6,6 @@ never different": what both sides take, both sides must read alike.
 
 import asyncio
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from tests.support import corpus
 from tests.support.corpus import NOTHING, UNFINISHED, RequestCase
-from tests.support.messages import Malformed, Message
+from tests.support.messages import Message
 from tests.support.rivals import RIVALS, rival, version
 from tests.support.wire import Client, Recorder
 
@@ -76,7 +75,9 @@ def expected(case: RequestCase, values: Mapping[str, bytes]) -> Reading:
 def _written(block: bytes) -> tuple[str, str, bytes]:
     head, _, body = block.partition(b"\r\n\r\n")
     start, *lines = head.decode("latin-1").split("\r\n")
-    framing = [line.replace(" ", "").lower() for line in lines if re.match("(?i)content-length|transfer-encoding", line)]
+    framing = [
+        line.replace(" ", "").lower() for line in lines if re.match("(?i)content-length|transfer-encoding", line)
+    ]
     return start, "".join(framing), body
 
 
@@ -150,13 +151,13 @@ async def test_every_difference_to_other_proxies_stands_in_the_list(name: str, t
                 found[case.id] = difference
         assert other.connections == []
     wanted = documented(name)
-    for case, difference in wanted.items():
-        if difference == SOMETIMES and found.get(case) in (None, PASSES_ON):
-            found[case] = SOMETIMES
+    for at, difference in wanted.items():
+        if difference == SOMETIMES and found.get(at) in (None, PASSES_ON):
+            found[at] = SOMETIMES
     lines = [
-        f"{case}: {found.get(case, 'no difference')}, the list says {wanted.get(case, 'no difference')}"
-        for case in sorted(found.keys() | wanted.keys())
-        if found.get(case) != wanted.get(case)
+        f"{at}: {found.get(at, 'no difference')}, the list says {wanted.get(at, 'no difference')}"
+        for at in sorted(found.keys() | wanted.keys())
+        if found.get(at) != wanted.get(at)
     ]
     assert not lines, "\n".join([f"{name}:", *lines])
 

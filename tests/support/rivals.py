@@ -1,4 +1,4 @@
-"""nginx and HAProxy in front of the same upstream as the proxy, set up to do the same: the readers we compare with."""
+"""nginx and HAProxy in front of the same upstream as the proxy, set up to do the same: whom we compare with."""
 
 import asyncio
 import re
@@ -83,7 +83,9 @@ class _Rival:
 
 
 RIVALS: Final = {
-    "nginx": _Rival(_NGINX, ("-p", "{folder}", "-e", "{folder}/nginx.log", "-c", "{config}"), r"nginx/([0-9]+\.[0-9]+)"),
+    "nginx": _Rival(
+        _NGINX, ("-p", "{folder}", "-e", "{folder}/nginx.log", "-c", "{config}"), r"nginx/([0-9]+\.[0-9]+)"
+    ),
     "haproxy": _Rival(_HAPROXY, ("-db", "-f", "{config}"), r"HAProxy version ([0-9]+\.[0-9]+)"),
 }
 
