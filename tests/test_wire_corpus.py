@@ -233,11 +233,16 @@ async def test_byte_by_byte_means_one_byte_a_segment() -> None:
             sizes.append(len(data))
             super().data_received(data)
 
+        def eof_received(self) -> bool:
+            super().eof_received()
+            return False
+
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Sizes, "127.0.0.1", 0)
     async with server:
         _, client = await loop.create_connection(Client, *server.sockets[0].getsockname())
         await client.send(b"GET / HTTP/1.1\r\n\r\n", in_bytes=True)
+        client.transport.write_eof()
+        await client.over()
         client.transport.close()
-        await client.until(lambda: client.ended is not None)
     assert sizes == [1] * 18

@@ -145,7 +145,7 @@ class Accepted(Feed):
             if self.ended is not None:
                 self.transport.close()
                 return False
-            await self.news()
+            await self._more(chunked=bool(message.all("transfer-encoding")))
             seen.message = await self._read() or seen.message
         self._taken = seen.message.end
         reply = reply or good(seen, closing=recorder.closing)
@@ -158,6 +158,12 @@ class Accepted(Feed):
         elif reply.then == EOF:
             self.transport.close()
         return reply.then == STAY and seen.message.complete and not reply.data.startswith(b"HTTP/1.1 101")
+
+    async def _more(self, *, chunked: bool) -> None:
+        """Wait for more, of chunks for what may be the last: to read all for each one takes quadratic time."""
+        await self.news()
+        while chunked and self.ended is None and not self.received.endswith(b"\r\n\r\n"):
+            await self.news()
 
     async def _read(self) -> Message | None:
         """The request that begins behind the last one, as soon as its head is whole; None: it never will be."""
