@@ -20,9 +20,11 @@ from proxy.injection import AUTHORIZATION
 from proxy.lifecycle import Token
 from proxy.redact import Redactor, Secret
 from proxy.refusals import ExpiredRule, RefusalRules, glob
-from proxy.routes import Policy, Route, Rule
+from proxy.rewrite import Rewriter
+from proxy.routes import Policy, Route, RouteTable, Rule
 from proxy.stores.latch import Latch
 from proxy.tls import client_context
+from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
 
 
@@ -102,15 +104,39 @@ def _register_as(owner: str, around: Surroundings) -> Callable[[Iterable[Secret]
 
 def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Binding]:
     """Every route with what its requests need, by the route's name."""
+    routes = {given.name: _route(given) for given in config.routes}
+    table = RouteTable(routes.values())
     return {
-        route.name: _binding(
-            route, by_name.get(route.credential or ""), config.credentials.get(route.credential or "")
+        given.name: _binding(
+            given,
+            routes[given.name],
+            table,
+            by_name.get(given.credential or ""),
+            config.credentials.get(given.credential or ""),
         )
-        for route in config.routes
+        for given in config.routes
     }
 
 
-def _binding(given: RouteConfig, credential: Credential | None, described: CommonCredential | None) -> Binding:
+def _route(given: RouteConfig) -> Route:
+    return Route(
+        given.name,
+        given.upstream_origin,
+        given.prefix.rstrip("/").encode(),
+        given.base_path.encode(),
+        given.strip_prefix,
+        None if given.host is None else _in_a_host_field(given.host),
+        Policy(None if given.allow is None else map(_rule, given.allow), map(_rule, given.deny)),
+    )
+
+
+def _binding(
+    given: RouteConfig,
+    route: Route,
+    table: RouteTable,
+    credential: Credential | None,
+    described: CommonCredential | None,
+) -> Binding:
     origin = given.upstream_origin
     tls = client_context(given.tls.ca, insecure=given.tls.insecure) if origin.scheme == "https" else None
     removed = [*given.headers.set, *given.headers.remove]
@@ -120,18 +146,9 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
         names = [*removed, *described.strip_headers, *described.headers]
         strip = stripping((AUTHORIZATION, *credential.places), names=names, query=described.strip_query)
     return Binding(
-        Route(
-            given.name,
-            origin,
-            given.prefix.rstrip("/").encode(),
-            given.base_path.encode(),
-            given.strip_prefix,
-            None if given.host is None else _in_a_host_field(given.host),
-            Policy(None if given.allow is None else map(_rule, given.allow), map(_rule, given.deny)),
-        ),
+        route,
         Pool(
-            origin,
-            tls=tls,
+            Dialer(origin, tls=tls),
             size=given.pool.size,
             idle=given.pool.idle,
             connect=given.timeouts.connect,
@@ -140,11 +157,26 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
         _refusal_rules(given, described),
         strip,
         bare,
+        _rewriter(given, route, table),
         inject=given.inject,
         host=given.host_header,
-        constants=tuple(f"{name}: {value}\r\n".encode() for name, value in given.headers.set.items()),
+        forwarded=given.forwarded,
+        constants="".join(f"{name}: {value}\r\n" for name, value in given.headers.set.items()).encode(),
         timeouts=Timeouts(given.timeouts.token, given.timeouts.first_byte, given.timeouts.idle),
-        keep=given.replay.memory,
+        replay=(given.replay.memory, given.replay.disk),
+    )
+
+
+def _rewriter(given: RouteConfig, route: Route, table: RouteTable) -> Rewriter:
+    switches = given.rewrite
+    return Rewriter(
+        route,
+        table,
+        host=given.host_header,
+        location=switches.location,
+        cookies=switches.cookies,
+        cors=switches.cors,
+        hsts=switches.hsts,
     )
 
 

@@ -32,7 +32,7 @@ from the config and may appear.
         │   ├── CredentialUnavailable    503 credential_unavailable
         │   └── LoginRequired            503 login_required
         └── UpstreamError
-            ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamLost)
+            ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamVia, UpstreamLost)
             ├── UpstreamDNS              502 upstream_dns
             ├── UpstreamTLS              502 upstream_tls (also UpstreamCertificate)
             ├── UpstreamProtocol         502 upstream_protocol (also UpstreamTruncated)
@@ -68,6 +68,8 @@ class ProxyError(BearerProxyError):
     explanation: ClassVar[str] = "This is a defect of the proxy; its log has more under the request id."
     #: RFC 9209 section 2.3 error type, only where the registry has a fitting one.
     proxy_error: ClassVar[str | None] = None
+    #: Whoever is not understood once is not listened to any longer: the next bytes could be anything.
+    ends_connection: ClassVar[bool] = False
 
     def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(detail or self.explanation)
@@ -86,6 +88,7 @@ class Rejected(ProxyError):
     code = "bad_request"
     title = "Bad request"
     explanation = "The request is malformed."
+    ends_connection = True
 
 
 class BadRequest(Rejected):
@@ -123,6 +126,7 @@ class ClientKeyRequired(Rejected):
     """A client key is configured and the request did not carry it."""
 
     status = 401
+    ends_connection = False
     code = "client_key_required"
     title = "Client key required"
     explanation = (
@@ -139,6 +143,7 @@ class HostNotAllowed(Rejected):
     """The Host header names something that is not this proxy (DNS rebinding, threat 1)."""
 
     status = 403
+    ends_connection = False
     code = "host_not_allowed"
     title = "Host not allowed"
     explanation = (
@@ -151,6 +156,7 @@ class OriginNotAllowed(Rejected):
     """A browser page of another origin made this request (threat 2)."""
 
     status = 403
+    ends_connection = False
     code = "origin_not_allowed"
     title = "Origin not allowed"
     explanation = (
@@ -163,6 +169,7 @@ class PathDenied(Rejected):
     """The route's `allow` or `deny` forbids this method and path."""
 
     status = 403
+    ends_connection = False
     code = "path_denied"
     title = "Path denied"
     explanation = "The route's allow and deny rules forbid this method and path."
@@ -172,6 +179,7 @@ class CorsDenied(Rejected):
     """A CORS preflight from an origin that is not allowed."""
 
     status = 403
+    ends_connection = False
     code = "cors_denied"
     title = "CORS preflight denied"
     explanation = "This origin may not call the proxy. Add it to guard.origins to allow it."
@@ -303,6 +311,12 @@ class UpstreamRefused(UpstreamUnreachable):
     proxy_error = "connection_refused"
 
 
+class UpstreamVia(UpstreamUnreachable):
+    """The outbound proxy of the route opened no way to the upstream."""
+
+    explanation = "The outbound proxy (via of the route) opened no way to the upstream."
+
+
 class UpstreamLost(UpstreamUnreachable):
     """The connection was lost before a whole answer head came.
 
@@ -333,8 +347,8 @@ class UpstreamTLS(UpstreamError):
     code = "upstream_tls"
     title = "Upstream TLS failed"
     explanation = (
-        "No TLS connection to the upstream could be made. A private CA goes into tls.ca of the route; "
-        "the certificate must name the upstream's host."
+        "No TLS connection to the upstream could be made. A private CA goes into tls.ca of the route, a client "
+        "certificate into tls.cert; the upstream's certificate must name its host, or what tls.server_name says."
     )
     proxy_error = "tls_protocol_error"
 

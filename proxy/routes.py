@@ -23,11 +23,15 @@ _TARGET = re.compile(rb"/(?:[!\"$&-~]|%(?!00)[0-9A-Fa-f]{2})*")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A scheme, a host (an IPv6 address without brackets) and a port."""
+    """A scheme, a host (an IPv6 address without brackets) and a port.
+
+    An upstream on a Unix socket is `http://localhost` to itself; `socket` is the path under which we reach it.
+    """
 
     scheme: str
     host: str
     port: int
+    socket: str | None = None
 
     @property
     def authority(self) -> str:

@@ -13,7 +13,15 @@ from proxy.config.credentials import CommonCredential, ExpiredRuleConfig, Respon
 from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig, StoreConfig
 from proxy.config.places import place
 from proxy.config.presets import Preset, presets
-from proxy.config.routing import HeaderRules, PolicyRule, PoolConfig, ReplayConfig, TimeoutsConfig, TLSConfig
+from proxy.config.routing import (
+    HeaderRules,
+    PolicyRule,
+    PoolConfig,
+    ReplayConfig,
+    RewriteConfig,
+    TimeoutsConfig,
+    TLSConfig,
+)
 from proxy.config.values import duration, size
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +37,7 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "timeouts": (TimeoutsConfig, set()),
     "pool": (PoolConfig, set()),
     "tls": (TLSConfig, set()),
+    "rewrite": (RewriteConfig, set()),
     "allow and deny": (PolicyRule, set()),
     "headers of a route": (HeaderRules, set()),
     "A credential": (CommonCredential, set()),

@@ -21,7 +21,7 @@ ROOT: Final = Path(proxy.__file__).parent
 #: No I/O, no asyncio, no clock, no randomness. These import each other and the modules of `DATA` only.
 PURE: Final = {
     *("errors", "redact", "lifecycle", "grants", "guard", "routes", "globs", "fields", "query", "headers"),
-    *("injection", "refusals"),
+    *("injection", "patterns", "refusals", "reverse", "rewrite"),
 }
 #: The standard library's data modules.
 DATA: Final = {
@@ -60,8 +60,9 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "healthcheck": {"adminclient", "runfile"},
     "adminclient": {"runfile"},
     "runfile": set(),
-    "accesslog": set(),
+    "accesslog": {"logs"},
     "body": set(),
+    "replay": set(),
     "clock": set(),
     "config": set(),
     "logs": set(),
@@ -85,7 +86,6 @@ PACKAGES: Final[dict[str, set[str]]] = {
     "click": {"cli"},
     "httptools": {"upstream"},
     "jwt": {"demo"},
-    "prometheus_client": {"admin"},
     "pydantic": {"config", "demo"},
     "uvloop": {"cli", "demo"},
     "yaml": {"config", "cli"},

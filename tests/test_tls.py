@@ -18,6 +18,7 @@ from proxy.errors import UpstreamCertificate, UpstreamError, UpstreamTLS, Upstre
 from proxy.routes import Origin
 from proxy.tls import client_context
 from proxy.upstream.attempt import send
+from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
 from tests.support.upstreams import CLOSE, DEADLINE, REQUEST, RESET, Action, Script, Upstream, on_each_loop
 
@@ -76,7 +77,7 @@ async def blocking(context: ssl.SSLContext) -> AsyncIterator[Origin]:
 
 async def exchange(origin: Origin, context: ssl.SSLContext, count: int = 1) -> None:
     """Get the answer `ok` that often, on one connection."""
-    pool = Pool(origin, tls=context, size=1, connect=DEADLINE)
+    pool = Pool(Dialer(origin, tls=context), size=1, connect=DEADLINE)
     try:
         for _ in range(count):
             attempt = await send(pool, "GET", HEAD, None, first_byte=DEADLINE)
@@ -177,7 +178,7 @@ async def test_an_upstream_that_speaks_no_tls_is_a_tls_error(bundle: Path) -> No
 async def test_a_handshake_that_nobody_answers_ends_in_time(bundle: Path) -> None:
     """067: `connect` bounds TCP and TLS together."""
     async with Upstream([]) as upstream:
-        pool = Pool(Origin("https", "127.0.0.1", upstream.port), tls=client_context(bundle), connect=0.1)
+        pool = Pool(Dialer(Origin("https", "127.0.0.1", upstream.port), tls=client_context(bundle)), connect=0.1)
         with pytest.raises(UpstreamError) as late:
             await pool.acquire()
         assert late.value.code == "upstream_timeout"
@@ -191,7 +192,7 @@ async def test_a_declared_length_is_kept_over_tls_too(end: Action, authority: tr
     """066: the end of the session is not the end of a body."""
     go = asyncio.Event()
     async with Upstream([REQUEST, OK[:-1], go, end], tls=serving(authority)) as upstream:
-        pool = Pool(upstream.origin, tls=client_context(bundle), connect=DEADLINE)
+        pool = Pool(Dialer(upstream.origin, tls=client_context(bundle)), connect=DEADLINE)
         attempt = await send(pool, "GET", HEAD, None, first_byte=DEADLINE)
         assert await attempt.answer.read(DEADLINE) == b"o"
         go.set()

@@ -40,6 +40,8 @@ def _plain(value: object) -> Any:  # noqa: ANN401  plain data
         return plain
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, TcpAddress) and value.reuse_port:
+        return {"tcp": str(value), "reuse_port": True}
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     if isinstance(value, float) and value.is_integer():

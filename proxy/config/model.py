@@ -109,7 +109,7 @@ class Config(Section):
     """The whole configuration."""
 
     listen: Listen = (TcpAddress("127.0.0.1", 8080),)
-    """host:port or unix:/path, or a list; port 0 takes a free one."""
+    """host:port, unix:/path or {tcp: host:port, reuse_port: true}, or a list; port 0 takes a free one."""
     routes: tuple[RouteConfig, ...]
     """The upstreams."""
     credentials: dict[Name, CredentialConfig] = Field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Presets: what is known of a vendor's API, as data files, and the ordinary credentials they stand for."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ import yaml
 from proxy.config.problems import did_you_mean
 from proxy.config.template import Expansion, Parameter, expand
 from proxy.config.yamltext import dump
+from proxy.patterns import Pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,7 @@ class Fact:
 class Preset:
     """One vendor's API.
 
-    `route` holds defaults of routes that use it, `redact` regular expressions that find its tokens in text (what
-    their first group matches stays).
+    `route` holds defaults of routes that use it, `redact` says what its tokens look like.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Preset:
     parameters: tuple[Parameter, ...]
     route: Mapping[str, Any]
     credential: Mapping[str, Any]
-    redact: tuple[str, ...]
+    redact: tuple[Pattern, ...]
     facts: tuple[Fact, ...]
 
     def expand(self, given: Mapping[str, Any]) -> Expansion:
@@ -55,6 +56,9 @@ def _load(text: str) -> Preset:
     data = _tuples(yaml.safe_load(text))
     data["parameters"] = tuple(Parameter(**each) for each in data["parameters"])
     data["facts"] = tuple(Fact(**each) for each in data["facts"])
+    data["redact"] = tuple(
+        Pattern(re.compile(each["pattern"]), frozenset(each["hints"])) for each in data["redact"]
+    )
     return Preset(**data)
 
 

@@ -43,6 +43,8 @@ class ReplayConfig(Section):
 
     memory: Size = 1 << 20
     """Bytes kept in memory."""
+    disk: Size = 64 << 20
+    """Bytes beyond them kept in an unlinked temporary file; 0: none."""
 
 
 class TimeoutsConfig(Section):
@@ -100,6 +102,19 @@ class HeaderRules(Section):
     """Removed."""
 
 
+class RewriteConfig(Section):
+    """What of an answer is rewritten, so that browsers and other clients stay with the proxy."""
+
+    location: bool = True
+    """Location, Content-Location, Link and Refresh: the upstream's own address becomes the proxy's."""
+    cookies: bool = True
+    """Set-Cookie: without Domain and Secure, Path moved along with the route."""
+    cors: bool = True
+    """Access-Control-*: the upstream's grants give way to those for guard.origins."""
+    hsts: bool = True
+    """Strict-Transport-Security, Alt-Svc, Clear-Site-Data and their like are dropped."""
+
+
 class RouteConfig(Section):
     """One upstream, and where it appears."""
 
@@ -131,6 +146,10 @@ class RouteConfig(Section):
     """true: plain http to something that is not loopback."""
     host_header: HostHeader = "upstream"
     """upstream, client, or a literal."""
+    forwarded: bool = False
+    """true: send X-Forwarded-For, -Host, -Proto."""
+    rewrite: RewriteConfig = Field(default_factory=RewriteConfig)
+    """What of an answer is rewritten for browsers."""
     allow: tuple[PolicyRule, ...] | None = None
     """When given, everything else is denied."""
     deny: tuple[PolicyRule, ...] = ()

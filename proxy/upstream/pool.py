@@ -1,61 +1,28 @@
 """The connections to one origin: idle ones are reused, new ones made up to a limit, waiters served in order."""
 
 import asyncio
-import socket
-import ssl
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from proxy.errors import (
-    Overloaded,
-    UpstreamCertificate,
-    UpstreamConnectTimeout,
-    UpstreamDNS,
-    UpstreamRefused,
-    UpstreamTLS,
-    UpstreamUnreachable,
-)
-from proxy.routes import Origin
+from proxy.errors import Overloaded, UpstreamConnectTimeout
 from proxy.upstream.connection import Connection
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """The one boundary where foreign connect errors become ours."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise UpstreamConnectTimeout from error
-    except (socket.gaierror, UnicodeError) as error:
-        raise UpstreamDNS from error
-    except ssl.CertificateError as error:
-        raise UpstreamCertificate from error
-    except ssl.SSLError as error:
-        raise UpstreamTLS from error
-    except ConnectionRefusedError as error:
-        raise UpstreamRefused from error
-    except OSError as error:
-        raise UpstreamUnreachable from error
+from proxy.upstream.dial import Dialer
 
 
 class Pool:
-    """At most `size` connections to `origin`; one unused for `idle` seconds is closed.
+    """At most `size` connections that `dialer` made; one unused for `idle` seconds is closed.
 
     `connect` bounds, in seconds, how long getting a connection may take, the wait for a free one included.
     """
 
     def __init__(
         self,
-        origin: Origin,
+        dialer: Dialer,
         *,
-        tls: ssl.SSLContext | None = None,
         size: int = 100,
         idle: float = 15.0,
         connect: float = 10.0,
     ) -> None:
-        self._origin = origin
-        self._tls = tls
+        self._dialer = dialer
         self._size = size
         self._idle_seconds = idle
         self._connect_seconds = connect
@@ -70,19 +37,30 @@ class Pool:
         """How many connections there are, in use and idle."""
         return len(self._open)
 
+    def take(self) -> Connection | None:
+        """A connection that rests, for one exchange; None where none does. `release` it afterwards."""
+        idle = self._idle
+        while idle:
+            # Last in, first out: the warmest one, and the others may grow old and go.
+            connection = idle.pop()
+            if connection.loop.time() < connection.idle_until and connection.is_reusable and connection.is_quiet():
+                return connection
+            self._discard(connection)
+        return None
+
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """A connection to use for one exchange; `release` it afterwards, whatever happened.
 
         `fresh`: one that nobody used before. Raises an `UpstreamError`.
         """
-        connection = None if fresh else self._pop_idle()
+        connection = None if fresh else self.take()
         if connection is not None:
             return connection
         if self._closed:
             raise Overloaded("The proxy is shutting down.")
         if fresh and self._idle and len(self._open) >= self._size:
             self._discard(self._idle.pop(0))
-        with _translated():
+        try:
             async with asyncio.timeout(self._connect_seconds):
                 connection = self._place() if len(self._open) < self._size else await self._wait()
                 if connection.used and (fresh or not (connection.is_reusable and connection.is_quiet())):
@@ -92,6 +70,8 @@ class Pool:
                 if not connection.used:
                     await self._connect(connection)
                 return connection
+        except TimeoutError as error:
+            raise UpstreamConnectTimeout from error
 
     def release(self, connection: Connection) -> None:
         """Take a connection back: keep it if its exchange was clean, else close it."""
@@ -124,15 +104,6 @@ class Pool:
             self._discard(connection)
         self._idle.clear()
 
-    def _pop_idle(self) -> Connection | None:
-        while self._idle:
-            # Last in, first out: the warmest one, and the others may grow old and go.
-            connection = self._idle.pop()
-            if connection.loop.time() < connection.idle_until and connection.is_reusable and connection.is_quiet():
-                return connection
-            self._discard(connection)
-        return None
-
     def _place(self) -> Connection:
         """A place among the open ones, taken at once: a connection that is not connected yet."""
         connection = Connection(asyncio.get_running_loop())
@@ -159,13 +130,7 @@ class Pool:
 
     async def _connect(self, connection: Connection) -> None:
         try:
-            await connection.loop.create_connection(
-                lambda: connection,
-                self._origin.host,
-                self._origin.port,
-                ssl=self._tls,
-                server_hostname=self._origin.host if self._tls is not None else None,
-            )
+            await self._dialer.connect(connection)
         except BaseException:
             self._discard(connection)
             raise
