@@ -213,15 +213,18 @@ class Rig:
             await seen.connection.over()
 
     async def _tunnel(self, client: Client, seen: Seen, case: AnswerCase) -> None:
-        """Bytes pass both ways untouched; the client's end is the upstream's."""
+        """Bytes pass both ways untouched, those right behind the heads too; the client's end is the upstream's."""
         says, replies = (case.spelled(text, self.values) for text in case.tunnel)
+        early = case.spelled(case.request, self.values).partition(b"\r\n\r\n")[2]
+        greeting = case.spelled(case.answer, self.values).partition(b"\r\n\r\n")[2]
         connection = seen.connection
-        await client.send(says, in_bytes=True)
-        await connection.until(lambda: connection.received.endswith(b"\r\n\r\n" + says))
-        await connection.send(replies, in_bytes=True)
-        await client.until(lambda: client.rest == replies)
+        await client.send(says, in_bytes=self.in_bytes)
+        await connection.until(lambda: connection.received.endswith(b"\r\n\r\n" + early + says))
+        await connection.send(replies, in_bytes=self.in_bytes)
+        await client.until(lambda: client.rest == greeting + replies)
         client.transport.abort()
         await connection.over()
+        connection.transport.close()
 
 
 async def _final(client: Client, method: str) -> Message | None:
