@@ -15,7 +15,6 @@ from proxy.credentials.endpoint import LazyEndpoint
 from proxy.credentials.login import LoginGrant
 from proxy.credentials.source import Events, TokenSource
 from proxy.credentials.static import StaticSource
-from proxy.credentials.token_endpoint import TokenEndpoint
 from proxy.errors import ConfigError
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.guard import Guard
@@ -117,10 +116,10 @@ def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Bin
         given.name: _binding(
             given,
             routes[given.name],
-            table,
-            by_name.get(given.credential or ""),
-            config.credentials.get(given.credential or ""),
-            context,
+            table=table,
+            credential=by_name.get(given.credential or ""),
+            described=config.credentials.get(given.credential or ""),
+            context=context,
         )
         for given in config.routes
     }
@@ -141,6 +140,7 @@ def _route(given: RouteConfig) -> Route:
 def _binding(
     given: RouteConfig,
     route: Route,
+    *,
     table: RouteTable,
     credential: Credential | None,
     described: CommonCredential | None,
