@@ -527,13 +527,18 @@ async def dribbling(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
 async def test_writes_wait_for_a_renegotiation(
     end: str, authority: trustme.CA, bundle: Path, tmp_path: Path
 ) -> None:
-    """TLS 1.2: meanwhile the protocol above is paused; then all goes out in its order, also before a close."""
+    """TLS 1.2: meanwhile the protocol above is paused; then all goes out in its order, also before a close.
+
+    What the upstream sends in the midst of it is heard, but not behind a close.
+    """
     async with (
-        command_line(authority, tmp_path, "-tls1_2") as (server, port),
+        command_line(authority, tmp_path, "-tls1_2", "-msg") as (server, port),
         dribbling(port) as (slow_port, is_wrong),
     ):
         above = await dialled(slow_port, bundle)
         server.tell("r")
+        await server.shows(b"HelloRequest")
+        server.tell("meanwhile")
         above.transport.write(b"<line 1>\n")
         count = 1
         while above.can_write.is_set():
@@ -551,8 +556,10 @@ async def test_writes_wait_for_a_renegotiation(
         if end == "close":
             above.transport.close()
             assert await above.lost is None
+            assert bytes(above.received) == b""
         else:
             await above.can_write.wait()
+            assert await above.got(10) == b"meanwhile\n"
         await server.shows(b"<line last>")
         assert re.findall(rb"<line (\w+)>", server.shown) == [b"%d" % each for each in range(1, count + 1)] + [
             b"last"
