@@ -51,12 +51,12 @@ class Flow(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Leave what the peer sends with it."""
-        if self._is_reading and self.transport is not None:
+        if self._is_reading and self.transport is not None and not self.transport.is_closing():
             self._is_reading = False
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """All that came was taken, and more is wanted."""
-        if not self._is_reading and self.transport is not None:
+        if not self._is_reading and self.transport is not None and not self.transport.is_closing():
             self._is_reading = True
             self.transport.resume_reading()

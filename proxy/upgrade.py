@@ -102,7 +102,7 @@ async def tunnel(
 async def _upwards(
     incoming: RequestBody, connection: Connection, idle: float, spoke: Callable[[float], None]
 ) -> None:
-    """What the client sends; its end is passed on, and what the upstream still says is not lost."""
+    """What the client sends; its end is passed on, and what the upstream still says at once is not lost."""
     while piece := await incoming.read():
         spoke(idle)
         connection.write(piece)

@@ -863,7 +863,7 @@ async def test_114_what_an_upstream_does_not_take_is_waited_for_above_4_kib() ->
     async with connected([DEAF, go, READ]) as (upstream, connection):
         await upstream.peer()
         connection.begin("POST")
-        transport = connection._transport
+        transport = connection.transport
         assert transport is not None
         while not (held := transport.get_write_buffer_size()):  # until the kernel's buffers are full
             connection.write(b"a" * 1024)

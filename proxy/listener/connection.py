@@ -5,6 +5,7 @@ another is not looked at before that one is answered.
 """
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -21,6 +22,8 @@ from proxy.http1.section import Malformed, TooMany
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.heads import NOTHING, HeadReader
 from proxy.listener.request import Request
+
+log: Final = logging.getLogger("proxy")
 
 if TYPE_CHECKING:
     from proxy.listener.server import Server
@@ -47,6 +50,7 @@ class ClientConnection(Flow):
         "_heads",
         "_is_lingering",
         "_is_unix",
+        "_linger_until",
         "_server",
         "client",
         "task",
@@ -66,6 +70,7 @@ class ClientConnection(Flow):
         self._decoder: Decoder | None = None
         self._is_lingering = False
         self._is_unix = False
+        self._linger_until = 0.0
         self.client = ""
 
     # -- what the server calls
@@ -75,12 +80,16 @@ class ClientConnection(Flow):
         if self.task is None and not self._is_lingering:
             self._end()
 
-    def abort(self) -> None:
-        """End it at once, and what is in progress with it."""
-        if self.transport is not None:
-            self.transport.abort()
+    def close(self) -> None:
+        """End it at once, and what is in progress with it; an answer on its way is not lost."""
         if self.task is not None:
             self.task.cancel()
+        else:
+            self._end()
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     # -- asyncio's side
 
@@ -126,7 +135,7 @@ class ClientConnection(Flow):
         super().connection_lost(exc)
         self._alarm.close()
         self._server.left(self)
-        if self.task is not None:
+        if self.task is not None and not self.task.cancelling():
             self.task.cancel()
 
     # -- what the request in progress calls
@@ -219,6 +228,11 @@ class ClientConnection(Flow):
         keep_alive = False
         try:
             keep_alive = await self._server.handler(request, self)
+        except Exception:
+            # The handler failed behind its own last resort. It may have answered: a second answer would be taken
+            # for that to the client's next request.
+            log.exception("internal_error")
+            self._abort()
         finally:
             self._answered = True
             self.task = None
@@ -228,8 +242,8 @@ class ClientConnection(Flow):
         """What follows an answer: the next request, rest, or the end."""
         if self.transport is None:
             return
-        if not keep_alive and (request.keep_alive or self._decoder is not None):
-            self._linger()  # the client does not know that it ends
+        if not keep_alive and (request.keep_alive or self._is_lingering or self._decoder is not None):
+            self._linger()  # the client does not know that it ends, or has more to say
         elif not keep_alive or self._server.is_closing:
             self._end()
         else:
@@ -249,8 +263,11 @@ class ClientConnection(Flow):
     def _ring(self) -> None:
         """The time for a head, or for rest, is over."""
         if self._is_lingering and self.transport is not None:
-            self.transport.abort()
-        elif self._heads.buffer:
+            if self.transport.get_write_buffer_size() and self.loop.time() < self._linger_until:
+                self._alarm.set(self.loop.time() + LINGER_SECONDS)
+            else:
+                self.transport.abort()
+        elif self._heads.buffer.strip(b"\r\n"):
             self._refuse(RequestTimeout())
         else:
             self._end()
@@ -276,6 +293,7 @@ class ClientConnection(Flow):
         if self.transport is not None and not self.transport.is_closing():
             self.resume_reading()
             self.transport.write_eof()
+            self._linger_until = self.loop.time() + STALLED_SECONDS
             self._alarm.set(self.loop.time() + LINGER_SECONDS)
 
     def _end(self) -> None:

@@ -34,7 +34,7 @@ class HeadReader:
         #: Where in the buffer the search for the end of a head goes on.
         self._looked_at = 0
         #: The fields of the last request: clients send the same ones again.
-        self._section = NOTHING
+        self._section = RequestSection(b"", 0)
         self.buffer = b""
 
     def take(self) -> bytes:
@@ -80,7 +80,7 @@ def _check_unfinished(buffer: bytes, at: int, most: int) -> None:
     if has_bare_lf(buffer):
         raise BadRequest
     if line_end < 0:
-        if len(buffer) - at > most:
+        if len(buffer) - at > most + 1:  # a CR may be the beginning of its end
             raise TargetTooLong
         # Another protocol, TLS for one, would else wait for us.
         if at < len(buffer) and not _BEGUN.match(buffer, at):

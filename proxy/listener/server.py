@@ -72,7 +72,7 @@ class Server:
         self.is_closing = True
         tasks = [each.task for each in self._connections if each.task is not None]
         for connection in tuple(self._connections):
-            connection.abort()
+            connection.close()
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({task})
