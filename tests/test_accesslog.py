@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.accesslog import KEPT_DURATIONS, KEPT_LENGTH, KEPT_TEXTS, AccessLog, Exchange
+from proxy.demo.teletracker import TeleTracker
 from proxy.logs import Lines
 from proxy.redact import MASK, Redactor, Secret, printable
+from tests.support.harness import HeldClock, StartProxy
+from tests.support.vendors import Vendor
 
 NOW: Final = 1_800_000_000.25
 
@@ -216,12 +219,17 @@ def test_every_request_has_an_id_of_its_own() -> None:
     assert all(each.isalnum() for each in ids)
 
 
-def test_waiting_for_a_token_is_counted_whatever_comes_of_it() -> None:
-    """Both waits of a request that was sent twice, the failed one too."""
-    one = exchange()
-    with one.waiting_for_a_token():
-        pass
-    first = one.token_wait
-    with pytest.raises(ValueError, match="no token"), one.waiting_for_a_token():
-        raise ValueError("no token")
-    assert one.token_wait > first > 0
+async def test_waiting_for_a_token_is_counted_whatever_comes_of_it(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """That for the first token, that for a newer one behind a refusal, one in vain; a known one is no wait."""
+    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+        statuses = [(await proxy.ask("GET", "/calls")).status for _ in range(2)]
+        tracker.double.expire()
+        statuses += [(await proxy.ask("GET", "/calls")).status for _ in range(2)]
+        clock.move(100_000)
+        tracker.double.set(token_endpoint="down")
+        statuses += [(await proxy.ask("GET", "/calls")).status for _ in range(2)]
+        waits = [(line["token_wait_ms"] > 0, line["retried"]) for line in proxy.lines()]
+    assert statuses == [200, 200, 200, 200, 503, 503]
+    assert waits == [(True, False), (False, False), (True, True), (False, False), (True, False), (False, False)]

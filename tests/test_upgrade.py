@@ -115,7 +115,7 @@ async def test_a_handshake_goes_up_with_our_credential_and_without_the_clients(b
         "sec-websocket-protocol: chat, superchat", "Sec-WebSocket-Extensions: permessage-deflate; a=b",
         "Authorization: Bearer mine", "X-Forwarded-For: 10.0.0.1", "Cookie: a=1", "X-A:  b ",
     ]  # fmt: skip
-    async with Upstream([REQUEST, SWITCH]) as upstream, between(upstream) as (_, client):
+    async with Upstream([REQUEST, SWITCH, CLOSE]) as upstream, between(upstream) as (_, client):
         await opened(client, head("GET", "/ws?a=b", *lines))
         got = received(upstream.peers[0].received)
     assert (got.method, got.target) == ("GET", "/ws?a=b")
@@ -136,7 +136,7 @@ async def test_a_101_passes_with_its_own_fields_and_none_that_frames(between: An
         b"\r\nSec-WebSocket-Protocol: chat\r\nX-A: 1\r\nset-cookie: a=1\r\nSet-Cookie: bearer_proxy_x=1"
         b"\r\nContent-Length: 5\r\nKeep-Alive: timeout=5\r\nX-Echo: %b\r\n\r\n" % keyed.token.encode()
     )
-    async with Upstream([REQUEST, says]) as upstream, between(upstream) as (_, client):
+    async with Upstream([REQUEST, says, CLOSE]) as upstream, between(upstream) as (_, client):
         client.send(HANDSHAKE)
         answered = await within(client.reader.readuntil(HEAD_END))
     assert answered == SWITCHED[:-4] + b"\r\nSec-WebSocket-Protocol: chat\r\nX-A: 1\r\nset-cookie: a=1\r\n\r\n"
@@ -156,7 +156,7 @@ async def test_006_a_page_that_may_call_may_open_a_websocket(
 ) -> None:
     """Programs send no Origin; our own becomes the upstream's."""
     async with (
-        Upstream([REQUEST, SWITCH]) as upstream,
+        Upstream([REQUEST, SWITCH, CLOSE]) as upstream,
         between(upstream, guard={"origins": ["https://app.example"]}) as (_, client),
     ):
         client.send(head("GET", "/ws", *UPGRADE, KEY, VERSION, *origin))
@@ -191,7 +191,7 @@ async def test_a_handshake_needs_the_client_key_as_every_request_does(
 ) -> None:
     """A browser can send it in the path or in a cookie alone; it does not reach the upstream."""
     key = canaries.mint("key")
-    async with Upstream([REQUEST, SWITCH]) as upstream:
+    async with Upstream([REQUEST, SWITCH, CLOSE]) as upstream:
         config = keyed.config(upstream.origin, top={"guard": {"client_key": {"env": "KEY"}}})
         async with proxying(config, environ={**keyed.environ, "KEY": key}) as proxy:
             async with proxy.connect() as client:
@@ -268,7 +268,7 @@ async def test_041_any_other_upgrade_is_not_taken_and_leaves_an_ordinary_request
 async def test_a_websocket_is_asked_for_in_any_spelling_and_among_others(between: Any, protocols: str) -> None:
     """Only what is taken goes up."""
     wire = head("GET", "/ws", "connection: UPGRADE", f"upgrade: {protocols}", KEY, VERSION)
-    async with Upstream([REQUEST, SWITCH]) as upstream, between(upstream) as (_, client):
+    async with Upstream([REQUEST, SWITCH, CLOSE]) as upstream, between(upstream) as (_, client):
         await opened(client, wire)
         assert received(upstream.peers[0].received).all("upgrade") == ["websocket"]
 
@@ -401,7 +401,15 @@ def _random(seed: int) -> random.Random:
 
 async def test_bytes_pass_untouched_both_ways_whatever_they_look_like(between: Any) -> None:
     """Those that came in one segment with the handshake and with the 101 first, each once and in its order."""
-    script: Script = [REQUEST, SWITCH + b"first" + TRICKY, Got(b"early" + TRICKY), b"second", Got(TRICKY), TRICKY]
+    script: Script = [
+        REQUEST,
+        SWITCH + b"first" + TRICKY,
+        Got(b"early" + TRICKY),
+        b"second",
+        Got(TRICKY),
+        TRICKY,
+        CLOSE,
+    ]
     async with Upstream(script) as upstream, between(upstream) as (_, client):
         await opened(client, HANDSHAKE + b"early" + TRICKY)
         expected = b"first" + TRICKY + b"second"

@@ -7,6 +7,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from proxy.accesslog import Exchange
@@ -132,7 +133,8 @@ class ClientAnswer:
             return
         if self._must_abort:
             # A plain end would be this body's proper end, and abort() alone ends by FIN, too.
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            with suppress(OSError):  # the client is gone, and nobody told us yet
+                transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             transport.abort()
         else:
             transport.close()

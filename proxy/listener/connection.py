@@ -6,10 +6,9 @@ another is not looked at before that one is answered.
 
 import asyncio
 import logging
-import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Final
 
 from proxy.accesslog import Exchange
 from proxy.alarm import Alarm
@@ -22,6 +21,7 @@ from proxy.http1.section import Malformed, TooMany
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.heads import NOTHING, HeadReader
 from proxy.listener.request import Request
+from proxy.listener.tasks import start
 
 log: Final = logging.getLogger("proxy")
 
@@ -188,7 +188,7 @@ class ClientConnection(Flow):
         body = self._begin_body(section) if section.has_body else None
         request = Request(method, target, section, body=body, client=self.client, unix=self._is_unix)
         self._answered = False
-        task = _start(self.loop, self._serve(request))
+        task = start(self.loop, self._serve(request))
         if not self._answered:
             self.task = task
 
@@ -305,15 +305,3 @@ class ClientConnection(Flow):
             self._is_lingering = True
             self._alarm.set(self.loop.time() + STALLED_SECONDS)
         transport.close()
-
-
-if sys.version_info >= (3, 12):
-
-    def _start(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run as far as it goes without waiting, and the rest as a task."""
-        return asyncio.Task(work, loop=loop, eager_start=True)
-else:
-
-    def _start(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run as a task; before Python 3.12 that begins in the loop's next round."""
-        return loop.create_task(work)

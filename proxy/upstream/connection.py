@@ -5,10 +5,8 @@ connection").
 """
 
 import asyncio
-import os
 import select
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Final
 
 from proxy.alarm import Alarm
@@ -25,14 +23,14 @@ from proxy.http1.answer import SWITCHED, UNTIL_CLOSE, AnswerHead
 from proxy.http1.bodies import Chunked, Decoder
 from proxy.http1.section import BadText, Malformed, TooMany, has_bare_lf
 from proxy.upstream.answer import Answer, OnInterim
+from proxy.upstream.rescue import unread
 
 #: Reading from the upstream pauses above this many unread body bytes. One more read of the socket is there by then.
 BUFFERED_MOST: Final = 4 * 1024
 #: The head of an answer, interim answers included (threats 63, 64).
 HEAD_BYTES: Final = 128 * 1024
-#: How much is read at once from a socket whose transport failed.
-_READ: Final = 64 * 1024
 _HEAD_END: Final = b"\r\n\r\n"
+_BEGINNING: Final = b"HTTP/1."
 
 
 class Connection(Flow):
@@ -45,6 +43,7 @@ class Connection(Flow):
         "_closed",
         "_decoder",
         "_head_bytes",
+        "_heard",
         "_is_head_request",
         "_keep_alive",
         "_last_head",
@@ -71,8 +70,9 @@ class Connection(Flow):
         self._is_head_request = False
         self._may_switch = False
         self._keep_alive = False
-        #: Bytes of heads that came in this exchange.
+        #: Bytes of whole heads that came in this exchange, and whether any byte came.
         self._head_bytes = 0
+        self._heard = False
         #: The upstream's own `Keep-Alive: timeout=N` in seconds, None without one.
         self.keep_alive_timeout: float | None = None
         self.idle_until = 0.0
@@ -92,6 +92,7 @@ class Connection(Flow):
         self._may_switch = may_switch
         self._keep_alive = False
         self._head_bytes = 0
+        self._heard = False
         self._decoder = None
         self.wrote = False
         self.used += 1
@@ -205,8 +206,11 @@ class Connection(Flow):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end: for a body that ends with the connection the proper one."""
-        if exc is not None:
-            self._rescue()
+        if exc is not None and self._answer is not None and self.transport is not None:
+            for data in unread(self.transport):
+                self.data_received(data)
+                if self._answer.complete or self._answer.error is not None or self._answer.buffered > HEAD_BYTES:
+                    break
         super().connection_lost(exc)
         self._closed = True
         self._alarm.close()
@@ -214,7 +218,7 @@ class Connection(Flow):
         if answer is None or answer.complete:
             return
         if answer.head is None:
-            answer.finish(UpstreamLost(untouched=not self.wrote, silent=self._head_bytes == 0))
+            answer.finish(UpstreamLost(untouched=not self.wrote, silent=not self._heard))
         elif answer.framing in (UNTIL_CLOSE, SWITCHED) and exc is None and not self._spoiled:
             answer.finish()
         else:
@@ -224,21 +228,23 @@ class Connection(Flow):
 
     def _take_heads(self, answer: Answer, data: bytes) -> None:
         """Take the head of the answer, and interim ones before it. Raises `Malformed`, or `UpstreamBadHeader`."""
-        self._head_bytes += len(data)
+        self._heard = True
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
         while answer.head is None:
             end = data.find(_HEAD_END)
-            if end > HEAD_BYTES or (end < 0 and self._head_bytes > HEAD_BYTES):
+            self._head_bytes += end + len(_HEAD_END) if end >= 0 else 0
+            if self._head_bytes > HEAD_BYTES or (end < 0 and self._head_bytes + len(data) >= HEAD_BYTES):
                 raise UpstreamBadHeader
             if end < 0:
-                if has_bare_lf(data):
+                # Whoever waits for the end of something else would wait for ever.
+                if has_bare_lf(data) or not _BEGINNING.startswith(data[: len(_BEGINNING)]):
                     raise Malformed
                 self._buffer = data
                 return
             self._take_head(answer, data[:end])
-            data = data[end + 4 :]
+            data = data[end + len(_HEAD_END) :]
         if self._decoder is not None and not self._decoder.done:
             if data:
                 self._take_body(answer, data)
@@ -288,18 +294,6 @@ class Connection(Flow):
         answer.finish()
         if rest:
             self.close()
-
-    def _rescue(self) -> None:
-        """Read the answer that a transport whose write failed has left in the socket (threat 105)."""
-        answer, transport = self._answer, self.transport
-        if answer is None or transport is None or transport.get_extra_info("sslcontext") is not None:
-            return
-        descriptor = transport.get_extra_info("socket").fileno()
-        with suppress(OSError):
-            while not answer.complete and answer.error is None and answer.buffered <= HEAD_BYTES:
-                if not (data := os.read(descriptor, _READ)):
-                    return
-                self.data_received(data)
 
     def _expire(self) -> None:
         self.fail(UpstreamTimeout())

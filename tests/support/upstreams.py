@@ -312,5 +312,5 @@ async def _watched(test: Awaitable[None]) -> None:
     await turns()
     gc.collect(1)  # the generations that this test can have filled
     await turns()
-    assert not unheard
+    assert not unheard, unheard
     assert asyncio.all_tasks() == {asyncio.current_task()}
