@@ -99,7 +99,7 @@ async def connected(family: int, address: Any) -> socket.socket:  # noqa: ANN401
 
 
 async def _connect(sock: socket.socket, address: Any) -> None:  # noqa: ANN401  as above
-    # Not by the loop's `sock_connect`: that of uvloop resolves the address again, behind all names that are waited for.
+    # Not by the loop's `sock_connect`: that of uvloop resolves the address again, behind names that are waited for.
     while (code := sock.connect_ex(address)) == errno.EAGAIN:  # noqa: ASYNC110  no event says that there is room
         await asyncio.sleep(AGAIN_DELAY)
     if code == errno.EINPROGRESS:
