@@ -3,13 +3,14 @@
 
 BIN = .venv/bin
 # Decisions live here, without I/O: every branch of them is covered (docs/architecture.md, "pure").
-PURE = proxy/lifecycle.py,proxy/grants/*,proxy/guard.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/errors.py
+PURE = proxy/lifecycle.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/errors.py
 
-.PHONY: help venv demo test format clean
+.PHONY: help venv demo test bench format clean
 
 help:
 	@echo 'make demo     install, then show the main job against embedded vendor APIs'
 	@echo 'make test     install, then lint, check types, run every test with coverage'
+	@echo 'make bench    install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
 	@echo 'make format   let ruff format and mend what it can'
 	@echo 'make clean    remove .venv and everything a run leaves behind'
 
@@ -61,6 +62,10 @@ test: .venv/.tested
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --include='$(PURE)' --fail-under=100
 	@$(BIN)/python tests/support/skips.py .artefacts/tests.xml
+
+# For example ARGS='--smoke', or ARGS='--only cpu --proxies ours,nginx --rounds 5'.
+bench: .venv/.tested
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 format: .venv/.tested
 	@$(BIN)/ruff format --quiet

@@ -1,19 +1,16 @@
 """The exchange: what is known of one request, and the one line that the log says about it.
 
-The line is built from typed fields. Only what a client could have chosen (path, query keys) runs through the
-redactor; everything else is ours, the method included, since the parser knows only its own. No header values, no
-query values, no bodies (threat 78).
+The line is built from typed fields. What a client could have chosen (path, names of parameters) runs through the
+redactor, and so does every other word. No header values, no query values, no bodies (threat 78).
 """
 
 import itertools
-import json
 import secrets
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Final, TextIO
+from collections.abc import Callable
+from typing import Final
 
-from proxy.query import query_keys
+from proxy.logs import Lines, timestamp
+from proxy.query import query_names
 from proxy.redact import Redactor, printable
 
 _START: Final = secrets.token_hex(4)
@@ -23,10 +20,17 @@ _COUNTER = itertools.count(1)
 #: More of a path, or more names of parameters, tell a reader nothing (threats 85, 118).
 PATH_LIMIT: Final = 2048
 KEYS_LIMIT: Final = 64
+#: How many texts are kept as the line shows them, and up to which length.
+KEPT_TEXTS: Final = 512
+KEPT_LENGTH: Final = 256
+KEPT_DURATIONS: Final = 2048
 
 
 class Exchange:
-    """One request from the listener to the access log. Instants and durations in seconds of `time.perf_counter`."""
+    """One request from the listener to the access log. Instants and durations in seconds of `time.perf_counter`.
+
+    A stream that rests for hours holds one, so it is small, and what can be made late is made late.
+    """
 
     __slots__ = (
         "bytes_in",
@@ -37,10 +41,10 @@ class Exchange:
         "error",
         "generation",
         "method",
+        "number",
         "path",
         "query",
         "refusals",
-        "request_id",
         "retried",
         "route",
         "seconds",
@@ -51,7 +55,7 @@ class Exchange:
     )
 
     def __init__(self, method: str, client: str, started_at: float) -> None:
-        self.request_id = f"{_START}{next(_COUNTER):08x}"
+        self.number = next(_COUNTER)
         self.method = method
         self.client = client
         self.started_at = started_at
@@ -73,56 +77,70 @@ class Exchange:
         #: Answer headers that were dropped because they carried the token.
         self.echoes = 0
 
-    @contextmanager
-    def waiting_for_a_token(self) -> Iterator[None]:
-        """Count the time of the block as waiting for a token."""
-        began_at = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.token_wait += time.perf_counter() - began_at
+    @property
+    def request_id(self) -> str:
+        """A word that no other request of this machine has."""
+        return f"{_START}{self.number}"
+
+
+class Observers:
+    """Tells each of `observers` of a finished exchange."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self, *observers: Callable[[Exchange], None]) -> None:
+        self._observers = observers
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Tell."""
+        for observe in self._observers:
+            observe(exchange)
 
 
 class AccessLog:
-    """Writes one line an exchange to `stream`; `now` gives the time as text (`timestamp`)."""
+    """Writes one line an exchange to `lines`; `wall` gives the time in epoch seconds."""
 
-    def __init__(self, stream: TextIO, redactor: Redactor, *, json_lines: bool, now: Callable[[], str]) -> None:
-        self._stream = stream
+    def __init__(self, lines: Lines, redactor: Redactor, *, json_lines: bool, wall: Callable[[], float]) -> None:
+        self._write = lines.write
         self._redactor = redactor
+        self._version = redactor.version
+        self._wall = wall
         self._line = self._json if json_lines else self._text
-        self._now = now
+        self._words = _Shown(redactor, _or_null if json_lines else str)
+        self._paths = _Shown(redactor, _quoted if json_lines else str, most=PATH_LIMIT)
+        self._names = _Shown(redactor, _quoted_names if json_lines else str, between="&")
+        self._tenths = _Tenths()
 
     def __call__(self, exchange: Exchange) -> None:
         """Write the line of a finished exchange."""
-        # A full disk or a closed stream is no reason to stop serving.
-        with suppress(OSError, ValueError):
-            self._stream.write(self._line(exchange))
-
-    def _chosen(self, text: str) -> str:
-        """Text that a client chose: masked, then in printable ASCII."""
-        return printable(self._redactor.text(text))
+        if self._version != self._redactor.version:
+            self._version = self._redactor.version
+            for shown in (self._words, self._paths, self._names):
+                shown.clear()
+        self._write(self._line(exchange))
 
     def _json(self, x: Exchange) -> str:
-        path = json.dumps(self._chosen(x.path[:PATH_LIMIT].decode("latin-1")))
-        keys = json.dumps([self._chosen(key) for key in query_keys(x.query)[:KEYS_LIMIT]]) if x.query else "[]"
-        level = "info" if x.status < 500 else "warning"
+        words, tenths = self._words, self._tenths
+        names = self._names[query_names(x.query, KEYS_LIMIT)] if x.query else "[]"
         return (
-            f'{{"time":"{self._now()}","level":"{level}","event":"request","request_id":"{x.request_id}",'
-            f'"client":{json.dumps(x.client)},"method":{json.dumps(x.method)},'
-            f'"route":{_or_null(x.route)},"path":{path},"query_keys":{keys},"status":{x.status},'
-            f'"error":{_or_null(x.error)},"bytes_in":{x.bytes_in},"bytes_out":{x.bytes_out},'
-            f'"duration_ms":{x.seconds * 1e3:.1f},"upstream_ms":{x.upstream_seconds * 1e3:.1f},'
-            f'"token_wait_ms":{x.token_wait * 1e3:.1f},"credential":{_or_null(x.credential)},'
+            f'{{"time":"{timestamp(self._wall())}","level":"{"info" if x.status < 500 else "warning"}",'
+            f'"event":"request","request_id":"{_START}{x.number}","client":{words[x.client]},'
+            f'"method":{words[x.method]},"route":{words[x.route]},"path":{self._paths[x.path]},"query_keys":{names},'
+            f'"status":{x.status},"error":{words[x.error]},"bytes_in":{x.bytes_in},"bytes_out":{x.bytes_out},'
+            f'"duration_ms":{tenths[int(x.seconds * 1e4 + 0.5)]},'
+            f'"upstream_ms":{tenths[int(x.upstream_seconds * 1e4 + 0.5)]},'
+            f'"token_wait_ms":{tenths[int(x.token_wait * 1e4 + 0.5)]},"credential":{words[x.credential]},'
             f'"generation":{x.generation},"retried":{"true" if x.retried else "false"}}}\n'
         )
 
     def _text(self, x: Exchange) -> str:
-        path = self._chosen(x.path[:PATH_LIMIT].decode("latin-1"))
+        path = self._paths[x.path]
         if x.query:
-            path += "?" + "&".join(self._chosen(key) for key in query_keys(x.query)[:KEYS_LIMIT])
+            path += "?" + self._names[query_names(x.query, KEYS_LIMIT)]
         level = "INFO" if x.status < 500 else "WARNING"
         milliseconds = f"{x.seconds * 1e3:.1f}ms"
-        parts = [f"{self._now()} {level} request {x.method} {path or '-'} {x.status} {milliseconds}"]
+        at, method = timestamp(self._wall()), self._words[x.method]
+        parts = [f"{at} {level} request {method} {path or '-'} {x.status} {milliseconds}"]
         if x.error:
             parts.append(f"error={x.error}")
         parts.append(f"route={x.route or '-'} upstream_ms={x.upstream_seconds * 1e3:.1f}")
@@ -136,5 +154,54 @@ class AccessLog:
         return " ".join(parts)
 
 
+class _Shown(dict[str | bytes, str]):
+    """What a text becomes in the line: masked, in printable ASCII, then as `finish` writes it.
+
+    Of a text with parts `between` which that character stands, each is masked by itself. Kept is only what had
+    nothing to mask, so that no secret rests here; whoever learns that the redactor's version changed clears it.
+    """
+
+    __slots__ = ("_between", "_finish", "_most", "_redactor")
+
+    def __init__(
+        self, redactor: Redactor, finish: Callable[[str], str], *, most: int | None = None, between: str = ""
+    ) -> None:
+        self._redactor = redactor
+        self._finish = finish
+        self._most = most
+        self._between = between
+
+    def __missing__(self, given: str | bytes) -> str:
+        text = given if isinstance(given, str) else given[: self._most].decode("latin-1")
+        clean = self._redactor.text(text) == text
+        pieces = text.split(self._between) if self._between else (text,)
+        shown = pieces if clean else map(self._redactor.text, pieces)
+        line = self._finish(self._between.join(map(printable, shown)))
+        if clean and len(given) <= KEPT_LENGTH:
+            if len(self) >= KEPT_TEXTS:
+                self.clear()
+            self[given] = line
+        return line
+
+
+class _Tenths(dict[int, str]):
+    """Tenths of a millisecond as milliseconds; to look them up takes half the time of writing them."""
+
+    def __missing__(self, tenths: int) -> str:
+        if len(self) >= KEPT_DURATIONS:
+            self.clear()
+        text = self[tenths] = f"{tenths / 10:.1f}"
+        return text
+
+
+def _quoted(text: str) -> str:
+    """Printable ASCII as JSON; the encoder takes three times as long."""
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
+
+
 def _or_null(text: str) -> str:
-    return json.dumps(text) if text else "null"
+    return _quoted(text) if text else "null"
+
+
+def _quoted_names(text: str) -> str:
+    return "[" + _quoted(text).replace("&", '","') + "]"

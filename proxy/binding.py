@@ -7,6 +7,7 @@ from proxy.headers import Stripping
 from proxy.injection import Inject
 from proxy.lifecycle import Gate
 from proxy.refusals import RefusalRules
+from proxy.rewrite import Rewriter
 from proxy.routes import Route
 from proxy.upstream.pool import Pool
 
@@ -20,12 +21,13 @@ class Timeouts:
     idle: float = 300.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Binding:
     """A route with everything that its requests need.
 
     `strip` is for requests that get our credential, `bare` for those that keep the client's own; `constants` are
-    field lines of the route. `keep` bounds in bytes what of a body is kept for the repeat.
+    whole field lines of the route, `forwarded` adds those that say who called. `replay` bounds in bytes what of a
+    body is kept for the repeat, in memory and on disk.
     """
 
     route: Route
@@ -34,9 +36,11 @@ class Binding:
     rules: RefusalRules
     strip: Stripping
     bare: Stripping
+    rewriter: Rewriter
     inject: Inject = "overwrite"
     host: str = "upstream"
-    constants: tuple[bytes, ...] = ()
+    forwarded: bool = False
+    constants: bytes = b""
     timeouts: Timeouts = Timeouts()
-    keep: int = 1024 * 1024
+    replay: tuple[int, int] = (1 << 20, 64 << 20)
     gates: dict[str, Gate] = field(default_factory=dict)

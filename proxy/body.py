@@ -1,93 +1,146 @@
 """A request's body: streamed as it comes, and kept up to a bound so that it can be sent once more."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Protocol
 
-from proxy.errors import BadFraming, RequestTimeout, TooLarge
+from proxy.errors import ProxyError, RequestTimeout, TooLarge
+from proxy.replay import Replay
 
 
-class ByteStream(Protocol):
-    """What aiohttp's reader gives: pieces, and `b""` at the end."""
+class Feeder(Protocol):
+    """Where body bytes come from."""
 
-    async def readany(self) -> bytes:
-        """The next bytes."""
-        ...
-
-    def is_eof(self) -> bool:
-        """Did the last byte arrive?"""
+    def resume_reading(self) -> None:
+        """All that came was taken, and more is wanted."""
         ...
 
 
 class RequestBody:
     """The body of one request; `length` in bytes where the client declared it, None for a chunked one.
 
-    `keep` bounds in bytes what is kept for the repeat, `most` what is taken at all (None: any size), `idle` the
-    seconds between two pieces.
+    What is read is kept for a repeat, as far as `keep` allows it; `received` counts the bytes that were read.
     """
 
-    __slots__ = ("_at", "_idle", "_keep", "_kept", "_most", "_stream", "is_replayable", "length", "received")
+    __slots__ = (
+        "_again",
+        "_buffer",
+        "_complete",
+        "_error",
+        "_feeder",
+        "_idle",
+        "_kept",
+        "_most",
+        "_replay",
+        "_waiter",
+        "length",
+        "received",
+    )
 
-    def __init__(self, stream: ByteStream, length: int | None, *, keep: int, most: int | None, idle: float) -> None:
-        if most is not None and length is not None and length > most:
-            raise TooLarge
-        self._stream = stream
-        self._keep = keep
-        self._idle = idle
-        self._most = most
-        self._kept: list[bytes] = []
-        self._at = 0
+    def __init__(self, feeder: Feeder, length: int | None) -> None:
+        self._feeder = feeder
+        self._buffer: list[bytes] = []
+        self._complete = False
+        self._error: ProxyError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        #: Takes what is read, until a repeat is out of the question; and the same to the end.
+        self._replay: Replay | None = None
+        self._kept: Replay | None = None
+        self._again: Iterator[bytes] | None = None
+        self._idle: float | None = None
+        self._most: int | None = None
         self.length = length
         self.received = 0
-        #: All that was read is still here. Over the bound it is dropped, and a refusal cannot be repeated.
-        self.is_replayable = True
+
+    # -- what the connection calls
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of it came."""
+        self._buffer.append(data)
+        self._wake()
+
+    def finish(self, error: ProxyError | None = None) -> None:
+        """Its end, proper or not; the first one counts."""
+        if not self._complete and self._error is None:
+            self._complete = error is None
+            self._error = error
+        self._wake()
+
+    # -- what the relay calls
+
+    def bound(self, *, replay: Replay | None, most: int | None, idle: float | None) -> None:
+        """Keep what is read in `replay`; take at most `most` bytes, and wait at most `idle` seconds for the next.
+
+        Raises `TooLarge` where the declared length says that it is.
+        """
+        if most is not None and self.length is not None and self.length > most:
+            raise TooLarge
+        self._replay = self._kept = replay
+        self._most, self._idle = most, idle
 
     @property
-    def is_here(self) -> bool:
-        """Has the client sent all of it already?"""
-        return self._stream.is_eof()
+    def is_replayable(self) -> bool:
+        """Is all that was read still here?"""
+        return self.received == 0 or (self._replay is not None and self._replay.is_whole)
 
     def forget(self) -> None:
-        """The request will not be sent again: keep nothing."""
-        self.is_replayable = False
-        self._drop_read()
+        """It will not be sent again: keep nothing, but what a repeat is still reading."""
+        self._replay = None
+        if self._again is None:
+            self.close()
 
-    def _drop_read(self) -> None:
-        """Let go of what was kept, unless a repeat still reads from it."""
-        if not self.is_replayable and self._at >= len(self._kept):
-            self._kept.clear()
-            self._at = 0
+    def close(self) -> None:
+        """Nobody reads it any more."""
+        if self._kept is not None:
+            self._kept.drop()
 
     def rewind(self) -> None:
         """Begin again; only while `is_replayable`."""
-        self._at = 0
+        if self._replay is not None and self.received:
+            self._again = self._replay.pieces()
+
+    def take_all(self) -> bytes | None:
+        """All of it, where all of it is here and little; else None. Raises `TooLarge`."""
+        return self._take() if self._complete and self._again is None else None
 
     async def read(self) -> bytes:
         """The next bytes, `b""` at the end.
 
-        Raises `TooLarge`, `RequestTimeout`, or `BadFraming` for a body that is not what was announced.
+        Raises `TooLarge`, `RequestTimeout`, or what the connection says is wrong with it.
         """
-        if self._at < len(self._kept):
-            self._at += 1
-            piece = self._kept[self._at - 1]
-            self._drop_read()
-            return piece
-        try:
-            async with asyncio.timeout(self._idle):
-                piece = await self._stream.readany()
-        except TimeoutError as error:
-            raise RequestTimeout from error
-        except Exception as error:
-            # Whatever aiohttp's reader raises says that the client's body is not what its framing promised.
-            raise BadFraming from error
+        if self._again is not None:
+            if piece := next(self._again, b""):
+                return piece
+            self._again = None
+        while not self._buffer:
+            if self._complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            self._feeder.resume_reading()
+            await self._wait()
+        return self._take()
+
+    def _take(self) -> bytes:
+        piece = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
+        self._buffer.clear()
         self.received += len(piece)
         if self._most is not None and self.received > self._most:
             raise TooLarge
-        if piece and self.is_replayable:
-            if self.received > self._keep:
-                self.is_replayable = False
-                self._kept.clear()
-                self._at = 0
-            else:
-                self._kept.append(piece)
-                self._at += 1
+        if self._replay is not None:
+            self._replay.keep(piece)
         return piece
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._idle):
+                await self._waiter
+        except TimeoutError as error:
+            raise RequestTimeout from error
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

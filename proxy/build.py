@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from proxy.binding import Binding, Timeouts
 from proxy.clock import Clock
@@ -10,10 +11,10 @@ from proxy.config import Config
 from proxy.config.credentials import CommonCredential, ExpiredRuleConfig, LoginCredential, StaticCredential
 from proxy.config.routing import PolicyRule, RouteConfig
 from proxy.credentials.credential import Credential
+from proxy.credentials.endpoint import LazyEndpoint
 from proxy.credentials.login import LoginGrant
 from proxy.credentials.source import Events, TokenSource
 from proxy.credentials.static import StaticSource
-from proxy.credentials.token_endpoint import TokenEndpoint
 from proxy.errors import ConfigError
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.guard import Guard
@@ -22,7 +23,8 @@ from proxy.injection import AUTHORIZATION
 from proxy.lifecycle import Token
 from proxy.redact import Redactor, Secret
 from proxy.refusals import ExpiredRule, RefusalRules, glob
-from proxy.routes import Policy, Route, Rule
+from proxy.rewrite import Rewriter
+from proxy.routes import Policy, Route, RouteTable, Rule
 from proxy.stores.latch import Latch
 from proxy.tls import client_context
 from proxy.upstream.dial import Dialer
@@ -39,7 +41,7 @@ class Surroundings:
     latch: Latch
     redactor: Redactor
     events: Events
-    endpoint: TokenEndpoint
+    endpoint: LazyEndpoint
 
 
 def guard(config: Config) -> Guard:
@@ -74,7 +76,7 @@ def _credential(name: str, given: StaticCredential | LoginCredential, around: Su
         LoginGrant(
             name=name,
             description=given.description(),
-            endpoint=around.endpoint,
+            endpoint=around.endpoint.client(),
             clock=around.clock,
             register=_register_as(f"{name}, steps", around),
         ),
@@ -106,15 +108,44 @@ def _register_as(owner: str, around: Surroundings) -> Callable[[Iterable[Secret]
 
 def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Binding]:
     """Every route with what its requests need, by the route's name."""
+    routes = {given.name: _route(given) for given in config.routes}
+    table = RouteTable(routes.values())
+    # Routes that trust alike share a context: to read the machine's certificates takes 20 ms and more.
+    context = cache(client_context)
     return {
-        route.name: _binding(
-            route, by_name.get(route.credential or ""), config.credentials.get(route.credential or "")
+        given.name: _binding(
+            given,
+            routes[given.name],
+            table=table,
+            credential=by_name.get(given.credential or ""),
+            described=config.credentials.get(given.credential or ""),
+            context=context,
         )
-        for route in config.routes
+        for given in config.routes
     }
 
 
-def _binding(given: RouteConfig, credential: Credential | None, described: CommonCredential | None) -> Binding:
+def _route(given: RouteConfig) -> Route:
+    return Route(
+        given.name,
+        given.upstream_origin,
+        given.prefix.rstrip("/").encode(),
+        given.base_path.encode(),
+        given.strip_prefix,
+        None if given.host is None else _in_a_host_field(given.host),
+        Policy(None if given.allow is None else map(_rule, given.allow), map(_rule, given.deny)),
+    )
+
+
+def _binding(
+    given: RouteConfig,
+    route: Route,
+    *,
+    table: RouteTable,
+    credential: Credential | None,
+    described: CommonCredential | None,
+    context: Callable[..., ssl.SSLContext],
+) -> Binding:
     removed = [*given.headers.set, *given.headers.remove]
     bare = stripping((), names=removed)
     strip = bare
@@ -122,17 +153,9 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
         names = [*removed, *described.strip_headers, *described.headers]
         strip = stripping((AUTHORIZATION, *credential.places), names=names, query=described.strip_query)
     return Binding(
-        Route(
-            given.name,
-            given.upstream_origin,
-            given.prefix.rstrip("/").encode(),
-            given.base_path.encode(),
-            given.strip_prefix,
-            None if given.host is None else _in_a_host_field(given.host),
-            Policy(None if given.allow is None else map(_rule, given.allow), map(_rule, given.deny)),
-        ),
+        route,
         Pool(
-            _dialer(given),
+            _dialer(given, context),
             size=given.pool.size,
             idle=given.pool.idle,
             connect=given.timeouts.connect,
@@ -141,20 +164,35 @@ def _binding(given: RouteConfig, credential: Credential | None, described: Commo
         _refusal_rules(given, described),
         strip,
         bare,
+        _rewriter(given, route, table),
         inject=given.inject,
         host=given.host_header,
-        constants=tuple(f"{name}: {value}\r\n".encode() for name, value in given.headers.set.items()),
+        forwarded=given.forwarded,
+        constants="".join(f"{name}: {value}\r\n" for name, value in given.headers.set.items()).encode(),
         timeouts=Timeouts(given.timeouts.token, given.timeouts.first_byte, given.timeouts.idle),
-        keep=given.replay.memory,
+        replay=(given.replay.memory, given.replay.disk),
     )
 
 
-def _dialer(given: RouteConfig) -> Dialer:
+def _rewriter(given: RouteConfig, route: Route, table: RouteTable) -> Rewriter:
+    switches = given.rewrite
+    return Rewriter(
+        route,
+        table,
+        host=given.host_header,
+        location=switches.location,
+        cookies=switches.cookies,
+        cors=switches.cors,
+        hsts=switches.hsts,
+    )
+
+
+def _dialer(given: RouteConfig, trusting: Callable[..., ssl.SSLContext]) -> Dialer:
     tls, via = given.tls, given.via
     context = None
     if given.upstream_origin.scheme == "https":
         try:
-            context = client_context(tls.ca, cert=tls.cert, key=tls.key, insecure=tls.insecure)
+            context = trusting(tls.ca, cert=tls.cert, key=tls.key, insecure=tls.insecure)
         except (OSError, ssl.SSLError):
             written = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
             keys = ", ".join(f"tls.{key}" for key, path in written.items() if path is not None)

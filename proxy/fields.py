@@ -1,9 +1,10 @@
 """Reads values out of raw header fields; forwards and decides nothing."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
+#: A field as it came: its lower-case name, its value without white space around it, its whole line without the end.
+Field = tuple[bytes, bytes, bytes]
 #: The values of each field by its lower-case name.
 Fields = Mapping[bytes, list[bytes]]
 
@@ -12,14 +13,6 @@ def canonical(name: bytes) -> bytes:
     """A field name as upstreams that map names to variables see it: `X_Api.Key` is `x-api-key` (threat 47)."""
     name = name.lower()
     return name.replace(b"_", b"-").replace(b".", b"-") if b"_" in name or b"." in name else name
-
-
-def fields(raw: RawHeaders) -> dict[bytes, list[bytes]]:
-    """The values of each field by its lower-case name, in the order in which they came."""
-    found: dict[bytes, list[bytes]] = {}
-    for name, value in raw:
-        found.setdefault(name.lower(), []).append(value)
-    return found
 
 
 def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:

@@ -33,7 +33,7 @@ class Place:
         return token != ""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Injection:
     """A token rendered for its places: header lines, query pieces and cookie pairs, ready to be appended.
 
@@ -107,35 +107,33 @@ def _values(place: Place, fields: Fields, query: bytes | None) -> list[bytes]:
     return fields.get(name.lower(), [])
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Outgoing:
-    """A request as it goes upstream, all but the credential. `framing` is the field line that we wrote anew.
+    """A request as it goes upstream, all but the credential; `lines` are whole field lines, each with its end."""
 
-    No repr: what a client sends may be secret.
-    """
+    __slots__ = ("cookies", "lines", "method", "path", "query")
 
-    method: str
-    path: bytes
-    query: bytes | None
-    host: bytes
-    lines: list[bytes]
-    cookies: list[bytes]
-    framing: bytes = b""
+    def __init__(self, method: str, path: bytes, query: bytes | None, lines: bytes, cookies: list[bytes]) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.lines = lines
+        self.cookies = cookies
 
     def head(self, injection: Injection) -> bytes:
         """The whole head, with the credential as the very last thing put in."""
-        query = self.query
+        target, query = self.path, self.query
         if injection.query:
             query = query + b"&" + injection.query if query else injection.query
-        target = self.path if query is None else b"%b?%b" % (self.path, query)
-        cookies = [*self.cookies, injection.cookies] if injection.cookies else self.cookies
-        return b"".join(
-            (
-                b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (self.method.encode(), target, self.host),
-                *self.lines,
-                b"Cookie: %b\r\n" % b"; ".join(cookies) if cookies else b"",
-                self.framing,
-                injection.lines,
-                b"\r\n",
-            )
+        if query is not None:
+            target = b"%b?%b" % (target, query)
+        cookies = b""
+        if self.cookies or injection.cookies:
+            pairs = [*self.cookies, injection.cookies] if injection.cookies else self.cookies
+            cookies = b"Cookie: %b\r\n" % b"; ".join(pairs)
+        return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (
+            self.method.encode(),
+            target,
+            self.lines,
+            cookies,
+            injection.lines,
         )

@@ -3,32 +3,47 @@
 from collections.abc import Callable
 
 from proxy.binding import Binding
-from proxy.body import RequestBody
-from proxy.fields import RawHeaders, connection_options
-from proxy.guard import Admission, Head
-from proxy.headers import Stripping, own_reference, request_lines
+from proxy.guard import Admission
+from proxy.headers import Stripping, forwarded_lines, own_reference, request_lines
 from proxy.injection import Outgoing
+from proxy.listener.request import Request
 from proxy.query import strip_query
 
+#: The field lines and cookies of a request that do not depend on its target.
+Kept = tuple[bytes, list[bytes]]
 
-def request(
-    raw: RawHeaders,
-    head: Head,
+
+def outgoing(
+    request: Request,
     admission: Admission,
-    *,
-    path: bytes,
     binding: Binding,
+    path: bytes,
+    *,
     strip: Stripping,
-    body: RequestBody | None,
     holds_key: Callable[[bytes], bool],
 ) -> Outgoing:
     """Everything but the credential. `path` is the upstream's; `holds_key` finds the client key in a value."""
+    # A client sends the same fields again and again, and what becomes of them is the same each time.
+    memo = request.section.memo
+    is_usual = not admission.key_prefix and (strip is binding.strip or strip is binding.bare)
+    kept = memo.get(strip) if is_usual else None
+    if kept is None:
+        kept = _kept(request, admission, binding, strip, holds_key)
+        if is_usual:
+            memo[strip] = kept
+    lines, cookies = kept
+    return Outgoing(request.method, path, strip_query(admission.query, strip.query), lines, cookies)
+
+
+def _kept(
+    request: Request, admission: Admission, binding: Binding, strip: Stripping, holds_key: Callable[[bytes], bool]
+) -> Kept:
     route = binding.route
 
     def as_the_upstream_would_see_it(value: bytes) -> bytes | None:
         own = own_reference(
             value,
-            admission.own_origin,
+            admission.visitor.own_origin,
             admission.key_prefix,
             prefix=route.prefix if route.strip_prefix else b"",
             upstream=str(route.upstream).encode(),
@@ -36,30 +51,37 @@ def request(
         )
         return None if holds_key(own) else own
 
-    named = connection_options(head.fields.get(b"connection", ()))
-    lines, cookies = request_lines(raw, strip, named, as_the_upstream_would_see_it)
-    return Outgoing(
-        head.method,
-        path,
-        strip_query(admission.query, strip.query),
-        _host(head, binding),
-        [*lines, *binding.constants],
-        cookies,
-        _framing(body),
-    )
+    section = request.section
+    lines, cookies = request_lines(section.fields, strip, section.options, as_the_upstream_would_see_it)
+    host = b"Host: %b\r\n" % _host(request, binding)
+    return b"".join((host, lines, binding.constants, _forwarded(request, binding), _framing(request))), cookies
 
 
-def _host(head: Head, binding: Binding) -> bytes:
+def _host(request: Request, binding: Binding) -> bytes:
     """The Host field at the upstream: its own name, the client's, or a literal."""
-    if binding.host == "client" and b"host" in head.fields:
-        return head.fields[b"host"][0]
+    hosts = request.section.values.get(b"host")
+    if binding.host == "client" and hosts:
+        return hosts[0]
     return (binding.route.upstream.authority if binding.host in ("upstream", "client") else binding.host).encode()
 
 
-def _framing(body: RequestBody | None) -> bytes:
-    """The framing field, written anew: a known length stays known, a chunked body stays chunked (threat 38)."""
-    if body is None:
+def _forwarded(request: Request, binding: Binding) -> bytes:
+    """Who called, where the route says so."""
+    if not binding.forwarded:
         return b""
-    if body.length is None:
-        return b"Transfer-Encoding: chunked\r\n"
-    return b"Content-Length: %d\r\n" % body.length
+    hosts = request.section.values.get(b"host", [b""])
+    return forwarded_lines("" if request.unix else request.client, hosts[0], "http")
+
+
+def _framing(request: Request) -> bytes:
+    """The framing fields, written anew: a known length stays known, a chunked body stays chunked (threat 38).
+
+    What a client expects before it sends its body is the upstream's to say, so that a refused one costs no byte.
+    """
+    section = request.section
+    if not section.has_body:
+        return b""
+    expect = b"Expect: 100-continue\r\n" if section.expects else b""
+    if section.length is None:
+        return expect + b"Transfer-Encoding: chunked\r\n"
+    return expect + b"Content-Length: %d\r\n" % section.length

@@ -5,35 +5,51 @@ hold refusals that no token cures in check (`lifecycle.Gate`).
 """
 
 import time
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Final
 
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
-from proxy.body import RequestBody
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
+from proxy.headers import answer_lines
+from proxy.http1.answer import AnswerHead
 from proxy.injection import Injection, Outgoing
 from proxy.lifecycle import Gate, Token
+from proxy.listener.answer import ClientAnswer, block
+from proxy.listener.request import Request
 from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
-from proxy.upstream.answer import Answer
 from proxy.upstream.attempt import SAFE, Attempt, send
 
 NOTHING: Final = Injection()
 #: RFC 9209: what we say on an upstream's own answer, in these two cases only.
-NOT_REPLAYABLE: Final = b'Proxy-Status: bearer-proxy; details="refreshed, body not replayable"\r\n'
-REJECTED: Final = b'Proxy-Status: bearer-proxy; details="credential rejected"\r\n'
+NOT_REPLAYABLE: Final = b'Proxy-Status: bearer-proxy; details="refreshed, body not replayable"'
+REJECTED: Final = b'Proxy-Status: bearer-proxy; details="credential rejected"'
 
 
-@dataclass(frozen=True, slots=True)
 class Passage:
-    """What stays the same over both attempts of one request."""
+    """What stays the same over both attempts of one request; `may_switch`: it asks for a WebSocket."""
 
-    exchange: Exchange
-    binding: Binding
-    outgoing: Outgoing
-    body: RequestBody | None
-    clock: Clock
+    __slots__ = ("binding", "clock", "exchange", "may_switch", "out", "outgoing", "request")
+
+    def __init__(
+        self,
+        request: Request,
+        out: ClientAnswer,
+        exchange: Exchange,
+        *,
+        binding: Binding,
+        outgoing: Outgoing,
+        clock: Clock,
+        may_switch: bool,
+    ) -> None:
+        self.request = request
+        self.out = out
+        self.exchange = exchange
+        self.binding = binding
+        self.outgoing = outgoing
+        self.clock = clock
+        self.may_switch = may_switch
 
     async def send(self, rendered: Rendered | None, *, after: Attempt | None = None) -> Attempt:
         """One attempt, timed; `after` the one that was refused. Raises an `UpstreamError`."""
@@ -43,28 +59,41 @@ class Passage:
             return await send(
                 self.binding.pool,
                 method,
-                self.outgoing.head(rendered.injection if rendered is not None else NOTHING),
-                self.body,
+                self.outgoing.head(NOTHING if rendered is None else rendered.injection),
+                self.request.body,
                 first_byte=self.binding.timeouts.first_byte,
                 # What cannot be repeated if a pooled connection turns out to be stale goes out on a new one.
                 fresh=after is not None and method not in SAFE,
                 may_resend=after is None or not after.was_resent,
+                may_switch=self.may_switch,
+                on_interim=lambda head: self._interim(head, rendered),
             )
         finally:
             self.exchange.upstream_seconds += time.perf_counter() - began_at
+
+    def _interim(self, head: AnswerHead, rendered: Rendered | None) -> None:
+        """Pass an interim answer on; 100 only to a client that waits for it."""
+        if head.status == 100 and not self.request.section.expects:
+            return
+        lines, echoed = answer_lines(head.fields, head.options, echoes=() if rendered is None else rendered.echoes)
+        self.exchange.echoes += echoed
+        with suppress(ConnectionError):  # it hung up: whoever waits for the answer will be told
+            self.out.interim(head.status, block(lines))
 
     async def second_chance(self, attempt: Attempt, rendered: Rendered) -> tuple[Attempt, Rendered, list[bytes]]:
         """Judge the answer; where it refuses the token, send once more with a newer one. No loop.
 
         Gives the attempt whose answer the client gets, the token it was sent with, and field lines to add.
         """
-        refusal = await self._judge(attempt.answer)
+        refusal = await self._judge(attempt)
         if refusal is None:
             return attempt, rendered, []
         self.exchange.refusals = 1
         if not rendered.credential.changes:
             return attempt, rendered, [REJECTED] if refusal.explicit else []
         gate = self._gate(refusal)
+        # What the upstream did not wait for it does not want, and what the client has not sent yet may be needed.
+        await attempt.stop_upload()
         # Who waits for a token holds no connection that others could use.
         attempt.release_if_over()
         newer = await self._newer(rendered, gate)
@@ -74,19 +103,19 @@ class Passage:
             # The vendor gave the same token again: sending it twice proves nothing.
             gate.not_cured(newer.generation, self.clock.now())
             return attempt, rendered, []
-        if self.body is not None and not self.body.is_replayable:
+        body = self.request.body
+        if body is not None and not body.is_replayable:
             return attempt, rendered, [NOT_REPLAYABLE]
 
-        await attempt.stop_upload()
         attempt.end()
-        if self.body is not None:
-            self.body.rewind()
+        if body is not None:
+            body.rewind()
         self.exchange.retried = True
         self.exchange.generation = newer.generation
         again = rendered.credential.rendered(newer, rendered.places)
         second = await self.send(again, after=attempt)
         try:
-            refused_again = await self._judge(second.answer)
+            refused_again = await self._judge(second)
         except BaseException:
             second.end()
             raise
@@ -104,17 +133,18 @@ class Passage:
     async def _newer(self, refused: Rendered, gate: Gate) -> Token | None:
         """A newer token, as far as the gate of this kind of refusal lets one ask for it."""
         is_open = gate.is_open(self.clock.now())
-        with self.exchange.waiting_for_a_token():
-            newer = await refused.credential.source.newer_than(
-                refused.token, wait=self.binding.timeouts.token, ask=is_open
-            )
+        began_at = time.perf_counter()
+        newer = await refused.credential.source.newer_than(
+            refused.token, wait=self.binding.timeouts.token, ask=is_open
+        )
+        self.exchange.token_wait += time.perf_counter() - began_at
         # A closed gate has seen that this generation does not cure the refusal: sending it again proves nothing.
         return None if newer is not None and not is_open and newer.generation <= gate.evidence else newer
 
-    async def _judge(self, answer: Answer) -> Refusal | None:
+    async def _judge(self, attempt: Attempt) -> Refusal | None:
         """Does this answer refuse the token? Its body is held only where a rule asks for it, and short JSON."""
-        rules, status = self.binding.rules, answer.status
+        head, answer, rules = attempt.head, attempt.answer, self.binding.rules
         body = None
-        if rules.needs_body(status) and is_plain_json(answer.headers):
+        if rules.needs_body(head.status) and is_plain_json(head.values):
             body = await answer.hold(BODY_LIMIT, self.binding.timeouts.idle)
-        return rules.judge(status, answer.headers, body)
+        return rules.judge(head.status, head.values, body)

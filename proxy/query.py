@@ -40,6 +40,6 @@ def query_values(query: bytes | None, name: bytes) -> list[bytes]:
     ]
 
 
-def query_keys(query: bytes | None) -> list[str]:
-    """The names of the query parameters as they stand, for the log."""
-    return [] if not query else [piece.partition(b"=")[0].decode("latin-1") for piece in query.split(b"&")]
+def query_names(query: bytes, most: int) -> bytes:
+    """The names of the first `most` parameters as they stand, with `&` between them, for the log."""
+    return b"&".join([piece.partition(b"=")[0] for piece in query.split(b"&", most)[:most]])

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
+from proxy.patterns import PATTERNS, Pattern
+
 MASK: Final = "***"
 
 #: Below this length a value is too likely to be an ordinary word to be masked wherever it stands.
@@ -102,20 +104,6 @@ def _base64_cores(raw: bytes) -> Iterator[str]:
         yield core.replace("+", "-").replace("/", "_")
 
 
-#: What credentials look like in general. Each is linear: one bounded character class after a fixed word.
-PATTERNS: Final[tuple[re.Pattern[str], ...]] = (
-    re.compile(r"(?i)(\b(?:bearer|basic|integrator)\s+)[A-Za-z0-9._~+/=-]{8,}"),
-    re.compile(r"()\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4}"),
-    re.compile(
-        r"(?i)((?:access_token|refresh_token|id_token|client_secret|private_token|privatetoken|password|refreshtoken)"
-        r"""["']?\s*[=:]\s*["']?)[^\s"'&,;}\x00-\x1f]+"""
-    ),
-    re.compile(r"()\bva\.[A-Za-z0-9_-]{32}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{7}"),
-    re.compile(r"()\b(?:vnla_sys\.|gh[pousr]_|github_pat_|glpat-|hv[sbr]\.|xox[abeprs]-|ya29\.)[A-Za-z0-9._-]{8,}"),
-    re.compile(r"(/~)[A-Za-z0-9_-]{16,}"),
-)
-
-
 @dataclass(slots=True)
 class _Known:
     """One generation: the forms of its values, and when it was replaced (None while it lives)."""
@@ -127,15 +115,21 @@ class _Known:
 class Redactor:
     """Knows the live secrets and masks them in text.
 
+    Where there is nothing to mask, the cost depends on the text alone, not on how many secrets are known.
     `now` arguments are instants in seconds of any one clock; only differences count.
     """
 
-    def __init__(self, patterns: Iterable[re.Pattern[str]] = PATTERNS) -> None:
+    def __init__(self, patterns: Iterable[Pattern] = PATTERNS) -> None:
         self._patterns = tuple(patterns)
+        self._hints = tuple({hint for pattern in self._patterns for hint in pattern.hints})
         self._lasting: dict[str, tuple[str, ...]] = {}
         self._generations: dict[str, deque[_Known]] = {}
         #: Every form by its first characters.
         self._literals: dict[str, list[str]] = {}
+        #: What a text must share with the beginnings of forms to hold one, see `_runs`.
+        self._beginnings = frozenset[int]()
+        #: Changes with what is known. Who keeps what was found clean drops it then.
+        self.version = 0
 
     def register(self, secret: Secret) -> None:
         """Mask this value for as long as the process lives (a password, a key)."""
@@ -164,13 +158,24 @@ class Redactor:
         self._literals = {}
         for literal in found:
             self._literals.setdefault(literal[:PREFIX], []).append(literal)
+        heads = [head.encode("utf-8", "surrogatepass") for head in self._literals]
+        self._beginnings = frozenset(
+            run for head in heads for shift in range(4) for run in _runs(head[shift : shift + 4])
+        )
+        self.version += 1
 
     def values(self, text: str) -> str:
         """`text` with every registered value masked; patterns are left alone."""
         # Again, since a mask between two ordinary words may make a secret that has `***` in it.
-        while heads := [head for head in self._literals if head in text]:
+        while heads := self._heads_in(text):
             text = _masked(text, [span for head in heads for span in self._spans(text, head)])
         return text
+
+    def _heads_in(self, text: str) -> list[str]:
+        """The beginnings of registered values that stand in `text`."""
+        if len(text) < SHORTEST or self._beginnings.isdisjoint(_runs(text.encode("utf-8", "surrogatepass"))):
+            return []
+        return [head for head in self._literals if head in text]
 
     def _spans(self, text: str, head: str) -> Iterator[tuple[int, int]]:
         """Where values that begin with `head` stand in `text`, whole or cut."""
@@ -183,13 +188,30 @@ class Redactor:
     def text(self, text: str) -> str:
         """`text` with registered values and everything that looks like a credential masked."""
         text = self.values(text)
-        for pattern in self._patterns:
-            text = pattern.sub(_mask_match, text)
+        for pattern in self._likely(text):
+            text = pattern.regex.sub(_mask_match, text)
         return text
+
+    def _likely(self, text: str) -> Iterable[Pattern]:
+        """The patterns that may match in `text`."""
+        if not (text.isascii() and text.isprintable()):
+            return self._patterns
+        found = [hint for hint in self._hints if hint in text]
+        return [pattern for pattern in self._patterns if not pattern.hints.isdisjoint(found)] if found else ()
 
     def knows(self, text: str) -> bool:
         """Does `text` carry a live secret in any form?"""
         return any(literal in text for literals in self._literals.values() for literal in literals)
+
+
+def _runs(data: bytes) -> memoryview:
+    """Every four bytes of `data`, each as one number; fewer at the end are left off.
+
+    A word of seven bytes or more covers one of these wherever it stands in a text, and that one begins at one of
+    the word's first four bytes. So a text that has no run in common with the words shifted by 0 to 3 bytes holds
+    none of them.
+    """
+    return memoryview(data[: len(data) & ~3]).cast("I")
 
 
 def _masked(text: str, spans: list[tuple[int, int]]) -> str:

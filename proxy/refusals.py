@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from proxy.fields import RawHeaders
+from proxy.fields import Fields
 from proxy.globs import glob_expression
 from proxy.grants.pointer import resolve
 
@@ -85,11 +85,11 @@ class RefusalRules:
         """Does a rule for this status look into the body?"""
         return self._expired is not None and any(rule.body for rule in self._expired if _about(rule, status))
 
-    def judge(self, status: int, headers: RawHeaders, body: bytes | None) -> Refusal | None:
+    def judge(self, status: int, fields: Fields, body: bytes | None) -> Refusal | None:
         """The refusal that this answer is, or None. `body` is the whole body where it could be held."""
         if not self.concerns(status):
             return None
-        values = _text(headers)
+        values = _text(fields)
         error = bearer_error(values.get("www-authenticate", ()))
         gate = f"{status} invalid_token" if error == "invalid_token" else str(status)
         if self._expired is not None:
@@ -100,9 +100,9 @@ class RefusalRules:
         return Refusal(gate, explicit=status == 401 or error == "invalid_token")
 
 
-def is_plain_json(headers: RawHeaders) -> bool:
+def is_plain_json(fields: Fields) -> bool:
     """Is this answer identity-coded JSON, the only kind whose body is looked into?"""
-    values = _text(headers)
+    values = _text(fields)
     kind = values.get("content-type", [""])[0].partition(";")[0].strip().lower()
     coded = any(value.lower() != "identity" for value in values.get("content-encoding", ()))
     return not coded and (kind == "application/json" or kind.endswith("+json"))
@@ -159,8 +159,7 @@ def bearer_error(challenges: list[str] | tuple[str, ...]) -> str | None:
     return None
 
 
-def _text(headers: RawHeaders) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, value in headers:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
-    return found
+def _text(fields: Fields) -> dict[str, list[str]]:
+    return {
+        name.decode("latin-1"): [value.decode("latin-1") for value in values] for name, values in fields.items()
+    }

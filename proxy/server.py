@@ -14,23 +14,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TextIO
-
-from aiohttp import web
+from typing import Final
 
 from proxy import build
-from proxy.accesslog import AccessLog, Exchange
+from proxy.accesslog import AccessLog, Observers
 from proxy.admin.app import admin_handler
 from proxy.admin.metrics import Metrics
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.addresses import ListenAddress, TcpAddress
 from proxy.credentials.credential import Report
-from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.credentials.endpoint import LazyEndpoint
 from proxy.errors import CredentialError
 from proxy.guard import Guard
-from proxy.listener import Server, require_c_parser
-from proxy.logs import timestamp
+from proxy.listener.connection import Handler
+from proxy.listener.server import Server
+from proxy.logs import Lines
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
 from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
@@ -40,10 +39,6 @@ log: Final = logging.getLogger("proxy")
 
 #: A token that cannot be renewed is spoken of this long before its end.
 WARN_AHEAD_SECONDS: Final = 30 * 86400.0
-#: How long a handler that is cut off may take to clean up; to aiohttp, zero would mean for ever.
-CLOSE_SECONDS: Final = 0.1
-#: How often a drain looks whether requests are still in flight.
-LOOK_AGAIN_SECONDS: Final = 0.02
 #: How long a token request in flight may take to end on shutdown.
 TOKEN_DRAIN_SECONDS: Final = 10.0
 
@@ -52,7 +47,7 @@ TOKEN_DRAIN_SECONDS: Final = 10.0
 class World:
     """What an instance needs of its surroundings; tests give their own.
 
-    `state` is the folder for what must outlive the process, `stream` where the access log goes, `random` gives
+    `state` is the folder for what must outlive the process, `lines` where the access log goes, `random` gives
     floats in [0, 1), `token_ca` is a bundle of certificate authorities for token endpoints (None: the machine's).
     """
 
@@ -60,7 +55,7 @@ class World:
     state: Path
     clock: Clock = field(default_factory=SystemClock)
     random: Callable[[], float] = random.random
-    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    lines: Lines = field(default_factory=lambda: Lines(sys.stderr))
     token_ca: Path | None = None
 
 
@@ -73,7 +68,7 @@ class Instance:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
-        self._endpoint = TokenEndpoint(ca=world.token_ca)
+        self._endpoint = LazyEndpoint(ca=world.token_ca)
         self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
             world.redactor.register(source.value)
@@ -91,7 +86,6 @@ class Instance:
             bindings=self._bindings,
             clock=world.clock,
             observe=self._observe,
-            head_most=config.limits.header_bytes,
             body_most=config.limits.body_bytes,
         )
         self._data = self._server(self._relay.handle)
@@ -102,7 +96,6 @@ class Instance:
     @classmethod
     async def start(cls, config: Config, world: World) -> "Instance":
         """Open the doors. Raises `ListenError` (and leaves nothing open), or `ConfigError`."""
-        require_c_parser()
         instance = cls(config, world)
         try:
             await instance._listen()
@@ -153,12 +146,9 @@ class Instance:
         log.info("draining")
         self._relay.draining = True
         self._close_doors()
-        self._data.pre_shutdown()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._config.limits.drain):
-                # Not aiohttp's own shutdown: that stops reading at once, and an upload would never end.
-                while self.is_busy:  # noqa: ASYNC110  aiohttp signals no event
-                    await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                await self._data.drain()
         await self.close()
         log.info("stopped")
 
@@ -169,7 +159,7 @@ class Instance:
             server.close()
         for bound in self._sockets:
             bound.close()
-        await asyncio.gather(self._data.shutdown(CLOSE_SECONDS), self._admin.shutdown(CLOSE_SECONDS))
+        await asyncio.gather(self._data.close(), self._admin.close())
         await asyncio.gather(*(each.source.close(TOKEN_DRAIN_SECONDS) for each in self._credentials.values()))
         for binding in self._bindings.values():
             binding.pool.close()
@@ -183,28 +173,22 @@ class Instance:
 
     # -- the beginning
 
-    def _observer(self) -> Callable[[Exchange], None]:
+    def _observer(self) -> Observers:
         """Who is told of each exchange: the metrics, and the access log where it is on."""
         if not self._config.log.access:
-            return self.metrics.observe
-        metrics = self.metrics
+            return Observers(self.metrics.observe)
         write = AccessLog(
-            self._world.stream,
+            self._world.lines,
             self._world.redactor,
             json_lines=self._config.log.format == "json",
-            now=lambda: timestamp(self._world.clock.wall),
+            wall=self._world.clock.wall,
         )
+        return Observers(self.metrics.observe, write)
 
-        def observe(exchange: Exchange) -> None:
-            metrics.observe(exchange)
-            write(exchange)
-
-        return observe
-
-    def _server(self, handler: Callable[[web.BaseRequest], object]) -> Server:
+    def _server(self, handler: Handler) -> Server:
         limits = self._config.limits
         return Server(
-            handler,  # type: ignore[arg-type]  # aiohttp takes any coroutine function that gives a response
+            handler,
             observe=self._observe,
             header_bytes=limits.header_bytes,
             header_seconds=limits.header_time,
@@ -249,5 +233,5 @@ class Instance:
 
 def _bind(address: ListenAddress) -> list[socket.socket]:
     if isinstance(address, TcpAddress):
-        return bind_tcp(address.host, address.port)
+        return bind_tcp(address.host, address.port, reuse_port=address.reuse_port)
     return [bind_unix(Path(address.path))]

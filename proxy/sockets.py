@@ -17,9 +17,10 @@ class ListenError(BearerProxyError):
     """An address cannot be listened on; the message says which, why, and what mends it."""
 
 
-def bind_tcp(host: str, port: int) -> list[socket.socket]:
+def bind_tcp(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Listening sockets for `host:port`, one an address of the name, all or none (threat 19).
 
+    With `reuse_port` all who ask for it, as the same user, listen there side by side; nobody else can.
     An address of a name that this machine does not have at all (`localhost` is ::1 too, also where there is no
     IPv6) is no address to listen on, as long as another is. Raises `ListenError`.
     """
@@ -31,7 +32,7 @@ def bind_tcp(host: str, port: int) -> list[socket.socket]:
             # A name with two addresses and port 0 gets one port for both.
             wanted = port or (bound[0].getsockname()[1] if bound else 0)
             try:
-                bound.append(_listening(family, (address[0], wanted, *address[2:])))
+                bound.append(_listening(family, (address[0], wanted, *address[2:]), reuse_port=reuse_port))
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
@@ -41,15 +42,19 @@ def bind_tcp(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for sock in bound:
             sock.close()
-        raise ListenError(f"cannot listen on {host}:{port}: {_tcp_reason(error)}.") from error
+        raise ListenError(
+            f"cannot listen on {host}:{port}: {_tcp_reason(error, reuse_port=reuse_port)}."
+        ) from error
     return bound
 
 
-def _listening(family: int, address: tuple[str | int, ...]) -> socket.socket:
+def _listening(family: int, address: tuple[str | int, ...], *, reuse_port: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
@@ -60,7 +65,11 @@ def _listening(family: int, address: tuple[str | int, ...]) -> socket.socket:
     return sock
 
 
-def _tcp_reason(error: OSError) -> str:
+def _tcp_reason(error: OSError, *, reuse_port: bool) -> str:
+    if error.errno == errno.EADDRINUSE and reuse_port:
+        return (
+            "who listens there shares no port with this process; it needs reuse_port: true too, and the same user"
+        )
     if error.errno == errno.EADDRINUSE:
         return "another process listens there; stop it or choose another port (port 0 takes a free one)"
     if error.errno == errno.EACCES:

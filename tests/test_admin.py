@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.accesslog import Exchange
@@ -20,6 +23,7 @@ from tests.support.api import Seen, api
 from tests.support.client import Answer, connected
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Artefacts, Canaries
+from tests.support.listening import listening
 from tests.support.vendors import Vendor
 
 Series = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -246,12 +250,9 @@ class Broken:
 async def test_a_defect_is_a_500_without_its_text(artefacts: Artefacts, caplog: pytest.LogCaptureFixture) -> None:
     """The text goes to the log, not to whoever asked."""
     handler = admin_handler(Broken(), Metrics(list, lambda: 0.0), Secret(KEY), Guard())
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(web.Server(handler), "127.0.0.1", 0)
-    async with server:
-        host, port = server.sockets[0].getsockname()
-        async with connected(f"http://{host}:{port}", artefacts) as client:
-            answer = await client.ask("GET", STATES, [RIGHT])
+    async with listening(handler) as listener, connected(listener.url, artefacts) as client:
+        answer = await client.ask("GET", STATES, [RIGHT])
+        assert (await client.ask("GET", "/healthz")).status == 200
     assert (answer.status, answer.code) == (500, "internal_error")
     assert b"text of a defect" not in answer.body
     [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
@@ -296,6 +297,32 @@ def test_an_exchange_is_counted(values: dict[str, object], name: str, labels: di
     metrics = Metrics(list, lambda: 0.0)
     metrics.observe(exchange(**values))
     assert series(metrics.text())[name, tuple(sorted(labels.items()))] == value
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([200, 404]), st.floats(0, 100)), max_size=30))
+def test_durations_are_counted_as_the_library_for_prometheus_does(seen: list[tuple[str, int, float]]) -> None:
+    """Every bucket with its bound, the count and the sum; a route's statuses together."""
+    metrics, registry = Metrics(list, lambda: 0.0), CollectorRegistry()
+    bounds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]
+    name = "request_duration_seconds"
+    library = Histogram(f"bearer_proxy_{name}", "text", ("route",), buckets=bounds, registry=registry)
+    for route, status, seconds in [*seen, *((route, 200, bound) for route in "ab" for bound in bounds)]:
+        metrics.observe(exchange(route=route, status=status, seconds=seconds))
+        library.labels(route).observe(seconds)
+    ours, theirs = (
+        {key: pytest.approx(value) for key, value in series(text).items() if key[0].startswith(f"{name}_")}
+        for text in (metrics.text(), generate_latest(registry))
+    )
+    theirs = {key: value for key, value in theirs.items() if not key[0].endswith("_created")}
+    assert ours == theirs
+
+
+def test_labels_are_escaped() -> None:
+    """A name that the format would take for its own signs."""
+    odd = 'a"b\\c\nd'
+    metrics = Metrics(list, lambda: 0.0)
+    metrics.observe(exchange(route=odd))
+    assert series(metrics.text())["requests_total", (("error", ""), ("route", odd), ("status", "2xx"))] == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,17 @@ from typing import Final
 import pytest
 
 from proxy.body import RequestBody
-from proxy.errors import ProxyError, RequestTimeout, TooLarge, UpstreamError, UpstreamLost, UpstreamTimeout
+from proxy.errors import (
+    ProxyError,
+    RequestTimeout,
+    TooLarge,
+    UpstreamError,
+    UpstreamLost,
+    UpstreamProtocol,
+    UpstreamTimeout,
+)
+from proxy.http1.answer import SWITCHED, AnswerHead
+from proxy.replay import Replay
 from proxy.routes import Origin
 from proxy.upstream.attempt import Attempt, send
 from proxy.upstream.connection import Connection
@@ -40,33 +50,64 @@ PIECE: Final = 64 * 1024
 
 
 class Uploading:
-    """A client's body: pieces that come one by one, each when the loop has gone round; a `None` waits for ever."""
+    """A client that sends a body in pieces, the next one when more is wanted and the loop has gone round.
 
-    def __init__(self, *pieces: bytes | None, is_here: bool = False) -> None:
-        self._pieces = list(pieces)
-        self._is_here = is_here
+    An event among them waits; a `None` waits for ever. `left` are the pieces that were not sent yet.
+    """
 
-    async def readany(self) -> bytes:
-        """The next piece."""
-        if not self._is_here:
-            await asyncio.sleep(0)
-        if not self._pieces:
-            return b""
-        if (piece := self._pieces.pop(0)) is None:
-            await asyncio.Event().wait()
-        assert piece is not None
-        return piece
+    def __init__(self, *pieces: bytes | asyncio.Event | None, length: int | None = None) -> None:
+        self.left = list(pieces)
+        self.body = RequestBody(self, length)
+        self._sending: asyncio.Task[None] | None = None
 
-    def is_eof(self) -> bool:
-        """Did the last byte arrive?"""
-        return self._is_here
+    def resume_reading(self) -> None:
+        """More is wanted."""
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    def send_all(self) -> None:
+        """Everything is there at once."""
+        for piece in self.left:
+            assert isinstance(piece, bytes)
+            self.body.feed(piece)
+        self.left.clear()
+        self.body.finish()
+
+    async def _send(self) -> None:
+        while self.left and not isinstance(self.left[0], bytes):
+            if self.left[0] is None:
+                return
+            await self.left[0].wait()
+            del self.left[0]
+        if self.left:
+            piece = self.left.pop(0)
+            assert isinstance(piece, bytes)
+            self.body.feed(piece)
+        else:
+            self.body.finish()
+
+
+def uploading(
+    *pieces: bytes | asyncio.Event | None,
+    length: int | None = None,
+    keep: int = 0,
+    most: int | None = None,
+    idle: float = DEADLINE,
+) -> Uploading:
+    """A client, its body bound as the relay does it."""
+    client = Uploading(*pieces, length=length)
+    client.body.bound(replay=Replay(keep, 0), most=most, idle=idle)
+    return client
 
 
 def body(
     *pieces: bytes | None, length: int | None = None, is_here: bool = False, keep: int = 0, most: int | None = None
 ) -> RequestBody:
     """A request's body of these pieces."""
-    return RequestBody(Uploading(*pieces, is_here=is_here), length, keep=keep, most=most, idle=DEADLINE)
+    client = uploading(*pieces, length=length, keep=keep, most=most)
+    if is_here:
+        client.send_all()
+    return client.body
 
 
 def head(method: str = "POST", content: RequestBody | None = None) -> bytes:
@@ -102,7 +143,7 @@ async def ended(attempt: Attempt) -> tuple[int, bytes]:
         whole = bytearray()
         while piece := await attempt.answer.read(DEADLINE):
             whole += piece
-        return attempt.answer.status, bytes(whole)
+        return attempt.head.status, bytes(whole)
     finally:
         attempt.end()
 
@@ -163,18 +204,16 @@ async def test_an_empty_body_is_framed_as_it_was_announced(
 @on_each_loop
 async def test_a_slow_upstream_stops_the_client_and_fills_no_memory() -> None:
     """114: what the upstream does not take stays with the client."""
-    pieces = [b"a" * PIECE] * 400
-    stream = Uploading(*pieces)
-    content = RequestBody(stream, PIECE * 400, keep=0, most=None, idle=DEADLINE)
+    client = uploading(*[b"a" * PIECE] * 400, length=PIECE * 400)
     async with pooled([REQUEST, DEAF]) as (_, pool):
-        sending = asyncio.create_task(upload(pool, content))
+        sending = asyncio.create_task(upload(pool, client.body))
         left = -1
-        while left != len(stream._pieces) or left == 400:
-            left = len(stream._pieces)
+        while left != len(client.left) or left == 400:
+            left = len(client.left)
             await turns(200)
         [connection] = pool._open
-        assert connection._transport is not None
-        assert connection._transport.get_write_buffer_size() < 3 * PIECE
+        assert connection.transport is not None
+        assert connection.transport.get_write_buffer_size() <= 4 * 1024 + PIECE
         assert left > 0
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -195,16 +234,10 @@ async def test_an_upstream_that_takes_nothing_of_a_body_is_a_timeout() -> None:
 async def test_the_time_for_the_answer_begins_with_the_end_of_the_request() -> None:
     """064: a slow client does not use up the upstream's time."""
     data = asyncio.Event()
-
-    class Slow(Uploading):
-        async def readany(self) -> bytes:
-            await data.wait()
-            return await super().readany()
-
-    content = RequestBody(Slow(b"a"), 1, keep=0, most=None, idle=DEADLINE)
+    client = uploading(data, b"a", length=1)
     async with pooled([REQUEST, Got(1), OK]) as (_, pool):
         asyncio.get_running_loop().call_later(0.15, data.set)
-        assert await ended(await upload(pool, content, first_byte=0.05)) == (200, b"ok")
+        assert await ended(await upload(pool, client.body, first_byte=0.05)) == (200, b"ok")
 
 
 @pytest.mark.parametrize("is_here", [False, True], ids=["streamed", "here already"])
@@ -223,10 +256,9 @@ async def test_a_body_that_grows_too_large_ends_the_request_and_its_connection(*
 @on_each_loop
 async def test_a_client_that_stops_sending_ends_the_request_with_its_own_error() -> None:
     """113: 408 and not 502: it is not the upstream that was slow."""
-    content = RequestBody(Uploading(b"a", None), None, keep=0, most=None, idle=0.05)
     async with pooled([REQUEST]) as (upstream, pool):
         with pytest.raises(RequestTimeout):
-            await upload(pool, content)
+            await upload(pool, uploading(b"a", None, idle=0.05).body)
         await (await upstream.peer()).ended.wait()
 
 
@@ -247,7 +279,7 @@ async def test_a_client_that_hangs_up_frees_the_upstream_connection() -> None:
 
 
 @asynccontextmanager
-async def hasty(then: str) -> AsyncIterator[int]:
+async def hasty(then: str, answer: bytes) -> AsyncIterator[int]:
     """The port of an upstream in a thread of its own that answers in the middle of each upload, `then` ends it."""
 
     def serve() -> None:
@@ -261,7 +293,7 @@ async def hasty(then: str) -> AsyncIterator[int]:
                     count = 0
                     while count < PIECE:
                         count += len(sock.recv(8192))
-                    sock.sendall(EARLY)
+                    sock.sendall(answer)
                     while then == "keeps reading" and sock.recv(PIECE):
                         pass
                     if then == "resets":
@@ -279,17 +311,22 @@ async def hasty(then: str) -> AsyncIterator[int]:
             await asyncio.to_thread(thread.join)
 
 
+@pytest.mark.parametrize("size", [5, 20_000])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("then", ["closes", "keeps reading", "resets"])
 @on_each_loop
-async def test_an_early_answer_wins_over_the_write_that_fails_behind_it(then: str, *, chunked: bool) -> None:
-    """105, E19: 100 uploads each, 0 wrong answers, however the upstream ends its side behind a 401."""
-    async with hasty(then) as port:
-        for _ in range(100):
+async def test_an_early_answer_wins_over_the_write_that_fails_behind_it(
+    then: str, size: int, *, chunked: bool
+) -> None:
+    """105, E19: 50 uploads each, 0 wrong answers, however the upstream ends its side behind a 401."""
+    early = os.urandom(size)
+    answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %d\r\n\r\n%b" % (size, early)
+    async with hasty(then, answer) as port:
+        for _ in range(50):
             pool = Pool(Dialer(Origin("http", "127.0.0.1", port)), connect=DEADLINE)
             content = body(*[b"a" * PIECE] * 64, length=None if chunked else PIECE * 64)
             try:
-                assert await ended(await upload(pool, content)) == (401, b"early")
+                assert await ended(await upload(pool, content)) == (401, early)
             finally:
                 pool.close()
 
@@ -298,14 +335,12 @@ async def test_an_early_answer_wins_over_the_write_that_fails_behind_it(then: st
 async def test_an_upstream_that_refuses_and_closes_gets_no_more_of_the_body() -> None:
     """105: an error with `Connection: close` says that the rest is not wanted (RFC 9112 section 9.5)."""
     closing = EARLY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    pieces = [b"a" * PIECE] * 1000
-    stream = Uploading(*pieces)
-    content = RequestBody(stream, PIECE * 1000, keep=0, most=None, idle=DEADLINE)
+    client = uploading(*[b"a" * PIECE] * 1000, length=PIECE * 1000)
     go = asyncio.Event()
     async with pooled([REQUEST, closing[:-1], go, closing[-1:]]) as (upstream, pool):
-        attempt = await upload(pool, content)
+        attempt = await upload(pool, client.body)
         await turns(2000)
-        assert len(stream._pieces) > 900
+        assert len(client.left) > 900
         go.set()
         assert await ended(attempt) == (401, b"early")
         await (await upstream.peer()).ended.wait()
@@ -316,19 +351,79 @@ async def test_an_upstream_that_refuses_and_closes_gets_no_more_of_the_body() ->
 async def test_an_early_success_does_not_stop_the_upload() -> None:
     """A streaming upstream may answer while it still reads: both directions go on."""
     data = asyncio.Event()
-
-    class Dialogue(Uploading):
-        async def readany(self) -> bytes:
-            await data.wait()
-            return await super().readany()
-
-    content = RequestBody(Dialogue(b"question"), None, keep=0, most=None, idle=DEADLINE)
     opening = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     script: Script = [REQUEST, opening, Got(b"question\r\n0\r\n\r\n"), b"6\r\nanswer\r\n0\r\n\r\n"]
     async with pooled(script) as (_, pool):
-        attempt = await upload(pool, content)
+        attempt = await upload(pool, uploading(data, b"question").body)
         data.set()
         assert await ended(attempt) == (200, b"answer")
+
+
+@on_each_loop
+async def test_interim_answers_are_told_while_the_body_waits_for_them() -> None:
+    """A client that expects 100 sends nothing before it; a 103 behind the upload comes in its place."""
+    told: list[AnswerHead] = []
+    go = asyncio.Event()
+
+    def tell(head: AnswerHead) -> None:
+        told.append(head)
+        go.set()
+
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    script: Script = [REQUEST, b"HTTP/1.1 100 Continue\r\n\r\n", Got(b"hello"), hints, OK]
+    content = uploading(go, b"hello", length=5).body
+    async with pooled(script) as (upstream, pool):
+        attempt = await send(pool, "PUT", head("PUT", content), content, first_byte=DEADLINE, on_interim=tell)
+        assert await ended(attempt) == (200, b"ok")
+        assert [(each.status, each.raw) for each in told] == [(100, b""), (103, b"Link: </a>")]
+        assert (upstream.requests, pool.open) == (1, 1)
+
+
+@on_each_loop
+async def test_an_upload_that_is_refused_before_it_begins_costs_no_byte_of_it() -> None:
+    """The upstream says 401 instead of 100: nothing but the head was sent, and its connection is spent."""
+    async with pooled([REQUEST, EARLY]) as (upstream, pool):
+        attempt = await upload(pool, uploading(None, length=5).body)
+        await attempt.stop_upload()
+        assert await ended(attempt) == (401, b"early")
+        peer = await upstream.peer()
+        await peer.ended.wait()
+        assert peer.received.endswith(b"Content-Length: 5\r\n\r\n")
+        assert pool.open == 0
+
+
+@on_each_loop
+async def test_a_switch_to_another_protocol_is_an_answer_only_where_it_was_asked_for() -> None:
+    """The connection goes on as a tunnel, and never back to the pool."""
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with pooled([REQUEST, switching]) as (upstream, pool):
+        with pytest.raises(UpstreamProtocol):
+            await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
+        assert pool.open == 0
+        attempt = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE, may_switch=True)
+        assert (attempt.head.status, attempt.answer.framing) == (101, SWITCHED)
+        attempt.connection.write(b"ping")
+        await (await upstream.peer(1)).got(b"ping")
+        attempt.end()
+        assert pool.open == 0
+        await (await upstream.peer(1)).ended.wait()
+
+
+@on_each_loop
+async def test_fresh_leaves_the_connection_that_rests_alone() -> None:
+    """What cannot be repeated goes out on one that nobody used."""
+    async with pooled([*FIRST, REQUEST, OK]) as (upstream, pool):
+        rests = await reused(pool)
+        attempt = await send(pool, "POST", head("POST"), None, first_byte=DEADLINE, fresh=True)
+        assert attempt.connection is not rests
+        assert await ended(attempt) == (200, b"ok")
+        assert [peer.requests for peer in upstream.peers] == [1, 1]
+        attempt = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
+        assert attempt.connection is not rests  # the last one first
+        other = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
+        assert other.connection is rests
+        assert (await ended(attempt), await ended(other)) == ((200, b"ok"), (200, b"ok"))
+        assert pool.open == 2
 
 
 @on_each_loop
@@ -399,22 +494,19 @@ GOLDEN: Final[dict[str, Outcomes]] = {
 
 async def reused(pool: Pool) -> Connection:
     """The idle connection that the next exchange will take."""
-    await ended(await send(pool, "GET", head("GET"), None, first_byte=DEADLINE))
-    return pool._idle[-1]
+    attempt = await send(pool, "GET", head("GET"), None, first_byte=DEADLINE)
+    assert await ended(attempt) == (200, b"ok")
+    return attempt.connection
 
 
 async def died(upstream: Upstream, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The upstream ends the idle connection in the instant between the pool's last look and its use."""
     connection = await reused(pool)
+    assert pool.take() is connection
     (await upstream.peer()).close()
     while not connection.begin("GET").error:
         await turns(1)
-    acquire = pool.acquire
-
-    async def too_late(*, fresh: bool = False) -> Connection:
-        return await acquire(fresh=True) if fresh else connection
-
-    monkeypatch.setattr(pool, "acquire", too_late)
+    monkeypatch.setattr(pool, "take", lambda: connection)
 
 
 async def outcome(pool: Pool, method: str, content: RequestBody | None) -> int | str:

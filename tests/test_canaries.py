@@ -1,10 +1,12 @@
 """Nothing of a running proxy shows a secret: not its objects, not its failures, not at DEBUG (threats 75, 77)."""
 
+import asyncio
 import gc
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from types import CoroutineType
+from typing import Any, Final
 
 import pytest
 
@@ -17,11 +19,16 @@ from proxy.lifecycle import Token
 from proxy.server import Instance
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Artefacts, Canaries, search
+from tests.support.routes import Keyed
+from tests.support.upstreams import REQUEST, Upstream
 from tests.support.vendors import Vendor
+
+#: What leads from one object of the product to another; of a running function, its local variables.
+BETWEEN: Final = (dict, list, tuple, set, frozenset, asyncio.Task, asyncio.Protocol, CoroutineType)
 
 
 def objects_of(root: object) -> Iterator[object]:
-    """Every object of the product that `root` leads to, through containers of any kind."""
+    """Every object of the product that `root` leads to, through containers of any kind and what is in progress."""
     seen: set[int] = set()
     waiting = [root]
     while waiting:
@@ -32,7 +39,7 @@ def objects_of(root: object) -> Iterator[object]:
         module = type(found).__module__
         if module.startswith("proxy.") and not module.startswith("proxy.demo"):
             yield found
-        if module.startswith("proxy") or isinstance(found, dict | list | tuple | set | frozenset):
+        if module.startswith("proxy") or isinstance(found, BETWEEN):
             waiting.extend(gc.get_referents(found))
 
 
@@ -122,6 +129,39 @@ async def test_075_objects_log_and_answers_show_no_secret_at_debug(
             await proxy.admin("GET", path)
     kinds = {type(each).__name__ for each in shown}
     assert kinds >= {"Config", "Credential", "Token", "Rendered", "Injection", "Secret", "LoginGrant", "Redactor"}
+
+
+async def test_077_objects_in_the_middle_of_a_request_show_no_secret(
+    proxying: StartProxy, sinks: tuple[Canaries, Artefacts]
+) -> None:
+    """Head, fields, body and token of a request that waits for its answer, the client key in every carrier."""
+    canaries, artefacts = sinks
+    keyed, key = Keyed(canaries.mint("token")), canaries.mint("key")
+    config = keyed.config("", top={"guard": {"client_key": {"env": "KEY"}}})
+    hello = b"HTTP/1.1 200 OK\r\nX-Echo: %b\r\nContent-Length: 0\r\n\r\n" % keyed.token.encode()
+    async with Upstream([REQUEST, hello, REQUEST], [REQUEST]) as upstream:
+        config["routes"][0]["upstream"] = str(upstream.origin)
+        async with proxying(config, environ={**keyed.environ, "KEY": key}) as proxy, proxy.connect() as client:
+            carriers = {"X-Proxy-Key": key, "Authorization": f"Bearer {key}", "Cookie": f"bearer_proxy_key={key}"}
+            await client.ask("GET", f"/~{key}/x?a={key}", carriers)
+            fields = "".join(f"{name}: {value}\r\n" for name, value in carriers.items())
+            head = f"PUT /~{key}/x?a={key} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: 999\r\n\r\n"
+            client.send(head.encode() + key.encode())
+            await upstream.until(lambda: upstream.peers[0].received.endswith(b"\r\n\r\n" + key.encode()))
+            shown = list(objects_of(proxy.instance))
+            artefacts.add("representations", representations(shown))
+    kinds = {type(each).__name__ for each in shown}
+    assert kinds >= {"ClientConnection", "RequestSection", "Visitor", "Request", "RequestBody", "ClientAnswer"}
+    assert kinds >= {
+        "Exchange",
+        "Admission",
+        "Passage",
+        "Outgoing",
+        "Attempt",
+        "Answer",
+        "Connection",
+        "AnswerHead",
+    }
 
 
 @pytest.mark.leaks_on_purpose

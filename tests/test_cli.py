@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -193,6 +194,28 @@ async def test_run_serves_until_it_is_told_to_end(
         assert log.index(" request GET / 200 ") < log.index(" draining") < log.index(" stopped")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="this machine's system gives the last one all connections")
+async def test_two_instances_share_a_port(command: Command) -> None:
+    """Each gets some of the connections, and when one has ended the other gets all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{free.getsockname()[1]}"
+    async with api() as upstream:
+        document = {"upstream": upstream.url, "listen": {"tcp": listen, "reuse_port": True}}
+        configs = [command.config(document, f"{number}.yaml") for number in (1, 2)]
+        async with command.running("-c", configs[0]) as one, command.running("-c", configs[1]) as two:
+            assert one.url == two.url == f"http://{listen}"
+            served = [asyncio.create_task(each.line(" request GET / 200 ")) for each in (one, two)]
+            async with asyncio.timeout(DEADLINE):
+                while not all(each.done() for each in served):
+                    async with one.client() as client:
+                        assert (await client.ask("GET", "/")).body == b"fine"
+            assert await one.end() == 0
+            async with two.client() as client:
+                assert (await client.ask("GET", "/")).body == b"fine"
+            assert await two.end() == 0
+
+
 async def test_a_signal_lets_a_request_in_flight_end(command: Command) -> None:
     """Meanwhile no new connection is taken, and `healthcheck` says that it drains."""
     held = Held()
@@ -217,9 +240,9 @@ async def test_a_signal_lets_a_request_in_flight_end(command: Command) -> None:
 async def test_a_second_signal_ends_at_once(command: Command) -> None:
     """The upstream never answers and the drain would take its 25 s; the socket and the run file are gone."""
     held = Held()
-    socket = command.folder / "p.sock"
+    door = command.folder / "p.sock"
     async with api(held) as upstream:
-        config = command.config({"upstream": upstream.url, "listen": f"unix:{socket}"})
+        config = command.config({"upstream": upstream.url, "listen": f"unix:{door}"})
         async with command.running("-c", config) as program, program.client() as client:
             client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await held.arrived.wait()
@@ -228,7 +251,7 @@ async def test_a_second_signal_ends_at_once(command: Command) -> None:
             assert await program.end(signal.SIGTERM) == 0
             assert await client.at_end()
             assert "at once" in program.err[-1]
-            assert not socket.exists()
+            assert not door.exists()
             assert not list((command.folder / "runtime" / "bearer-proxy").iterdir())
         held.release.set()
 
@@ -270,18 +293,18 @@ async def test_the_quick_form_needs_no_file(command: Command, canaries: Canaries
 
 async def test_a_unix_socket_is_private_and_goes_away(command: Command) -> None:
     """Mode 0600 while it is there."""
-    socket = command.folder / "p.sock"
-    config = {"listen": f"unix:{socket}"}
+    door = command.folder / "p.sock"
+    config = {"listen": f"unix:{door}"}
     async with (
         api() as upstream,
         command.running("-c", command.config({"upstream": upstream.url, **config})) as program,
     ):
-        assert program.url == f"unix:{socket}"
-        assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+        assert program.url == f"unix:{door}"
+        assert stat.S_IMODE(door.stat().st_mode) == 0o600
         async with program.client() as client:
             assert (await client.ask("GET", "/")).status == 200
         assert await program.end() == 0
-        assert not socket.exists()
+        assert not door.exists()
 
 
 async def test_the_log_is_json_from_its_first_line(command: Command) -> None:

@@ -406,10 +406,33 @@ upstream: https://a.example
 listen: [{unix: /run/x}]
 upstream: https://a.example
 => 1: listen.0: this form of listen is not built yet: write host:port or unix:/path
+### addresses that instances cannot share
+listen:
+  - {tcp: 127.0.0.1:0, reuse_port: true}
+  - {tcp: 127.0.0.1:1, reuse_port: 1}
+  - {tcp: 127.0.0.1:1, reuse_ports: true}
+  - {reuse_port: true}
+  - {tcp: unix:/run/p.sock, reuse_port: true}
+  - {tcp: 8080, reuse_port: true}
+admin: {listen: {tcp: 127.0.0.1:1, reuse_port: true}}
+upstream: https://a.example
+=> 2: listen.0: a port that several instances share is one that they know: write it instead of 0
+=> 3: listen.1: write host:port, or {tcp: HOST:PORT, reuse_port: true} for a port of several instances
+=> 4: listen.2: write host:port, or {tcp: HOST:PORT, reuse_port: true} for a port of several instances
+=> 5: listen.3: write host:port, or {tcp: HOST:PORT, reuse_port: true} for a port of several instances
+=> 6: listen.4: write tcp: and an address with its host, such as 127.0.0.1:8080
+=> 7: listen.5: write an address with its host, such as 127.0.0.1:8080
+=> 8: admin.listen: write host:port, such as 127.0.0.1:8081, or null
 ### an address twice
 listen: [127.0.0.1:1, 127.0.0.1:1]
 upstream: https://a.example
 => 1: listen.1: this address is there twice: remove one
+### an address twice, shared and not
+listen: [127.0.0.1:1, {tcp: 127.0.0.1:1, reuse_port: true}, {tcp: 127.0.0.1:2, reuse_port: true}]
+admin: {listen: 127.0.0.1:2}
+upstream: https://a.example
+=> 1: listen.1: this address is there twice: remove one
+=> 2: admin.listen: this address is taken by listen: choose another port
 ### two routes that match the same
 routes:
   - {prefix: /a, upstream: 'https://a.example'}
@@ -522,29 +545,37 @@ credential: {type: static, token: {env: T}, expired: [{statuses: any}, {statuses
 => 2: credential.expired.0: this rule takes every answer for an expired token: add headers or body, or name statuses
 => 2: credential.expired.1.statuses: write a status between 200 and 599, such as 401
 => 2: credential.expired.2.body.code: write a JSON pointer, such as /access_token or /data/token
+### headers that the proxy sends by itself
+upstream: https://a.example
+forwarded: true
+headers: {set: {X-Tenant: a, X-Forwarded-Host: b}, remove: [X-Debug, x-forwarded-proto, X-Forwarded-Port]}
+=> 3: headers.set.X-Forwarded-Host: forwarded: true sends this header already: remove one of the two
+=> 3: headers.remove.1: forwarded: true sends this header already: remove one of the two
+### bad switches
+upstream: https://a.example
+forwarded: yes please
+rewrite: {location: "true", cookie: false, hsts: 0}
+=> 2: forwarded: write true or false
+=> 3: rewrite.location: write true or false
+=> 3: rewrite.hsts: write true or false
+=> 3: rewrite.cookie: unknown key, did you mean cookies?
 ### settings that are not built
 upstream: https://a.example
 token_guard: off
-replay: {disk: 1MiB}
-rewrite: {}
-forwarded: true
 exec: {}
 guard: {client_keys: {}, peers: any, browser: true}
 admin: {inspector: false}
 store: {kind: redis, url: x, key: y, path: z}
 => 2: token_guard: this setting is not built yet: remove it
-=> 3: replay.disk: this setting is not built yet: remove it
-=> 4: rewrite: this setting is not built yet: remove it
-=> 5: forwarded: this setting is not built yet: remove it
-=> 6: exec: this setting is not built yet: remove it
-=> 7: guard.client_keys: this setting is not built yet: remove it
-=> 7: guard.peers: this setting is not built yet: remove it
-=> 7: guard.browser: this setting is not built yet: remove it
-=> 8: admin.inspector: this setting is not built yet: remove it
-=> 9: store.path: this setting is not built yet: remove it
-=> 9: store.url: this setting is not built yet: remove it
-=> 9: store.key: this setting is not built yet: remove it
-=> 9: store.kind: redis is not built yet: write memory
+=> 3: exec: this setting is not built yet: remove it
+=> 4: guard.client_keys: this setting is not built yet: remove it
+=> 4: guard.peers: this setting is not built yet: remove it
+=> 4: guard.browser: this setting is not built yet: remove it
+=> 5: admin.inspector: this setting is not built yet: remove it
+=> 6: store.path: this setting is not built yet: remove it
+=> 6: store.url: this setting is not built yet: remove it
+=> 6: store.key: this setting is not built yet: remove it
+=> 6: store.kind: redis is not built yet: write memory
 ### a bad login
 upstream: https://a.example
 credential:

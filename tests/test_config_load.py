@@ -17,13 +17,13 @@ from proxy.config import (
     StaticCredential,
     TcpAddress,
     UnixAddress,
-    effective,
     find,
     load,
-    schema,
 )
+from proxy.config.effective import effective
 from proxy.config.model import GuardConfig
 from proxy.config.routing import RouteConfig
+from proxy.config.schema import schema
 from proxy.errors import ConfigError
 from proxy.grants.login import Step
 from proxy.injection import Place, Replace
@@ -125,7 +125,8 @@ def test_durations(written: str, seconds: float) -> None:
 )
 def test_sizes(written: str, size: int) -> None:
     """Numbers are bytes; units are binary."""
-    assert route_of(f"replay: {{memory: {written}}}").replay.memory == size
+    replay = route_of(f"replay: {{memory: {written}, disk: {written}}}").replay
+    assert (replay.memory, replay.disk) == (size, size)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +162,18 @@ def test_inject(written: str, inject: object) -> None:
         ("127.0.0.1:0", TcpAddress("127.0.0.1", 0), "127.0.0.1:0"),
         ('"[::1]:80"', TcpAddress("::1", 80), "[::1]:80"),
         ("localhost:80", TcpAddress("localhost", 80), "localhost:80"),
+        ("{tcp: 127.0.0.1:80}", TcpAddress("127.0.0.1", 80), "127.0.0.1:80"),
+        ("{tcp: 127.0.0.1:0, reuse_port: false}", TcpAddress("127.0.0.1", 0), "127.0.0.1:0"),
+        ("[{tcp: '[::1]:80', reuse_port: true}]", TcpAddress("::1", 80, reuse_port=True), "[::1]:80"),
         ("unix:/run/p.sock", UnixAddress("/run/p.sock"), "unix:/run/p.sock"),
     ],
 )
 def test_listen_addresses(written: str, listen: object, shown: str) -> None:
-    """host:port or unix:/path, printed as written."""
+    """host:port, unix:/path or a mapping; the effective form is read as the same."""
     config = config_of(f"listen: {written}\nupstream: https://a.example")
     assert config.listen == (listen,)
     assert str(config.listen[0]) == shown
+    assert config_of(effective(config)).listen == config.listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "x.localhost"])
@@ -293,6 +298,18 @@ def test_what_is_doubtful_is_warned_about() -> None:
         "text:4: credentials.short: no route uses this credential",
         SHORT_SECRET,
     ]
+
+
+def test_grants_of_an_upstream_that_pass_are_warned_about() -> None:
+    """Where the answers are made with a credential; else they are what any page could have."""
+    route = "{prefix: /, upstream: 'https://a.example', rewrite: {cors: false}, credential: c}"
+    config = config_of(f"routes: [{route}]\ncredentials: {{c: {STATIC}}}")
+    [warning] = config.warnings
+    assert warning == (
+        "text:1: routes.0.rewrite.cors: the upstream's CORS grants were not made for requests with your "
+        "credential: what a browser has cached may be read by pages that guard.origins does not name"
+    )
+    assert config_of("upstream: https://a.example\nrewrite: {cors: false}").warnings == []
 
 
 def test_words_and_numbers_of_yaml_1_1_stay_text() -> None:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import UpstreamBadHeader
-from proxy.fields import basic_password, canonical, connection_options, cookie_values, fields, without_scheme
+from proxy.fields import Field, basic_password, canonical, connection_options, cookie_values, without_scheme
 from proxy.headers import (
     ALWAYS_DROPPED,
     FORWARDING,
@@ -15,13 +14,15 @@ from proxy.headers import (
     HOP_BY_HOP,
     Stripping,
     answer_lines,
-    check_answer,
+    forwarded_lines,
     own_reference,
     request_lines,
     stripping,
 )
+from proxy.http1.section import BadText, Malformed, Section
 from proxy.injection import AUTHORIZATION, Place
-from proxy.query import query_keys, query_values, strip_query
+from proxy.query import query_names, query_values, strip_query
+from tests.support.sections import section
 
 API_KEY = Place("header", "X-Api-Key")
 STRIP = stripping((AUTHORIZATION, API_KEY, Place("query", "access_token"), Place("cookie", "session")))
@@ -31,19 +32,20 @@ Raw = list[tuple[bytes, bytes]]
 def _request(
     raw: Raw, strip: Stripping = STRIP, *, reference: bytes | None = b"reference"
 ) -> tuple[Raw, list[bytes]]:
-    named = connection_options(fields(raw).get(b"connection", ()))
-    lines, cookies = request_lines(raw, strip, named, lambda _value: reference)
-    return [_split(line) for line in lines], cookies
+    came = section(raw)
+    lines, cookies = request_lines(came.fields, strip, came.options, lambda _value: reference)
+    assert not lines or lines.endswith(b"\r\n")
+    return [_split(line) for line in lines.split(b"\r\n")[:-1]], cookies
 
 
 def _answer(raw: Raw, *echoes: bytes) -> tuple[Raw, int]:
-    lines, echoed = answer_lines(raw, echoes=echoes)
+    came = section(raw)
+    lines, echoed = answer_lines(came.fields, came.options, echoes=echoes)
     return [_split(line) for line in lines], echoed
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:
-    assert line.endswith(b"\r\n")
-    name, _, value = line[:-2].partition(b": ")
+    name, _, value = line.partition(b": ")
     return name, value
 
 
@@ -58,11 +60,17 @@ def test_040_fields_that_never_go_upstream(name: bytes) -> None:
     assert _request([*raw, (b"X-Kept", b"2"), *raw])[0] == [(b"X-Kept", b"2")]
 
 
-@pytest.mark.parametrize("name", sorted(HOP_BY_HOP | {b"content-length"}))
+@pytest.mark.parametrize("name", sorted(HOP_BY_HOP - {b"trailer"} | {b"content-length"}))
 def test_040_fields_that_never_come_back(name: bytes) -> None:
     """Hop-by-hop fields of an answer, and its length, which is written anew."""
     raw = [(name, b"1"), (name.title(), b"2")]
     assert _answer([*raw, (b"X-Kept", b"3"), *raw]) == ([(b"X-Kept", b"3")], 0)
+
+
+def test_040_trailer_comes_back_since_trailers_do() -> None:
+    """What it announces is passed on behind the body; towards the upstream, where nothing is, it stops."""
+    assert _answer([(b"Trailer", b"X-Sum")]) == ([(b"Trailer", b"X-Sum")], 0)
+    assert _request([(b"Trailer", b"X-Sum")])[0] == []
 
 
 @pytest.mark.parametrize(
@@ -97,22 +105,23 @@ def test_039_fields_that_connection_names_stop_here(connections: list[str]) -> N
 _name = st.from_regex(rb"[A-Za-z][A-Za-z0-9-]{0,8}", fullmatch=True).filter(
     lambda name: canonical(name) not in STRIP.names | {b"origin", b"referer", b"cookie"}
 )
-_value = st.binary(max_size=20).filter(lambda value: not set(value) & set(b"\r\n\0"))
+_value = st.lists(st.sampled_from([9, *range(32, 127), *range(128, 256)]), max_size=20).map(bytes)
+_lines = st.lists(st.tuples(_name, _value).map(b":".join), max_size=8)
 
 
-@given(st.lists(st.tuples(_name, _value), max_size=8))
-def test_029_every_other_field_crosses_byte_for_byte_with_duplicates_in_order(raw: Raw) -> None:
-    """Non-UTF-8 values (E9), empty ones, odd case: as they came."""
-    lines, cookies = request_lines(raw, STRIP, frozenset(), lambda _value: None)
-    assert lines == [name + b": " + value + b"\r\n" for name, value in raw]
+@given(_lines)
+def test_029_every_other_field_crosses_byte_for_byte_with_duplicates_in_order(came: list[bytes]) -> None:
+    """Non-UTF-8 values (E9), empty ones, odd case, white space around a value or none: as they came."""
+    lines, cookies = request_lines(Section(b"\r\n".join(came)).fields, STRIP, frozenset(), lambda _value: None)
+    assert lines == b"".join(line + b"\r\n" for line in came)
     assert cookies == []
 
 
-@given(st.lists(st.tuples(_name, _value.filter(lambda value: value != b"")), max_size=8))
-def test_029_every_other_field_comes_back_byte_for_byte(raw: Raw) -> None:
+@given(_lines)
+def test_029_every_other_field_comes_back_byte_for_byte(came: list[bytes]) -> None:
     """With duplicates, in order."""
-    raw = [(name, value) for name, value in raw if not name.lower().startswith(b"access-control-")]
-    assert _answer(raw) == (raw, 0)
+    came = [line for line in came if not line.lower().startswith(b"access-control-")]
+    assert answer_lines(Section(b"\r\n".join(came)).fields, frozenset(), echoes=()) == (came, 0)
 
 
 @pytest.mark.parametrize("alias", [b"X_Api_Key", b"x.api.key", b"X-API_KEY", b"X_API.KEY", b"x-api-key"])
@@ -164,6 +173,14 @@ def test_origin_and_referer_are_rewritten_or_dropped(name: bytes) -> None:
     assert _request([(name, b"old")], reference=None)[0] == []
 
 
+def test_a_reference_that_stays_keeps_its_line() -> None:
+    """Only what is rewritten is written anew."""
+    came = Section(b"Origin:https://page.example  \r\nREFERER:\tx ")
+    lines, _ = request_lines(came.fields, STRIP, came.options, lambda value: value)
+    assert lines == came.raw + b"\r\n"
+    assert request_lines(came.fields, STRIP, came.options, lambda _value: b"y")[0] == b"Origin: y\r\nREFERER: y\r\n"
+
+
 OWN = b"http://localhost:8080"
 
 
@@ -200,23 +217,42 @@ def test_a_reference_on_a_root_route_or_without_an_origin_of_ours() -> None:
     assert own_reference(b"/x", b"", b"", prefix=b"", upstream=api, base_path=b"") == b"/x"
 
 
-@pytest.mark.parametrize("byte", [*range(9), *range(10, 32), 127])
-def test_063_control_characters_in_an_answer_are_refused(byte: int) -> None:
-    """Our own writer would break on some of them, a terminal on others (E10)."""
-    with pytest.raises(UpstreamBadHeader):
-        check_answer([(b"X", b"fine"), (b"Y", b"a%cb" % byte)])
+@pytest.mark.parametrize(
+    ("client", "host", "lines"),
+    [
+        ("127.0.0.1", b"localhost:8080", ["For: 127.0.0.1", "Host: localhost:8080", "Proto: http"]),
+        ("::1", b"[::1]:8080", ["For: ::1", "Host: [::1]:8080", "Proto: http"]),
+        ("fe80::1%eth0", b"h", ["For: fe80::1", "Host: h", "Proto: http"]),
+        ("", b"localhost", ["Host: localhost", "Proto: http"]),
+        ("", b"", ["Proto: http"]),
+    ],
+)
+def test_032_what_is_said_of_the_client_is_what_we_know(client: str, host: bytes, lines: list[str]) -> None:
+    """Its address (a Unix socket has none), the name by which it called, the scheme."""
+    assert forwarded_lines(client, host, "http") == "".join(f"X-Forwarded-{line}\r\n" for line in lines).encode()
+
+
+@pytest.mark.parametrize("byte", [*range(9), *range(11, 13), *range(14, 32), 127])
+def test_063_control_characters_in_a_field_are_refused(byte: int) -> None:
+    """An own writer would break on some of them, a terminal on others (E10)."""
+    for line in (b"Y: a%cb", b"Y:%c", b"Y: b%c"):
+        with pytest.raises(BadText):
+            Section(b"X: fine\r\n" + line % byte)
+    with pytest.raises(Malformed):
+        Section(b"X: fine\r\na%cb: y" % byte)
 
 
 def test_063_tabs_and_bytes_beyond_ascii_pass() -> None:
     """They are allowed in field values (RFC 9110 section 5.5)."""
-    check_answer([(b"X", b"a\tb"), (b"Y", bytes(range(128, 256))), (b"Z", b"")])
-    check_answer([])
+    came: Raw = [(b"X", b"a\tb"), (b"Y", bytes(range(128, 256))), (b"Z", b"")]
+    assert _answer(came) == (came, 0)
+    assert _answer([]) == ([], 0)
 
 
 def test_062_fields_that_echo_the_live_token_are_dropped_and_counted() -> None:
-    """In any field, anywhere in the value."""
+    """In any field, anywhere in the value, or in the name."""
     raw = [(b"X-Echo", b"Bearer live-token"), (b"Location", b"/?t=live%2Dtoken"), (b"X-Kept", b"live")]
-    assert _answer(raw, b"live-token", b"live%2Dtoken") == ([(b"X-Kept", b"live")], 2)
+    assert _answer([*raw, (b"X-live-token", b"1")], b"live-token", b"live%2Dtoken") == ([(b"X-Kept", b"live")], 3)
 
 
 def test_what_a_route_strips_comes_from_places_and_names() -> None:
@@ -227,7 +263,8 @@ def test_what_a_route_strips_comes_from_places_and_names() -> None:
     wider = strip.plus(AUTHORIZATION, Place("query", "q"), Place("cookie", "d"))
     assert wider.names == strip.names | {b"authorization"}
     assert (wider.query, wider.cookies) == (frozenset({b"stray", b"q"}), frozenset({b"c", b"d"}))
-    assert stripping(()) == Stripping()
+    for nothing in (stripping(()), Stripping()):
+        assert (nothing.names, nothing.query, nothing.cookies) == (ALWAYS_DROPPED, frozenset(), frozenset())
 
 
 @pytest.mark.parametrize(
@@ -280,8 +317,9 @@ def test_031_values_and_keys_of_a_query() -> None:
     query = b"a=1+2&b=%2B;a=3&%61=4&a&=5&c\xff=6"
     assert query_values(query, b"a") == [b"1 2", b"3", b"4", b""]
     assert query_values(None, b"a") == []
-    assert query_keys(query) == ["a", "b", "%61", "a", "", "c\xff"]
-    assert query_keys(None) == query_keys(b"") == []
+    assert query_names(query, 64) == b"a&b&%61&a&&c\xff"
+    assert query_names(query, 2) == b"a&b"
+    assert query_names(b"", 2) == b""
 
 
 @pytest.mark.parametrize(
@@ -304,8 +342,11 @@ def test_the_password_of_a_basic_authorization(value: bytes, password: bytes | N
 
 
 def test_small_readers_of_fields() -> None:
-    """Options, cookies, names, schemes."""
-    assert fields([(b"A", b"1"), (b"b", b"2"), (b"a", b"3")]) == {b"a": [b"1", b"3"], b"b": [b"2"]}
+    """Fields, options, cookies, names, schemes."""
+    came = Section(b"A:1\r\nb: 2\r\na:\t3 ")
+    assert came.values == {b"a": [b"1", b"3"], b"b": [b"2"]}
+    expected: list[Field] = [(b"a", b"1", b"A:1"), (b"b", b"2", b"b: 2"), (b"a", b"3", b"a:\t3 ")]
+    assert came.fields == expected
     assert connection_options([b"", b"Close,\tX-a ", b"x-A"]) - {b""} == {b"close", b"x-a"}
     assert cookie_values([b'a="1"; b=2', b" a =3; a; A=4"], b"a") == [b"1", b"3"]
     assert canonical(b"X_Api.Key") == b"x-api-key"

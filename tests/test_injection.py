@@ -41,15 +41,19 @@ def test_050_a_token_fits_only_where_it_cannot_break_the_message(token: str, kin
     assert {place.kind for place in (HEADER, QUERY, COOKIE) if place.fits(token)} == kinds
 
 
+def _parts(injection: Injection) -> tuple[bytes, bytes, bytes]:
+    return injection.lines, injection.query, injection.cookies
+
+
 def test_a_token_is_rendered_for_all_of_its_places() -> None:
     """With its scheme or raw, escaped in a query, and the constant fields behind it."""
     places = (AUTHORIZATION, HEADER, QUERY, Place("query", "a b"), COOKIE, Place("cookie", "s2"))
-    assert render(places, "t+/k", [("X-Version", "1")]) == Injection(
+    assert _parts(render(places, "t+/k", [("X-Version", "1")])) == (
         b"Authorization: Bearer t+/k\r\nX-Api-Key: t+/k\r\nX-Version: 1\r\n",
         b"access_token=t%2B%2Fk&a%20b=t%2B%2Fk",
         b"session=t+/k; s2=t+/k",
     )
-    assert render((), "t") == Injection()
+    assert _parts(render((), "t")) == _parts(Injection()) == (b"", b"", b"")
 
 
 @given(st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])))
@@ -118,14 +122,14 @@ def test_a_client_key_in_authorization_does_not_count_as_present(
     assert places_to_fill(inject, places, fields, None, authorization_is_key=True) == filled
 
 
-def _outgoing(*, query: bytes | None = None, cookies: list[bytes] | None = None, framing: bytes = b"") -> Outgoing:
-    lines = [b"Accept: */*\r\n", b"X-Raw: \xff\xfe\r\n", b"Accept: x\r\n"]
-    return Outgoing("POST", b"/v2/a%2Fb", query, b"api.example", lines, cookies or [], framing)
+def _outgoing(*, query: bytes | None = None, cookies: list[bytes] | None = None) -> Outgoing:
+    lines = b"Host: api.example\r\nAccept: */*\r\nX-Raw: \xff\xfe\r\nAccept: x\r\nContent-Length: 3\r\n"
+    return Outgoing("POST", b"/v2/a%2Fb", query, lines, cookies or [])
 
 
 def test_039_the_credential_is_the_very_last_field() -> None:
-    """So nothing before it can take it away; framing is ours and stands once."""
-    head = _outgoing(query=b"a&&b", cookies=[b"a=b", b"c=d"], framing=b"Content-Length: 3\r\n").head(
+    """So nothing before it can take it away; the lines before it stand as they are."""
+    head = _outgoing(query=b"a&&b", cookies=[b"a=b", b"c=d"]).head(
         render((AUTHORIZATION, QUERY, COOKIE), "token", [("X-Version", "1")])
     )
     assert head == (
@@ -134,8 +138,8 @@ def test_039_the_credential_is_the_very_last_field() -> None:
         b"Accept: */*\r\n"
         b"X-Raw: \xff\xfe\r\n"
         b"Accept: x\r\n"
-        b"Cookie: a=b; c=d; session=token\r\n"
         b"Content-Length: 3\r\n"
+        b"Cookie: a=b; c=d; session=token\r\n"
         b"Authorization: Bearer token\r\n"
         b"X-Version: 1\r\n"
         b"\r\n"
@@ -189,5 +193,5 @@ def test_the_same_outgoing_takes_another_credential() -> None:
 
 def test_077_neither_an_injection_nor_a_head_prints_what_it_holds() -> None:
     """Both hold live values."""
-    outgoing = Outgoing("GET", b"/", b"canary", b"h", [b"A: canary\r\n"], [b"canary=canary"])
+    outgoing = Outgoing("GET", b"/", b"canary", b"A: canary\r\n", [b"canary=canary"])
     assert "canary" not in f"{render((AUTHORIZATION, QUERY, COOKIE), 'canary')!r}{outgoing!r}"

@@ -77,7 +77,7 @@ async def test_invariant_1_also_where_the_upstream_or_the_token_endpoint_redirec
 async def test_invariant_1_each_route_has_its_own_credential_or_none(
     proxying: StartProxy, canaries: Canaries
 ) -> None:
-    """Whatever the other routes have."""
+    """Whatever the other routes have, and though a client repeats its fields on one connection."""
     environ = {"A": canaries.mint("token"), "B": canaries.mint("token")}
     async with api() as first, api() as second, api() as third:
         config = {
@@ -92,12 +92,16 @@ async def test_invariant_1_each_route_has_its_own_credential_or_none(
             },
         }
         async with proxying(config, environ=environ) as proxy, proxy.connect() as client:
-            for target in ("/a", "/b", "/c", "/a/../b", "/b/../c", "/a%2F..%2Fb"):
-                await client.ask("GET", target)
+            for target in 3 * ("/a", "/b", "/c"):
+                assert (await client.ask("GET", target)).status == 200
+            for target in ("/a/../b", "/b/../c", "/a%2F..%2Fb"):
+                await proxy.ask("GET", target)
         assert {value for seen in first.seen for value in seen.all("authorization")} == {f"Bearer {environ['A']}"}
         assert {value for seen in second.seen for value in seen.all("authorization")} == {f"Bearer {environ['B']}"}
         assert [seen.all("authorization") for seen in third.seen] == [[]] * len(third.seen)
-        assert [len(each.seen) for each in (first, second)] == [1, 1]
+        assert [len(each.seen) for each in (first, second)] == [3, 3]
+        for each in (first, second, third):
+            assert {seen.all("host")[0] for seen in each.seen} == {each.url.removeprefix("http://")}
 
 
 # -- 2
@@ -205,6 +209,28 @@ async def test_invariant_3_no_method_reveals_the_credential(
         assert len(upstream.seen) == (method in {"OPTIONS", "HEAD"})
 
 
+async def test_invariant_3_also_where_an_upstream_repeats_its_head(
+    proxying: StartProxy, canaries: Canaries, clock: HeldClock
+) -> None:
+    """What echoes no token of today may echo that of tomorrow: a known head is looked at again."""
+    tokens = ["token-of-the-first-hour", "token-of-the-second-hour"]
+
+    async def grant(_seen: Seen) -> web.StreamResponse:
+        return web.json_response({"t": tokens[len(endpoint.seen) - 1], "in": 3600})
+
+    echo = b"HTTP/1.1 200 OK\r\nX-Echo: token-of-the-second-hour\r\nContent-Length: 0\r\n\r\n"
+    async with Upstream([REQUEST, echo] * 4) as upstream, api(grant) as endpoint:
+        config = login(endpoint, upstream.origin)
+        config["credential"]["response"]["lifetime"] = "/in"
+        async with proxying(config, environ={"PIN": canaries.mint("key")}, clock=clock) as proxy:
+            answers = [await proxy.ask("GET") for _ in range(2)]
+            clock.move(3600)
+            answers += [await proxy.ask("GET") for _ in range(2)]
+        sent = bytes(upstream.peers[0].received)
+    assert [answer.all("x-echo") for answer in answers] == [[tokens[1]], [tokens[1]], [], []]
+    assert [sent.count(token.encode()) for token in tokens] == [2, 2]
+
+
 # -- 4
 
 
@@ -236,6 +262,28 @@ async def test_invariant_4_no_live_secret_appears_in_any_output(
     for secret in (keyed.token, key):
         assert not any(secret in text for text in shown)
     assert "***" in shown[0]
+
+
+async def test_invariant_4_no_client_reads_the_key_of_another_out_of_a_head_that_comes_again(
+    proxying: StartProxy, keyed: Keyed
+) -> None:
+    """A reference is rewritten for the one who asked: its key's segment, and the name by which it called."""
+    key = "client-key_0123456789"
+    async with Upstream() as upstream:
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {upstream.origin}/next\r\nContent-Length: 0\r\n\r\n".encode()
+        upstream.plays([REQUEST, moved] * 6)
+        config = keyed.config(upstream.origin, top={"guard": {"client_key": {"env": "KEY"}}})
+        async with proxying(config, environ={**keyed.environ, "KEY": key}) as proxy:
+            found = [
+                (await proxy.ask("GET", target, {"Host": host, "X-Proxy-Key": key}))["location"]
+                for target, host in 2 * [(f"/~{key}/x", "localhost"), ("/x", "localhost"), ("/x", "127.0.0.1:1")]
+            ]
+        assert len(upstream.peers) == 1
+    assert found == 2 * [
+        f"http://localhost/~{key}/next",
+        "http://localhost/next",
+        "http://127.0.0.1:1/next",
+    ]
 
 
 # -- 5
@@ -341,6 +389,29 @@ async def test_invariant_7_bytes_pass_unchanged(proxying: StartProxy, keyed: Key
     assert sent.partition(b"\r\n\r\n")[2] == body
     assert f"X-V: {value}\r\n".encode("latin-1") in answer.raw_head
     assert (answer["content-encoding"], answer.body) == ("gzip", body)
+
+
+async def test_invariant_7_field_lines_interim_answers_and_trailers_pass_as_they_came(
+    proxying: StartProxy, keyed: Keyed
+) -> None:
+    """Case, order and white space of each line, both ways; a 103 in its place, and what stands behind the body."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink:</a>; rel=preload \r\n\r\n"
+    answered = b"X-B:1\r\nx-b: \t2 \r\nX-None:\r\nTrailer: X-T"
+    head = b"HTTP/1.1 200 OK\r\n%b\r\nTransfer-Encoding: chunked\r\n\r\n" % answered
+    asked = b"X-A:1\r\nx-a: \t2 \r\nX-Empty:"
+    script: Script = [REQUEST, hints, head, b"4\r\nfine\r\n0\r\nX-T:1 \r\nx-t:\t2\r\n\r\n"]
+    async with (
+        Upstream(script) as upstream,
+        proxying(keyed.config(upstream.origin), environ=keyed.environ) as proxy,
+    ):
+        async with proxy.connect() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % asked)
+            answer = await client.answer()
+        sent = bytes(upstream.peers[0].received)
+    assert b"\r\n%b\r\n" % asked in sent
+    assert b"\r\n%b\r\n" % answered in answer.raw_head
+    assert answer.interim == [hints]
+    assert (answer.body, answer.complete, answer.trailers) == (b"fine", True, [b"X-T:1 ", b"x-t:\t2"])
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 262145])

@@ -23,7 +23,7 @@ from proxy.upstream.pool import Pool
 from tests.support.upstreams import CLOSE, DEADLINE, REQUEST, Script, Upstream, on_each_loop, turns
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-SERVE: Final[Script] = [REQUEST, OK] * 20
+SERVE: Final[Script] = [REQUEST, OK] * 50
 
 
 @asynccontextmanager
@@ -43,7 +43,7 @@ async def used(connection: Connection) -> Connection:
     """The connection after one clean exchange."""
     answer = connection.begin("GET")
     connection.write(b"GET / HTTP/1.1\r\n\r\n")
-    await answer.head()
+    await answer.wait_for_head()
     return connection
 
 
@@ -67,6 +67,65 @@ async def test_a_clean_connection_is_used_again_and_the_last_one_first() -> None
         assert await pool.acquire() is two
         assert await pool.acquire() is one
         assert (len(upstream.peers), pool.open, one.used) == (2, 2, 1)
+
+
+@on_each_loop
+async def test_what_rests_is_taken_at_once_and_what_does_not_is_not() -> None:
+    """`take` waits for nobody and connects nothing: the last one first, each once, and then none."""
+    async with pooled(size=3) as (upstream, pool):
+        assert pool.take() is None
+        one, two, busy = [await used(await pool.acquire()) for _ in range(3)]
+        assert pool.take() is None
+        pool.release(one)
+        pool.release(two)
+        assert [pool.take(), pool.take(), pool.take()] == [two, one, None]
+        pool.release(busy)
+        assert pool.take() is busy
+        assert (len(upstream.peers), pool.open) == (3, 3)
+        pool.close()
+        pool.release(one)
+        assert pool.take() is None
+
+
+@pytest.mark.parametrize("what", ["data", "FIN", "an end that is only announced", "our own close", "its time"])
+@on_each_loop
+async def test_043_what_spoiled_while_it_rested_is_not_taken_but_closed(what: str) -> None:
+    """The one below it is good, and taken in its place; a place in the pool is free."""
+    async with pooled() as (upstream, pool):
+        good, spoiled = await used(await pool.acquire()), await used(await pool.acquire())
+        pool.release(good)
+        pool.release(spoiled)
+        with (await upstream.peer(1)).duplicate() as sock:
+            if what == "data":
+                sock.send(b"x")
+            elif what == "FIN":
+                sock.shutdown(socket.SHUT_WR)
+            elif what == "an end that is only announced":
+                spoiled.eof_received()  # as TLS may do it, while the socket says nothing
+            elif what == "our own close":
+                spoiled.close()
+            else:
+                spoiled.idle_until = spoiled.loop.time()
+        assert pool.take() is good
+        assert pool.take() is None
+        assert pool.open == 1
+        await (await upstream.peer(1)).ended.wait()
+
+
+@on_each_loop
+async def test_taken_is_in_use_until_it_is_released() -> None:
+    """Who waits behind it gets it then, or its place, and the reaper leaves it alone."""
+    async with pooled(size=1, idle=0.05) as (_, pool):
+        pool.release(await used(await pool.acquire()))
+        taken = pool.take()
+        assert taken is not None
+        [waiter] = await waiting(pool, 1)
+        passed = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.1, passed.set_result, None)
+        await passed
+        assert taken.is_quiet()
+        pool.release(taken)
+        assert await waiter is taken
 
 
 @on_each_loop
@@ -366,7 +425,7 @@ async def test_every_connection_that_came_is_ended_whatever_happened_on_it() -> 
         [REQUEST, OK],
         [REQUEST, OK, CLOSE],
         [CLOSE],
-        [REQUEST, b"garbage"],
+        [REQUEST, b"garbage\r\n\r\n"],
         [REQUEST, OK + b"x"],
     ]
     async with pooled(*scripts * 20, size=1) as (upstream, pool):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from proxy import redact
 from proxy.lifecycle import Token
+from proxy.patterns import PATTERNS, Pattern
 from proxy.redact import GENERATIONS_KEPT, MASK, PREFIX, RETIRED_KEPT_SECONDS, Redactor, Secret, forms, printable
 
 PROXY: Final = Path(redact.__file__).parent
@@ -257,6 +258,88 @@ def test_only_exact_values_are_masked_by_values() -> None:
 def test_076_patterns_catch_what_never_was_ours(text: str, masked: str) -> None:
     """And leave ordinary words alone."""
     assert Redactor().text(text) == masked
+
+
+ASCII: Final = st.characters(codec="ascii")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.regex.pattern[:30])
+@given(data=st.data())
+def test_076_a_hint_stands_in_whatever_a_pattern_matches(pattern: Pattern, data: st.DataObject) -> None:
+    """In printable ASCII; other text is given to every pattern."""
+    match = data.draw(st.from_regex(pattern.regex, fullmatch=True, alphabet=ASCII))
+    assert not match.isprintable() or any(hint in match for hint in pattern.hints)
+
+
+#: What patterns are made of, in pieces that rarely make a whole.
+PIECES: Final = (
+    *(
+        "bearer",
+        "BASIC",
+        "Integrator ",
+        " ",
+        "\t",
+        "eyJ",
+        "eyJhbGciOi",
+        ".",
+        "access_token",
+        "password",
+        "=",
+        ":",
+        '"',
+    ),
+    *(
+        "va.",
+        "A" * 32,
+        ".BBBBBB.CCCCCCC",
+        "gh",
+        "ghp_",
+        "glpat-",
+        "hvs.",
+        "xoxb-",
+        "ya29.",
+        "vnla_sys.",
+        "/~",
+        "0123456789",
+    ),
+    *("/v2/customers", "\u017f", "\u212a", "bea\u017fic ", "na\u00efve", "\n", "***"),
+)
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=12).map("".join))
+def test_076_hints_spare_work_and_change_nothing(text: str) -> None:
+    """The same as every pattern one after another."""
+    expected = text
+    for pattern in PATTERNS:
+        expected = pattern.regex.sub(r"\g<1>***", expected)
+    assert Redactor().text(text) == expected
+
+
+@given(st.lists(secrets, min_size=1, max_size=4), st.data())
+def test_076_a_value_is_found_wherever_its_beginning_stands(values: list[str], data: st.DataObject) -> None:
+    """At every offset, behind every text, in every form: exactly where looking for each of them would find it."""
+    redactor = Redactor()
+    for value in values:
+        redactor.register(Secret(value))
+    beginnings = sorted({form[:PREFIX] for value in values for form in forms(value)})
+    piece = data.draw(st.sampled_from(beginnings))
+    piece = piece[data.draw(st.integers(0, 1)) : len(piece) - data.draw(st.integers(0, 1))]
+    text = data.draw(surroundings) + piece + data.draw(surroundings)
+    assert (redactor.values(text) != text) is any(beginning in text for beginning in beginnings)
+
+
+def test_the_version_changes_with_what_is_known() -> None:
+    """And only then: whoever keeps what was clean may rely on it."""
+    redactor = Redactor()
+    seen = [redactor.version]
+    redactor.register(Secret("a-lasting-value"))
+    seen.append(redactor.version)
+    redactor.register(Secret("a-lasting-value"))
+    redactor.text("a-lasting-value")
+    assert redactor.version == seen[-1]
+    redactor.register_generation("c", [Secret("generation-one")], 0.0)
+    seen.append(redactor.version)
+    assert len(set(seen)) == 3
 
 
 @pytest.mark.parametrize(

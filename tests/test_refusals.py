@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.globs import glob_expression
 from proxy.refusals import ExpiredRule, Refusal, RefusalRules, bearer_error, glob, is_plain_json
+from tests.support.sections import section
 
 DEFAULT = RefusalRules(frozenset({401, 403}))
 
@@ -43,7 +44,7 @@ def test_099_by_default_a_status_refuses_unless_the_answer_says_otherwise(
     status: int, headers: list[tuple[bytes, bytes]], expected: Refusal | None
 ) -> None:
     """A missing scope, missing claims and a rate limit (109) are not cured by a newer token."""
-    assert DEFAULT.judge(status, headers, None) == expected
+    assert DEFAULT.judge(status, section(headers).values, None) == expected
     assert DEFAULT.concerns(status) is (status in {401, 403})
     assert not DEFAULT.needs_body(status)
 
@@ -101,14 +102,14 @@ def test_expired_rules_replace_the_default(
 ) -> None:
     """OR between rules, AND inside one; `unless` wins; a rule about a body holds only for a body that was held."""
     held = None if body is None else json.dumps(body).encode()
-    found = RefusalRules(frozenset({401, 403}), rules).judge(status, headers, held)
+    found = RefusalRules(frozenset({401, 403}), rules).judge(status, section(headers).values, held)
     assert found == (Refusal(str(status), explicit=True) if refuses else None)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xfa", b"[" * 100_000, b"9" * 5000, b'"text"'])
 def test_056_a_body_that_is_no_json_refuses_nothing(body: bytes) -> None:
     """Nor does one that is nested too deep or holds a number of thousands of digits."""
-    assert RefusalRules(frozenset(), (BODY,)).judge(403, [], body) is None
+    assert RefusalRules(frozenset(), (BODY,)).judge(403, {}, body) is None
 
 
 def test_only_answers_that_a_rule_is_about_are_looked_at() -> None:
@@ -134,7 +135,8 @@ def test_only_answers_that_a_rule_is_about_are_looked_at() -> None:
 def test_only_plain_json_is_looked_into(content_type: str | None, coding: str | None, *, expected: bool) -> None:
     """Nothing is decompressed to find out (65)."""
     given_ = {b"Content-Type": content_type, b"Content-Encoding": coding}
-    assert is_plain_json([(name, value.encode()) for name, value in given_.items() if value]) is expected
+    fields = section([(name, value.encode()) for name, value in given_.items() if value]).values
+    assert is_plain_json(fields) is expected
 
 
 @pytest.mark.parametrize(

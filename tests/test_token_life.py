@@ -323,7 +323,7 @@ async def test_104_a_body_over_the_bound_is_not_sent_again_and_the_client_is_tol
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
     """The refusal passes, the token is refreshed all the same, and the next try succeeds."""
-    config = {**tracker.config, "replay": {"memory": "64KiB"}}
+    config = {**tracker.config, "replay": {"memory": "64KiB", "disk": 0}}
     async with proxying(config, environ=tracker.environ, clock=clock) as proxy:
         assert (await proxy.ask("GET", "/calls")).status == 200
         tracker.double.expire()

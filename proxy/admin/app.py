@@ -7,25 +7,24 @@ address (threat 12); everything else passes the guard first and then shows the a
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
-from aiohttp import web
-
 from proxy.accesslog import Exchange
-from proxy.admin.metrics import CONTENT_TYPE, Metrics
-from proxy.answers import Downstream
+from proxy.admin.exposition import CONTENT_TYPE
+from proxy.admin.metrics import Metrics
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialError, MethodNotAllowed, NoRoute, ProxyError, Rejected
-from proxy.fields import fields
-from proxy.guard import Guard, Head
+from proxy.guard import Guard
+from proxy.listener.answer import ClientAnswer
+from proxy.listener.connection import ClientConnection, Handler
+from proxy.listener.request import Request
 from proxy.redact import Secret
 
 log: Final = logging.getLogger("proxy")
 
 _READ: Final = ("GET", "HEAD")
-_COMMON: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_COMMON: Final = (b"Cache-Control: no-store", b"X-Content-Type-Options: nosniff")
 
 
 class View(Protocol):
@@ -76,22 +75,38 @@ class _WrongMethod(MethodNotAllowed):
         return (("Allow", ", ".join(self._allowed)),)
 
 
-def admin_handler(
-    view: View, metrics: Metrics, key: Secret, guard: Guard
-) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """A handler for aiohttp's low-level server that answers for `view`; `key` opens what is below /api."""
+def admin_handler(view: View, metrics: Metrics, key: Secret, guard: Guard) -> Handler:
+    """A handler that answers for `view`; `key` opens what is below /api."""
     admin = _Admin(view, metrics, key, guard)
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(request: Request, connection: ClientConnection) -> bool:
+        out = ClientAnswer(connection, request, Exchange(request.method, request.client, time.perf_counter()))
         try:
-            return await admin.answer(request)
+            document = await admin.answer(request)
+            out.document(document.status, document.lines, document.body)
         except ProxyError as error:
-            return _problem(request, error)
+            out.problem(error)
         except Exception:
             log.exception("internal_error")
-            return _problem(request, ProxyError())
+            out.problem(ProxyError())
+        await out.settle()
+        return out.keep_alive
 
     return handle
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """What is answered."""
+
+    body: bytes
+    content_type: str
+    status: int = 200
+
+    @property
+    def lines(self) -> tuple[bytes, ...]:
+        """Its field lines, less those that frame it."""
+        return (b"Content-Type: %b" % self.content_type.encode(), *_COMMON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,72 +118,57 @@ class _Admin:
     key: Secret
     guard: Guard
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: Request) -> _Document:
         """The answer, or a `ProxyError`."""
         # 1. The probes.
-        probes = {"/healthz": self._health, "/readyz": self._readiness, "/metrics": self._metrics}
-        probe = probes.get(request.raw_path.partition("?")[0])
+        probes = {b"/healthz": self._health, b"/readyz": self._readiness, b"/metrics": self._metrics}
+        probe = probes.get(request.target.partition(b"?")[0])
         if probe is not None:
             _check_method(request, _READ)
             return probe()
 
         # 2. The guard, then what is there at all, then the key.
-        head = Head(
-            request.method,
-            request.raw_path.encode("utf-8", "surrogateescape"),
-            request.version,
-            fields(request.raw_headers),
-        )
-        match self.guard.admit(head).path.decode("latin-1").split("/"):
+        match self.guard.admit(request).path.decode("latin-1").split("/"):
             case ["", "api", "credentials"]:
                 _check_method(request, _READ)
-                self._check_key(head)
+                self._check_key(request)
                 return _json({"credentials": [asdict(report) for report in self.view.reports()]})
             case ["", "api", "credentials", name, "refresh"]:
                 _check_method(request, ("POST",))
-                self._check_key(head)
+                self._check_key(request)
                 return await self._refresh(name)
             case _:
                 raise NoRoute("The admin listener has nothing under this path.")
 
-    def _health(self) -> web.Response:
-        return web.Response(text="ok\n", headers=_COMMON)
+    def _health(self) -> _Document:
+        return _Document(b"ok\n", "text/plain; charset=utf-8")
 
-    def _readiness(self) -> web.Response:
+    def _readiness(self) -> _Document:
         problems = {name: problem.detail for name, problem in self.view.problems().items()}
         draining = self.view.is_draining
         ready = not draining and not problems
         return _json({"ready": ready, "draining": draining, "credentials": problems}, 200 if ready else 503)
 
-    def _metrics(self) -> web.Response:
-        return web.Response(body=self.metrics.text(), headers={**_COMMON, "Content-Type": CONTENT_TYPE})
+    def _metrics(self) -> _Document:
+        return _Document(self.metrics.text(), CONTENT_TYPE)
 
-    async def _refresh(self, name: str) -> web.Response:
+    async def _refresh(self, name: str) -> _Document:
         if name not in {report.name for report in self.view.reports()}:
             raise NoRoute("No credential has this name; GET /api/credentials lists them.")
         return _json(asdict(await self.view.refresh(name)))
 
-    def _check_key(self, head: Head) -> None:
+    def _check_key(self, request: Request) -> None:
         """Compare in constant time; a second Authorization field is no second guess."""
-        values = head.fields.get(b"authorization", [])
+        values = request.section.values.get(b"authorization", [])
         scheme, _, given = values[0].strip().partition(b" ") if len(values) == 1 else (b"", b"", b"")
         if scheme.lower() != b"bearer" or Secret(given.strip().decode("latin-1")) != self.key:
             raise AdminKeyRequired
 
 
-def _problem(request: web.BaseRequest, error: ProxyError) -> web.StreamResponse:
-    exchange = Exchange(request.method, request.remote or "unix", time.perf_counter())
-    out = Downstream(request, exchange, keep_alive=True)
-    out.problem(error)
-    return out.result
-
-
-def _check_method(request: web.BaseRequest, allowed: tuple[str, ...]) -> None:
+def _check_method(request: Request, allowed: tuple[str, ...]) -> None:
     if request.method not in allowed:
         raise _WrongMethod(allowed)
 
 
-def _json(document: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(
-        text=json.dumps(document) + "\n", status=status, content_type="application/json", headers=_COMMON
-    )
+def _json(document: dict[str, Any], status: int = 200) -> _Document:
+    return _Document(json.dumps(document).encode() + b"\n", "application/json; charset=utf-8", status)

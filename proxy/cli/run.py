@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import re
 import signal
 import sys
 from typing import Final
@@ -14,7 +13,8 @@ from proxy import __version__, logs, runfile
 from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
 from proxy.config import Config, Source, find, load, quick
 from proxy.config.presets import presets
-from proxy.redact import PATTERNS, Redactor
+from proxy.patterns import PATTERNS
+from proxy.redact import Redactor
 from proxy.server import Instance, World
 
 if sys.platform == "win32":
@@ -55,8 +55,9 @@ def run(
     Examples: bearer-proxy run -c config.yaml
               bearer-proxy run --upstream https://api.example.com --token-env API_TOKEN
     """  # noqa: D301  a mark of click: keep these lines as they are
-    redactor = Redactor([*PATTERNS, *(re.compile(each) for preset in presets().values() for each in preset.redact)])
-    logs.set_up(redactor)
+    redactor = Redactor([*PATTERNS, *(pattern for preset in presets().values() for pattern in preset.redact)])
+    lines = logs.Lines(sys.stderr)
+    logs.set_up(redactor, lines=lines)
     if upstream is None:
         if token_env or token_file or token_stdin or listen:
             raise click.UsageError("--token-env, --token-file, --token-stdin and --listen go with --upstream URL.")
@@ -67,8 +68,8 @@ def run(
         given = sys.stdin.read(_STDIN_LIMIT) if token_stdin else None
         source = quick(upstream, listen, token_env=token_env, token_file=token_file, token_stdin=given)
     loaded = load(source, environ=os.environ)
-    logs.set_up(redactor, level=loaded.log.level, style=loaded.log.format)
-    world = World(redactor, state_folder(os.environ))
+    logs.set_up(redactor, level=loaded.log.level, style=loaded.log.format, lines=lines)
+    world = World(redactor, state_folder(os.environ), lines=lines)
     with asyncio.Runner(loop_factory=_LOOP_FACTORY) as runner:
         runner.run(_serve(loaded, world, source))
     return 0

@@ -5,7 +5,8 @@ Law: as in `values.py`: pure, `ValueError` with a sentence, and never the value 
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -24,10 +25,14 @@ UNIX_PATH_LONGEST: Final = 103
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
-    """A host (an IPv6 address without brackets) and a port; port 0 takes a free one."""
+    """A host (an IPv6 address without brackets) and a port; port 0 takes a free one.
+
+    `reuse_port`: other instances of the same user may listen there too.
+    """
 
     host: str
     port: int
+    reuse_port: bool = False
 
     @property
     def is_loopback(self) -> bool:
@@ -83,11 +88,13 @@ def _port(text: str) -> int:
 
 
 def listen_address(value: object) -> ListenAddress:
-    """`host:port` or `unix:/path`."""
+    """`host:port`, `unix:/path` or `{tcp: host:port, reuse_port: true}`."""
     if isinstance(value, TcpAddress | UnixAddress):
         return value
-    if isinstance(value, dict) or value == "systemd":
+    if value == "systemd" or (isinstance(value, Mapping) and "unix" in value):
         raise ValueError("this form of listen is not built yet: write host:port or unix:/path")
+    if isinstance(value, Mapping):
+        return _tcp(value)
     if not isinstance(value, str):
         raise ValueError("write an address with its host, such as 127.0.0.1:8080")  # noqa: TRY004  all are ValueError here
     if value.startswith("unix:"):
@@ -105,6 +112,18 @@ def listen_address(value: object) -> ListenAddress:
     if not colon or not before or (":" in before and not before.startswith("[")):
         raise ValueError("write an address with its host, such as 127.0.0.1:8080 or [::1]:8080")
     return TcpAddress(host(before), _port(after))
+
+
+def _tcp(value: Mapping[object, object]) -> TcpAddress:
+    reuse_port = value.get("reuse_port", False)
+    if "tcp" not in value or value.keys() - {"tcp", "reuse_port"} or not isinstance(reuse_port, bool):
+        raise ValueError("write host:port, or {tcp: HOST:PORT, reuse_port: true} for a port of several instances")
+    address = listen_address(value["tcp"])
+    if not isinstance(address, TcpAddress):
+        raise ValueError("write tcp: and an address with its host, such as 127.0.0.1:8080")  # noqa: TRY004  as above
+    if reuse_port and not address.port:
+        raise ValueError("a port that several instances share is one that they know: write it instead of 0")
+    return replace(address, reuse_port=reuse_port)
 
 
 def url(value: str, *, query: bool) -> tuple[Origin, str]:

@@ -21,6 +21,8 @@ from proxy.routes import Origin
 
 #: RFC 6265 section 4.1.1.
 _COOKIE_VALUE: Final = re.compile(r"[!#-+\--:<-\[\]-~]*")
+#: What `forwarded: true` sends.
+_FORWARDED: Final = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 
 
@@ -53,11 +55,12 @@ def check(draft: Draft, problems: Problems) -> None:
 
 
 def _listeners(draft: Draft, problems: Problems) -> None:
-    taken: list[ListenAddress] = []
+    # As text: one that shares its port and one that does not are the same address.
+    taken: set[str] = set()
     for index, address in enumerate(draft.listen):
-        if address in taken and not (isinstance(address, TcpAddress) and not address.port):
+        if str(address) in taken and not (isinstance(address, TcpAddress) and not address.port):
             problems.add(("listen", index), "this address is there twice: remove one")
-        taken.append(address)
+        taken.add(str(address))
         if (
             isinstance(address, TcpAddress)
             and not address.is_loopback
@@ -67,7 +70,7 @@ def _listeners(draft: Draft, problems: Problems) -> None:
             sentence = "others can reach this address: set guard.client_key, or listen on 127.0.0.1"
             problems.add(("listen", index), sentence)
     admin = draft.admin
-    if admin and admin.listen and admin.listen.port and not admin.listen_is_default and admin.listen in taken:
+    if admin and admin.listen and admin.listen.port and not admin.listen_is_default and str(admin.listen) in taken:
         problems.add(("admin", "listen"), "this address is taken by listen: choose another port")
 
 
@@ -162,6 +165,26 @@ def _credential_uses(draft: Draft, problems: Problems) -> None:
             bound = bound or origin
 
 
+def _forwarding(draft: Draft, problems: Problems) -> None:
+    for index, route in draft.routes.items():
+        places: dict[KeyPath, str] = {("set", name): name for name in route.headers.set}
+        places |= {("remove", place): name for place, name in enumerate(route.headers.remove)}
+        for path, name in places.items():
+            if route.forwarded and name.lower() in _FORWARDED:
+                sentence = "forwarded: true sends this header already: remove one of the two"
+                problems.add(("routes", index, "headers", *path), sentence)
+
+
+def _foreign_grants(draft: Draft, problems: Problems) -> None:
+    for index, route in draft.routes.items():
+        if route.credential is not None and not route.rewrite.cors:
+            sentence = (
+                "the upstream's CORS grants were not made for requests with your credential: what a browser has "
+                "cached may be read by pages that guard.origins does not name"
+            )
+            problems.warn(("routes", index, "rewrite", "cors"), sentence)
+
+
 def _placing(draft: Draft, problems: Problems) -> None:
     for name, credential in draft.credentials.items():
         path: KeyPath = ("credentials", name)
@@ -222,6 +245,8 @@ _CHECKS: Final[tuple[Callable[[Draft, Problems], None], ...]] = (
     _plain_http,
     _loops,
     _credential_uses,
+    _forwarding,
+    _foreign_grants,
     _placing,
     _login_steps,
     _short_secrets,

@@ -54,15 +54,18 @@ _SCALAR_SCHEMA: Final[dict[str, Any]] = {"type": ["string", "number", "boolean",
 
 
 class Section(BaseModel):
-    """A part of the configuration: no unknown keys, no coercion, no change after load."""
+    """A part of the configuration: no unknown keys, no coercion, no change after load.
+
+    A start builds the validators that it needs, and defaults are not validated.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         strict=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
+        defer_build=True,
     )
 
 
@@ -186,6 +189,23 @@ Places = Annotated[
     WithJsonSchema({"anyOf": [PLACE_SCHEMA, {"type": "array", "items": PLACE_SCHEMA, "minItems": 1}]}),
 ]
 _ADDRESS_SCHEMA: Final[dict[str, Any]] = {"type": "string", "examples": ["127.0.0.1:8080", "unix:/run/p.sock"]}
+_LISTEN_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        _ADDRESS_SCHEMA,
+        {
+            "type": "object",
+            "properties": {
+                "tcp": {"type": "string", "examples": ["127.0.0.1:8080"]},
+                "reuse_port": {
+                    "type": "boolean",
+                    "description": "true: several instances of one user share the port.",
+                },
+            },
+            "required": ["tcp"],
+            "additionalProperties": False,
+        },
+    ]
+}
 
 
 def _addresses(value: object) -> object:
@@ -200,20 +220,22 @@ def _some(given: tuple[addresses.ListenAddress, ...]) -> tuple[addresses.ListenA
 
 def _tcp_address(value: object) -> addresses.TcpAddress:
     address = addresses.listen_address(value)
-    if not isinstance(address, addresses.TcpAddress):
-        raise ValueError("write host:port, such as 127.0.0.1:8081, or null")  # noqa: TRY004  all are ValueError here
+    if not isinstance(address, addresses.TcpAddress) or address.reuse_port:
+        raise ValueError("write host:port, such as 127.0.0.1:8081, or null")
     return address
 
 
 Listen = Annotated[
     tuple[
         Annotated[
-            addresses.ListenAddress, PlainValidator(addresses.listen_address), WithJsonSchema(_ADDRESS_SCHEMA)
+            addresses.ListenAddress, PlainValidator(addresses.listen_address), WithJsonSchema(_LISTEN_SCHEMA)
         ],
         ...,
     ],
     BeforeValidator(_addresses),
     AfterValidator(_some),
-    WithJsonSchema({"anyOf": [_ADDRESS_SCHEMA, {"type": "array", "items": _ADDRESS_SCHEMA, "minItems": 1}]}),
+    WithJsonSchema(
+        {"anyOf": [*_LISTEN_SCHEMA["anyOf"], {"type": "array", "items": _LISTEN_SCHEMA, "minItems": 1}]}
+    ),
 ]
 TcpListen = Annotated[addresses.TcpAddress, PlainValidator(_tcp_address), WithJsonSchema(_ADDRESS_SCHEMA)]

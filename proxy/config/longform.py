@@ -28,10 +28,7 @@ NOT_BUILT: Final = tuple(
         "store.path",
         "store.url",
         "store.key",
-        "routes.*.forwarded",
-        "routes.*.rewrite",
         "routes.*.token_guard",
-        "routes.*.replay.disk",
         "credentials.*.response.upstream",
         "credentials.*.response.upstream_allow",
     )

@@ -109,20 +109,20 @@ class Config(Section):
     """The whole configuration."""
 
     listen: Listen = (TcpAddress("127.0.0.1", 8080),)
-    """host:port or unix:/path, or a list; port 0 takes a free one."""
+    """host:port, unix:/path or {tcp: host:port, reuse_port: true}, or a list; port 0 takes a free one."""
     routes: tuple[RouteConfig, ...]
     """The upstreams."""
     credentials: dict[Name, CredentialConfig] = Field(default_factory=dict)
     """The credentials by name."""
-    guard: GuardConfig = Field(default_factory=GuardConfig)
+    guard: GuardConfig = Field(default_factory=GuardConfig.model_construct)
     """Which local requests are admitted."""
-    admin: AdminConfig = Field(default_factory=AdminConfig)
+    admin: AdminConfig = Field(default_factory=AdminConfig.model_construct)
     """The admin listener."""
-    store: StoreConfig = Field(default_factory=StoreConfig)
+    store: StoreConfig = Field(default_factory=StoreConfig.model_construct)
     """Where tokens rest."""
-    log: LogConfig = Field(default_factory=LogConfig)
+    log: LogConfig = Field(default_factory=LogConfig.model_construct)
     """What is logged."""
-    limits: LimitsConfig = Field(default_factory=LimitsConfig)
+    limits: LimitsConfig = Field(default_factory=LimitsConfig.model_construct)
     """Bounds on what clients may do."""
     warnings: list[str] = Field(default_factory=list, exclude=True)
     """What is allowed but doubtful, one sentence each."""

@@ -59,6 +59,8 @@ class ReplayConfig(Section):
 
     memory: Size = 1 << 20
     """Bytes kept in memory."""
+    disk: Size = 64 << 20
+    """Bytes beyond them kept in an unlinked temporary file; 0: none."""
 
 
 class TimeoutsConfig(Section):
@@ -163,6 +165,19 @@ class HeaderRules(Section):
     """Removed."""
 
 
+class RewriteConfig(Section):
+    """What of an answer is rewritten, so that browsers and other clients stay with the proxy."""
+
+    location: bool = True
+    """Location, Content-Location, Link and Refresh: the upstream's own address becomes the proxy's."""
+    cookies: bool = True
+    """Set-Cookie: without Domain and Secure, Path moved along with the route."""
+    cors: bool = True
+    """Access-Control-*: the upstream's grants give way to those for guard.origins."""
+    hsts: bool = True
+    """Strict-Transport-Security, Alt-Svc, Clear-Site-Data and their like are dropped."""
+
+
 class RouteConfig(Section):
     """One upstream, and where it appears."""
 
@@ -182,13 +197,13 @@ class RouteConfig(Section):
     """What happens to a credential that the client sends: overwrite, if-absent or {replace: PLACEHOLDER}."""
     refresh_on: tuple[Status, ...] = (401, 403)
     """Statuses that may mean that the token is expired."""
-    replay: ReplayConfig = Field(default_factory=ReplayConfig)
+    replay: ReplayConfig = Field(default_factory=ReplayConfig.model_construct)
     """How much of a request body is kept for a repetition."""
-    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
+    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig.model_construct)
     """How long things may take."""
-    pool: PoolConfig = Field(default_factory=PoolConfig)
+    pool: PoolConfig = Field(default_factory=PoolConfig.model_construct)
     """Connections to the upstream."""
-    tls: TLSConfig = Field(default_factory=TLSConfig)
+    tls: TLSConfig = Field(default_factory=TLSConfig.model_construct)
     """How the upstream is verified, and what it is shown."""
     via: Annotated[ViaConfig | None, BeforeValidator(_with_url, json_schema_input_type=str | ViaConfig | None)] = (
         None
@@ -198,11 +213,15 @@ class RouteConfig(Section):
     """true: plain http to something that is not loopback."""
     host_header: HostHeader = "upstream"
     """upstream, client, or a literal."""
+    forwarded: bool = False
+    """true: send X-Forwarded-For, -Host, -Proto."""
+    rewrite: RewriteConfig = Field(default_factory=RewriteConfig)
+    """What of an answer is rewritten for browsers."""
     allow: tuple[PolicyRule, ...] | None = None
     """When given, everything else is denied."""
     deny: tuple[PolicyRule, ...] = ()
     """Denied, even where allow holds; added to the preset's."""
-    headers: HeaderRules = Field(default_factory=HeaderRules)
+    headers: HeaderRules = Field(default_factory=HeaderRules.model_construct)
     """Headers to set and remove."""
 
     @property

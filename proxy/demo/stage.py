@@ -53,7 +53,7 @@ credentials:
     token: {{env: VANILLA_OTHER_TOKEN}}
     in: query
 """
-_REQUEST_LINE: Final = re.compile(r"\S+ [A-Z]+ request ")
+_REQUEST_LINE: Final = re.compile(r"^\S+ [A-Z]+ request ", re.MULTILINE)
 
 
 class Log(io.StringIO):
@@ -72,7 +72,7 @@ class Log(io.StringIO):
         """Keep `text`, or pass it on."""
         if self.live is not None:
             return self.live.write(text)
-        self.requests += _REQUEST_LINE.match(text) is not None
+        self.requests += len(_REQUEST_LINE.findall(text))
         self._written.set()
         return super().write(text)
 
@@ -139,8 +139,9 @@ async def standing(cast: Cast) -> AsyncIterator[Stage]:
         tracker, crm, community = [await stack.enter_async_context(serving(double)) for double in cast.doubles]
         text = CONFIG.format(tracker=tracker, crm=crm, community=community)
         redactor, log = Redactor(), Log()
-        logs.set_up(redactor, stream=log)
+        lines = logs.Lines(log)
+        logs.set_up(redactor, lines=lines)
         config = load(Source(text, "demo.yaml", None, "demo"), environ=environ)
-        instance = await Instance.start(config, World(redactor, state, stream=log))
+        instance = await Instance.start(config, World(redactor, state, lines=lines))
         stack.push_async_callback(instance.drain)
         yield Stage(cast, text, (tracker, crm, community), environ, instance, log)

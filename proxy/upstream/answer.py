@@ -1,32 +1,24 @@
 """One answer of an upstream, as far as it has come."""
 
 import asyncio
-from collections import deque
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError, UpstreamTimeout
-from proxy.upstream.framing import NO_BODY
+from proxy.http1.answer import NO_BODY, AnswerHead
+from proxy.http1.section import Section
 
+if TYPE_CHECKING:
+    from proxy.upstream.connection import Connection
 
-class Feeder(Protocol):
-    """The connection that an answer comes from."""
-
-    loop: asyncio.AbstractEventLoop
-
-    def drained(self) -> None:
-        """The reader took what was buffered."""
-        ...
-
-    def fail(self, error: ProxyError) -> None:
-        """End the exchange with `error`."""
-        ...
+#: Is told of interim answers (1xx) as they come.
+OnInterim = Callable[[AnswerHead], None]
 
 
 class Answer:
-    """One answer: its head once it is there, then its body as it comes.
+    """One answer: its `head` once that is there, then its body as it comes, framed in one of the five ways.
 
-    `headers` are the raw fields in order; `framing` one of the four of `framing.py`; `length` the declared
-    Content-Length (None without one; of the body that a HEAD or 304 only talks about, too).
+    `trailers` are those behind a chunked body, once it is complete.
     """
 
     __slots__ = (
@@ -37,30 +29,29 @@ class Answer:
         "complete",
         "error",
         "framing",
-        "has_head",
-        "headers",
-        "length",
-        "status",
+        "head",
+        "on_interim",
+        "trailers",
     )
 
-    def __init__(self, connection: Feeder) -> None:
+    def __init__(self, connection: "Connection", on_interim: OnInterim | None) -> None:
         self._connection = connection
-        self._buffer: deque[bytes] = deque()
+        self._buffer: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
         self.buffered = 0
         self.complete = False
         self.error: ProxyError | None = None
         self.framing = NO_BODY
-        self.has_head = False
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.length: int | None = None
-        self.status = 0
+        self.head: AnswerHead | None = None
+        self.on_interim = on_interim
+        self.trailers: Section | None = None
+
+    # -- the connection's side
 
     def feed(self, data: bytes) -> None:
-        """Body bytes from the parser."""
+        """Body bytes; `wake` or `finish` comes next."""
         self._buffer.append(data)
         self.buffered += len(data)
-        self.wake()
 
     def finish(self, error: ProxyError | None = None) -> None:
         """The end, proper or not; the first one counts."""
@@ -74,25 +65,32 @@ class Answer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def head(self) -> None:
-        """Wait for the head. Raises the `UpstreamError` that came instead."""
-        while not self.has_head:
+    # -- the relay's side
+
+    async def wait_for_head(self) -> AnswerHead:
+        """The head. Raises the `UpstreamError` that came instead."""
+        while self.head is None:
             if self.error is not None:
                 raise self.error
-            await self._wait(None)
+            waiter = self._waiter = self._connection.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+        return self.head
 
     def read_nowait(self) -> bytes:
         """All body bytes that are there; `b""`: none yet, or the end (`complete`)."""
-        if not self._buffer:
+        buffer = self._buffer
+        if not buffer:
             return b""
-        data = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
-        self._buffer.clear()
+        data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
+        buffer.clear()
         self.buffered = 0
-        self._connection.drained()
         return data
 
-    async def read(self, idle: float) -> bytes:
-        """The next body bytes, `b""` at the proper end. At most `idle` seconds between bytes.
+    async def read(self, idle: float | None) -> bytes:
+        """The next body bytes, `b""` at the proper end. At most `idle` seconds between bytes (None: any time).
 
         Raises `UpstreamTruncated` (or what else went wrong) at any other end, `UpstreamTimeout` when idle.
         """
@@ -101,12 +99,15 @@ class Answer:
                 raise self.error
             if self.complete:
                 return b""
+            # Only now: what was read before has left us, so there is never more than one read of the socket here.
+            self._connection.resume_reading()
             await self._wait(idle)
         return self.read_nowait()
 
     async def hold(self, limit: int, idle: float) -> bytes | None:
         """The whole body if it is complete within `limit` bytes, else None; either way nothing is consumed."""
         while not self.complete and self.error is None and self.buffered < limit:
+            self._connection.resume_reading()
             await self._wait(idle)
         return b"".join(self._buffer) if self.complete and self.buffered <= limit else None
 

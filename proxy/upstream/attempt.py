@@ -9,7 +9,9 @@ from typing import Final
 
 from proxy.body import RequestBody
 from proxy.errors import ProxyError, UpstreamLost
-from proxy.upstream.answer import Answer
+from proxy.http1.answer import AnswerHead
+from proxy.http1.bodies import LAST_CHUNK, chunk
+from proxy.upstream.answer import Answer, OnInterim
 from proxy.upstream.connection import Connection
 from proxy.upstream.pool import Pool
 
@@ -20,33 +22,31 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class Attempt:
     """A request on one connection. `end` gives the connection back; call it whatever happened."""
 
-    __slots__ = ("_connection", "_ended", "_pool", "_upload", "answer", "was_resent")
+    __slots__ = ("_connection", "_ended", "_pool", "_upload", "answer", "head", "was_resent")
 
-    def __init__(self, pool: Pool, connection: Connection, method: str) -> None:
+    def __init__(self, pool: Pool, connection: Connection, answer: Answer) -> None:
         self._pool = pool
         self._connection = connection
         self._ended = False
         self._upload: asyncio.Task[None] | None = None
-        self.answer: Answer = connection.begin(method)
+        self.answer = answer
+        #: The answer's, once it is there.
+        self.head: AnswerHead
         #: A lost connection was replaced on the way to this answer.
         self.was_resent = False
 
-    async def run(self, head: bytes, body: RequestBody | None, first_byte: float) -> None:
-        """Send, and wait for the answer's head. Raises an `UpstreamError`, or what the client's body ended with."""
+    def start(self, head: bytes, body: RequestBody | None, first_byte: float) -> None:
+        """Send the head, and begin with the body."""
         connection = self._connection
-        if body is None:
-            connection.write(head)
-            connection.sent(first_byte)
-        elif body.is_here:
-            pieces = [head]
-            while piece := await body.read():
-                pieces.append(_framed(piece, body))
-            connection.write(b"".join((*pieces, _last(body))))
-            connection.sent(first_byte)
-        else:
+        whole = b"" if body is None else body.take_all()
+        if whole is None and body is not None:
             connection.write(head)
             self._upload = asyncio.create_task(self._stream(body, first_byte))
-        await self.answer.head()
+            return
+        if body is not None:
+            head = b"".join([head, *(_framed(whole, body) if whole else ()), _last(body)])
+        connection.write(head)
+        connection.sent(first_byte)
 
     async def stop_upload(self) -> None:
         """Stop sending: the answer that came is a final one, and the rest of the body is not wanted here."""
@@ -73,6 +73,11 @@ class Attempt:
         self._pool.release(self._connection)
 
     @property
+    def connection(self) -> Connection:
+        """Where it goes on, in a tunnel."""
+        return self._connection
+
+    @property
     def _upload_is_over(self) -> bool:
         upload = self._upload
         return upload is None or (upload.done() and not upload.cancelled() and upload.exception() is None)
@@ -84,7 +89,7 @@ class Attempt:
                 await connection.drain(first_byte)
                 if not connection.takes_body:
                     return
-                connection.write(_framed(piece, body))
+                connection.write_all(_framed(piece, body))
         except ProxyError as error:
             connection.fail(error)
             return
@@ -92,12 +97,12 @@ class Attempt:
         connection.sent(first_byte)
 
 
-def _framed(piece: bytes, body: RequestBody) -> bytes:
-    return piece if body.length is not None else b"%x\r\n%b\r\n" % (len(piece), piece)
+def _framed(piece: bytes, body: RequestBody) -> tuple[bytes, ...]:
+    return (piece,) if body.length is not None else chunk(piece)
 
 
 def _last(body: RequestBody) -> bytes:
-    return b"" if body.length is not None else b"0\r\n\r\n"
+    return b"" if body.length is not None else LAST_CHUNK
 
 
 async def send(
@@ -109,21 +114,25 @@ async def send(
     first_byte: float,
     fresh: bool = False,
     may_resend: bool = True,
+    may_switch: bool = False,
+    on_interim: OnInterim | None = None,
 ) -> Attempt:
     """Send a request and wait for the answer's head, at most `first_byte` seconds after the request's end.
 
     `fresh`: on a connection that nobody used before. A connection that was reused and lost
     is replaced once by a fresh one: for a safe method if no byte of an answer came, for any if not one byte of
-    the request had been written.
+    the request had been written. `may_switch` and `on_interim`: see `Connection.begin`.
     """
     was_resent = False
     while True:
-        connection = await pool.acquire(fresh=fresh)
+        connection = (None if fresh else pool.take()) or await pool.acquire(fresh=fresh)
         was_used = connection.used > 0
-        attempt = Attempt(pool, connection, method)
+        answer = connection.begin(method, may_switch=may_switch, on_interim=on_interim)
+        attempt = Attempt(pool, connection, answer)
         attempt.was_resent = was_resent
         try:
-            await attempt.run(head, body, first_byte)
+            attempt.start(head, body, first_byte)
+            attempt.head = await answer.wait_for_head()
         except UpstreamLost as lost:
             await attempt.stop_upload()
             attempt.end()

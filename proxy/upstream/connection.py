@@ -1,17 +1,17 @@
 """One HTTP/1.1 connection to an upstream, one exchange at a time.
 
-httptools parses and does not judge; the duties that it leaves are done here (docs/architecture.md, "Duties of the
-upstream connection"). Law: a connection on which anything was odd is never used again.
+Law: a connection on which anything was odd is never used again (docs/architecture.md, "Duties of the upstream
+connection").
 """
 
 import asyncio
 import os
 import select
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final, cast
+from typing import Final
 
-import httptools
-
+from proxy.alarm import Alarm
 from proxy.errors import (
     ProxyError,
     UpstreamBadHeader,
@@ -20,57 +20,59 @@ from proxy.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from proxy.upstream.answer import Answer
-from proxy.upstream.framing import NO_BODY, UNTIL_CLOSE, judge
+from proxy.flow import Flow
+from proxy.http1.answer import SWITCHED, UNTIL_CLOSE, AnswerHead
+from proxy.http1.bodies import Chunked, Decoder
+from proxy.http1.section import BadText, Malformed, TooMany, has_bare_lf
+from proxy.upstream.answer import Answer, OnInterim
 
-#: Pause reading from the upstream above this many unread body bytes, go on when all are taken.
-BUFFER_HIGH: Final = 128 * 1024
-#: The head of an answer, interim answers included, and then all that comes without a byte of a body: chunk
-#: extensions, trailers (threats 63, 64).
+#: Reading from the upstream pauses above this many unread body bytes. One more read of the socket is there by then.
+BUFFERED_MOST: Final = 4 * 1024
+#: The head of an answer, interim answers included (threats 63, 64).
 HEAD_BYTES: Final = 128 * 1024
-HEAD_FIELDS: Final = 256
+#: How much is read at once from a socket whose transport failed.
+_READ: Final = 64 * 1024
+_HEAD_END: Final = b"\r\n\r\n"
 
 
-class Connection(asyncio.Protocol):
-    """Writes requests, parses answers, and knows whether it may be used again."""
+class Connection(Flow):
+    """Writes requests, takes answers, and knows whether it may be used again."""
 
     __slots__ = (
+        "_alarm",
         "_answer",
-        "_barren",
-        "_can_write",
+        "_buffer",
         "_closed",
-        "_field_bytes",
+        "_decoder",
+        "_head_bytes",
         "_is_head_request",
         "_keep_alive",
-        "_parser",
+        "_last_head",
+        "_may_switch",
         "_poll",
-        "_reading_paused",
         "_spoiled",
-        "_timer",
-        "_transport",
         "idle_until",
         "keep_alive_timeout",
-        "loop",
         "used",
         "wrote",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser
+        super().__init__(loop)
+        self._alarm = Alarm(loop, self._expire)
         self._answer: Answer | None = None
-        self._can_write: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._buffer = b""
+        self._decoder: Decoder | None = None
+        #: Servers send the same head again and again; it is parsed once.
+        self._last_head: AnswerHead | None = None
         self._poll: select.poll | None = None
         self._closed = False
         self._spoiled = False
-        self._reading_paused = False
         self._is_head_request = False
+        self._may_switch = False
         self._keep_alive = False
-        #: Bytes that came since the last one of a body: heads, trailers, chunk extensions.
-        self._barren = 0
-        self._field_bytes = 0
+        #: Bytes of heads that came in this exchange.
+        self._head_bytes = 0
         #: The upstream's own `Keep-Alive: timeout=N` in seconds, None without one.
         self.keep_alive_timeout: float | None = None
         self.idle_until = 0.0
@@ -81,38 +83,44 @@ class Connection(asyncio.Protocol):
 
     # -- what the relay and the pool call
 
-    def begin(self, method: str) -> Answer:
-        """Begin an exchange; the answer will come into what is returned."""
-        # Each answer has a parser of its own: what one left open (a HEAD's waits for the body that its
-        # Content-Length speaks of) cannot swallow the next.
-        self._parser = httptools.HttpResponseParser(self)
+    def begin(self, method: str, *, may_switch: bool = False, on_interim: OnInterim | None = None) -> Answer:
+        """Begin an exchange; the answer will come into what is returned.
+
+        `may_switch`: a 101 is a proper answer. `on_interim` is told of the other interim answers.
+        """
         self._is_head_request = method == "HEAD"
+        self._may_switch = may_switch
         self._keep_alive = False
-        self._barren = self._field_bytes = 0
-        self.keep_alive_timeout = None
+        self._head_bytes = 0
+        self._decoder = None
         self.wrote = False
         self.used += 1
-        answer = self._answer = Answer(self)
+        answer = self._answer = Answer(self, on_interim)
         if self._closed:
             answer.finish(UpstreamLost(untouched=True, silent=True))
         return answer
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request, as soon as the transport can."""
-        if self._transport is not None and not self._closed:
+        if self.transport is not None and not self._closed:
             self.wrote = True
-            self._transport.write(data)
+            self.transport.write(data)
+
+    def write_all(self, pieces: Iterable[bytes]) -> None:
+        """Send several pieces as one."""
+        if self.transport is not None and not self._closed:
+            self.wrote = True
+            self.transport.writelines(pieces)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until the transport takes more, and let what the upstream says meanwhile be read.
+        """Wait until the upstream takes more, and let what the upstream says meanwhile be read.
 
         A transport whose write fails drops what it has not read yet: the early answer in front of a reset (threat
         105). Returns at once when the connection is gone. Raises `UpstreamTimeout` after `seconds`.
         """
-        if self._can_write is not None:
+        if self.is_writing_paused:
             try:
-                async with asyncio.timeout(seconds):
-                    await asyncio.shield(self._can_write)
+                await super().drain(seconds)
             except TimeoutError as error:
                 raise UpstreamTimeout from error
         if not self.is_quiet():
@@ -123,14 +131,25 @@ class Connection(asyncio.Protocol):
     def sent(self, first_byte: float) -> None:
         """The request is complete: its answer's head must be there within `first_byte` seconds."""
         answer = self._answer
-        if answer is not None and not answer.has_head and answer.error is None:
-            self._timer = self.loop.call_later(first_byte, self.fail, UpstreamTimeout())
+        if answer is not None and answer.head is None and answer.error is None:
+            self._alarm.set(self.loop.time() + first_byte)
+
+    def end_writing(self) -> None:
+        """Nothing more will be written, in a tunnel; TLS knows no half of an end."""
+        if self.transport is None:
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     @property
     def takes_body(self) -> bool:
         """Is the rest of a request's body still wanted (RFC 9112 section 9.5)?"""
         answer = self._answer
-        is_over = answer is not None and answer.has_head and answer.status >= 300 and not self._keep_alive
+        is_over = (
+            answer is not None and answer.head is not None and answer.head.status >= 300 and not self._keep_alive
+        )
         return not self._closed and not is_over
 
     @property
@@ -141,11 +160,11 @@ class Connection(asyncio.Protocol):
 
     def is_quiet(self) -> bool:
         """Is nothing pending on the idle socket? Data or an EOF there means that it is not ours to use."""
-        if self._closed or self._spoiled or self._transport is None:
+        if self._closed or self._spoiled or self.transport is None:
             return False
         if self._poll is None:
             self._poll = select.poll()
-            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not self._poll.poll(0)
 
     def fail(self, error: ProxyError) -> None:
@@ -157,20 +176,10 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection at once; an exchange in progress ends as lost."""
         self._spoiled = True
-        if self._transport is not None:
-            self._transport.abort()
-
-    def drained(self) -> None:
-        """The reader took what was buffered."""
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        if self.transport is not None:
+            self.transport.abort()
 
     # -- asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The transport is there."""
-        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer, or, without an exchange, of nothing that we asked for."""
@@ -178,22 +187,17 @@ class Connection(asyncio.Protocol):
         if answer is None or answer.complete or answer.error is not None:
             self.close()
             return
-        self._barren += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.fail(UpstreamProtocol())
-            return
-        except httptools.HttpParserError as error:
-            # Bytes behind a complete answer parse as a new one: that answer stands, the connection does not.
-            context = error.__context__
-            self.fail(context if isinstance(context, ProxyError) else UpstreamProtocol())
-            return
-        if self._barren > HEAD_BYTES and not answer.complete:
+            if answer.head is None:
+                self._take_heads(answer, data)
+            else:
+                self._take_body(answer, data)
+        except (BadText, TooMany):
             self.fail(UpstreamBadHeader())
-        elif answer.buffered > BUFFER_HIGH and not self._reading_paused and self._transport is not None:
-            self._reading_paused = True
-            self._transport.pause_reading()
+        except Malformed:
+            self.fail(UpstreamProtocol())
+        except UpstreamBadHeader as error:
+            self.fail(error)
 
     def eof_received(self) -> None:
         """The upstream ended its side: no exchange may follow. `connection_lost` comes next."""
@@ -203,98 +207,99 @@ class Connection(asyncio.Protocol):
         """The end: for a body that ends with the connection the proper one."""
         if exc is not None:
             self._rescue()
+        super().connection_lost(exc)
         self._closed = True
-        self._transport = None
-        self._cancel_timer()
-        if self._can_write is not None and not self._can_write.done():
-            self._can_write.set_result(None)
+        self._alarm.close()
         answer = self._answer
         if answer is None or answer.complete:
             return
-        if not answer.has_head:
-            answer.finish(UpstreamLost(untouched=not self.wrote, silent=self._barren == 0))
-        elif answer.framing == UNTIL_CLOSE and exc is None and not self._spoiled:
+        if answer.head is None:
+            answer.finish(UpstreamLost(untouched=not self.wrote, silent=self._head_bytes == 0))
+        elif answer.framing in (UNTIL_CLOSE, SWITCHED) and exc is None and not self._spoiled:
             answer.finish()
         else:
             answer.finish(UpstreamTruncated())
 
+    # -- the answer
+
+    def _take_heads(self, answer: Answer, data: bytes) -> None:
+        """Take the head of the answer, and interim ones before it. Raises `Malformed`, or `UpstreamBadHeader`."""
+        self._head_bytes += len(data)
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        while answer.head is None:
+            end = data.find(_HEAD_END)
+            if end > HEAD_BYTES or (end < 0 and self._head_bytes > HEAD_BYTES):
+                raise UpstreamBadHeader
+            if end < 0:
+                if has_bare_lf(data):
+                    raise Malformed
+                self._buffer = data
+                return
+            self._take_head(answer, data[:end])
+            data = data[end + 4 :]
+        if self._decoder is not None and not self._decoder.done:
+            if data:
+                self._take_body(answer, data)
+            else:
+                answer.wake()
+        else:
+            self._finish(answer, data)
+
+    def _take_head(self, answer: Answer, raw: bytes) -> None:
+        head = self._last_head
+        if head is None or head.whole != raw:
+            head = AnswerHead(raw)
+            if head.is_interim:
+                if answer.on_interim is not None:
+                    answer.on_interim(head)
+                return
+            self._last_head = head
+        framing = head.framing(asked_by_head=self._is_head_request)
+        if framing == SWITCHED and not self._may_switch:
+            raise Malformed
+        self._alarm.clear()
+        self._keep_alive = head.keep_alive and framing not in (UNTIL_CLOSE, SWITCHED)
+        self.keep_alive_timeout = head.keep_alive_timeout
+        self._decoder = head.decoder(framing)
+        answer.framing = framing
+        answer.head = head
+
+    def _take_body(self, answer: Answer, data: bytes) -> None:
+        decoder = self._decoder
+        if decoder is None:
+            raise Malformed
+        piece = decoder.feed(data)
+        if piece:
+            answer.feed(piece)
+        if decoder.done:
+            if isinstance(decoder, Chunked):
+                answer.trailers = decoder.trailers
+            self._finish(answer, decoder.rest)
+            return
+        if piece:
+            answer.wake()
+        if answer.buffered > BUFFERED_MOST:
+            self.pause_reading()
+
+    def _finish(self, answer: Answer, rest: bytes) -> None:
+        """The answer is complete; what comes behind it, nobody asked for."""
+        answer.finish()
+        if rest:
+            self.close()
+
     def _rescue(self) -> None:
         """Read the answer that a transport whose write failed has left in the socket (threat 105)."""
-        answer, transport = self._answer, self._transport
+        answer, transport = self._answer, self.transport
         if answer is None or transport is None or transport.get_extra_info("sslcontext") is not None:
             return
         descriptor = transport.get_extra_info("socket").fileno()
         with suppress(OSError):
-            while not answer.complete and answer.error is None and answer.buffered <= BUFFER_HIGH:
-                if not (data := os.read(descriptor, BUFFER_HIGH)):
+            while not answer.complete and answer.error is None and answer.buffered <= HEAD_BYTES:
+                if not (data := os.read(descriptor, _READ)):
                     return
                 self.data_received(data)
 
-    def pause_writing(self) -> None:
-        """The transport's buffer is full."""
-        self._can_write = self.loop.create_future()
-
-    def resume_writing(self) -> None:
-        """The transport's buffer has room."""
-        if self._can_write is not None and not self._can_write.done():
-            self._can_write.set_result(None)
-        self._can_write = None
-
-    # -- httptools callbacks
-
-    def on_message_begin(self) -> None:
-        """A second answer where one was asked for spoils the connection."""
-        answer = self._answer
-        if answer is None or answer.complete:
-            self._spoiled = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One field of the head; trailers are not passed on."""
-        answer = self._answer
-        if answer is None or answer.has_head:
-            return
-        self._field_bytes += len(name) + len(value)
-        if len(answer.headers) == HEAD_FIELDS or self._field_bytes > HEAD_BYTES:
-            raise UpstreamBadHeader
-        answer.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """The head is there: take it if it is proper, and forget an interim one."""
-        answer = self._answer
-        if answer is None or answer.has_head:
-            return
-        status = self._parser.get_status_code()
-        framing = judge(
-            status, self._parser.get_http_version(), answer.headers, asked_by_head=self._is_head_request
-        )
-        if framing is None:
-            answer.headers.clear()
-            return
-        answer.status, answer.framing, answer.length = status, framing.kind, framing.length
-        self._keep_alive = framing.keep_alive
-        self.keep_alive_timeout = framing.keep_alive_timeout
-        answer.has_head = True
-        self._cancel_timer()
-        if answer.framing == NO_BODY:
-            answer.finish()
-        else:
-            answer.wake()
-
-    def on_body(self, data: bytes) -> None:
-        """Bytes of the body; behind a HEAD's head they are not what was asked for."""
-        self._barren = 0
-        answer = self._answer
-        if answer is None or answer.complete:
-            self._spoiled = True
-        else:
-            answer.feed(data)
-
-    def on_message_complete(self) -> None:
-        """The end of an answer, or of an interim one."""
-        if self._answer is not None and self._answer.has_head:
-            self._answer.finish()
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _expire(self) -> None:
+        self.fail(UpstreamTimeout())

@@ -37,12 +37,23 @@ class Pool:
         """How many connections there are, in use and idle."""
         return len(self._open)
 
+    def take(self) -> Connection | None:
+        """A connection that rests, for one exchange; None where none does. `release` it afterwards."""
+        idle = self._idle
+        while idle:
+            # Last in, first out: the warmest one, and the others may grow old and go.
+            connection = idle.pop()
+            if connection.loop.time() < connection.idle_until and connection.is_reusable and connection.is_quiet():
+                return connection
+            self._discard(connection)
+        return None
+
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """A connection to use for one exchange; `release` it afterwards, whatever happened.
 
         `fresh`: one that nobody used before. Raises an `UpstreamError`.
         """
-        connection = None if fresh else self._pop_idle()
+        connection = None if fresh else self.take()
         if connection is not None:
             return connection
         if self._closed:
@@ -69,7 +80,7 @@ class Pool:
         if not connection.is_reusable or self._closed:
             self._discard(connection)
             return
-        if waiter := self._next_waiter():
+        if self._waiters and (waiter := self._next_waiter()):
             waiter.set_result(connection)
             return
         seconds = self._idle_seconds
@@ -92,15 +103,6 @@ class Pool:
         for connection in tuple(self._idle):
             self._discard(connection)
         self._idle.clear()
-
-    def _pop_idle(self) -> Connection | None:
-        while self._idle:
-            # Last in, first out: the warmest one, and the others may grow old and go.
-            connection = self._idle.pop()
-            if connection.loop.time() < connection.idle_until and connection.is_reusable and connection.is_quiet():
-                return connection
-            self._discard(connection)
-        return None
 
     def _place(self) -> Connection:
         """A place among the open ones, taken at once: a connection that is not connected yet."""

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from tests.support.leaks import Artefacts
@@ -16,13 +16,18 @@ DEADLINE = 20.0
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as it came; `fields` holds every field line, `complete` whether the body ended properly."""
+    """One answer as it came; `fields` holds every field line, `complete` whether the body ended properly.
+
+    `interim` are the raw heads of the interim answers before it, `trailers` the field lines behind its last chunk.
+    """
 
     status: int
     fields: list[tuple[str, str]]
     body: bytes
     raw_head: bytes = field(repr=False)
     complete: bool = True
+    interim: list[bytes] = field(default_factory=list)
+    trailers: list[bytes] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> str:
         """The only value of a field."""
@@ -73,10 +78,11 @@ class Client:
         self.writer.write(data)
 
     async def answer(self, method: str = "GET") -> Answer:
-        """Read one answer, interim ones skipped."""
+        """Read one answer, and the interim ones before it."""
         async with asyncio.timeout(DEADLINE):
             answer = await self._answer(method)
-        self._artefacts.add("answer of the proxy", answer.raw_head + answer.body)
+        everything = [*answer.interim, answer.raw_head, answer.body, *answer.trailers]
+        self._artefacts.add("answer of the proxy", b"\r\n".join(everything))
         return answer
 
     async def _answer(self, method: str) -> Answer:
@@ -84,13 +90,16 @@ class Client:
         first, *lines = head.decode("latin-1").split("\r\n")[:-2]
         status = int(first.split(" ")[1])
         if 100 <= status < 200 and status != 101:
-            return await self._answer(method)
+            final = await self._answer(method)
+            final.interim.insert(0, head)
+            return final
+        trailers: list[bytes] = []
         fields = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         known = {name.lower(): value for name, value in fields}
         if method == "HEAD" or status in (204, 304):
             return Answer(status, fields, b"", head)
         if known.get("transfer-encoding", "").lower() == "chunked":
-            body, complete = await self._chunks()
+            body, complete, trailers = await self._chunks()
         elif "content-length" in known:
             body = await self.reader.read(0)
             while len(body) < int(known["content-length"]):
@@ -101,20 +110,39 @@ class Client:
             complete = len(body) == int(known["content-length"])
         else:
             body, complete = await self.reader.read(), True
-        return Answer(status, fields, body, head, complete)
+        return Answer(status, fields, body, head, complete, trailers=trailers)
 
-    async def _chunks(self) -> tuple[bytes, bool]:
-        body = b""
-        while line := await self.reader.readline():
-            size = int(line.strip() or b"0", 16)
-            try:
+    async def _chunks(self) -> tuple[bytes, bool, list[bytes]]:
+        """The body, whether its last chunk and all behind it came, and the trailers."""
+        body = bytearray()
+        try:
+            while size := int(await self._line(), 16):
                 piece = await self.reader.readexactly(size + 2)
-            except asyncio.IncompleteReadError as error:
-                return body + error.partial, False
-            if size == 0:
-                return body, True
-            body += piece[:-2]
-        return body, False
+                assert piece.endswith(b"\r\n")
+                body += piece[:-2]
+            return bytes(body), True, [line async for line in self._lines()]
+        except asyncio.IncompleteReadError as error:
+            return bytes(body + error.partial), False, []
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        """Each line up to the empty one."""
+        while line := await self._line():
+            yield line
+
+    async def _line(self) -> bytes:
+        """One line without its end; raises `IncompleteReadError` without a byte of it where it breaks off."""
+        try:
+            return (await self.reader.readuntil(b"\r\n"))[:-2]
+        except asyncio.IncompleteReadError as error:
+            raise asyncio.IncompleteReadError(b"", None) from error
+
+    def stop_reading(self) -> None:
+        """Take nothing more from the socket."""
+        cast("asyncio.Transport", self.writer.transport).pause_reading()
+
+    def go_on_reading(self) -> None:
+        """Take again what comes."""
+        cast("asyncio.Transport", self.writer.transport).resume_reading()
 
     async def at_end(self) -> bool:
         """Wait for the proxy to end the connection; True if nothing more came."""

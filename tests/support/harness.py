@@ -117,11 +117,12 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
         source = Source(yaml.safe_dump(written), "test.yaml", None, "test")
         redactor = Redactor()
         log = io.StringIO()
+        lines = logs.Lines(log)
         artefacts.watch("log", log.getvalue)
-        with _logging(redactor, log, written["log"]["format"]):
+        with _logging(redactor, lines, written["log"]["format"]):
             loaded = load(source, environ=environ or {})
             world = World(
-                redactor, tmp_path / "state", clock or SystemClock(), random=lambda: 0.5, stream=log, token_ca=ca
+                redactor, tmp_path / "state", clock or SystemClock(), random=lambda: 0.5, lines=lines, token_ca=ca
             )
             instance = await Instance.start(loaded, world)
             try:
@@ -133,11 +134,11 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
 
 
 @contextmanager
-def _logging(redactor: Redactor, stream: io.StringIO, style: Literal["text", "json"]) -> Iterator[None]:
+def _logging(redactor: Redactor, lines: logs.Lines, style: Literal["text", "json"]) -> Iterator[None]:
     """The product's logging while the block runs, pytest's afterwards."""
     root = logging.getLogger()
     handlers, level, hook = list(root.handlers), root.level, sys.excepthook
-    logs.set_up(redactor, level="debug", style=style, stream=stream)
+    logs.set_up(redactor, level="debug", style=style, lines=lines)
     try:
         yield
     finally:

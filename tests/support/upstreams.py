@@ -80,6 +80,8 @@ class Peer(asyncio.Protocol):
         self._upstream = upstream
         self._script = script
         self._taken = 0
+        #: Before this nothing of the marker begins that is waited for.
+        self._searched = 0
         self._news = asyncio.Event()
         self._can_write = asyncio.Event()
         self._can_write.set()
@@ -175,11 +177,13 @@ class Peer(asyncio.Protocol):
             if isinstance(what, int):
                 end = self._taken + what if len(self.received) >= self._taken + what else -1
             else:
-                at = self.received.find(what, self._taken)
+                at = self.received.find(what, self._searched)
                 end = at + len(what) if at >= 0 else -1
             if end >= 0:
-                self._taken = end
+                self._taken = self._searched = end
                 return
+            if isinstance(what, bytes):
+                self._searched = max(self._taken, len(self.received) - len(what) + 1)
             self._news.clear()
             await self._news.wait()
 
@@ -221,6 +225,10 @@ class Upstream:
     def requests(self) -> int:
         """How many request heads came on all connections."""
         return sum(peer.requests for peer in self.peers)
+
+    def plays(self, *scripts: Script) -> None:
+        """Play these from the next connection on, where a script needs to know where it is played."""
+        self._scripts = scripts
 
     async def peer(self, number: int = 0) -> Peer:
         """The connection of this number, once it is there."""

@@ -1,5 +1,6 @@
 """Every answer that the proxy makes itself: status, code, form, and what reaches the upstream (mostly nothing)."""
 
+import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 
 from proxy.demo.teletracker import TeleTracker
+from proxy.errors import ProxyError, UpstreamLost
+from proxy.problem import problem, status_line
 from tests.support.api import api
 from tests.support.client import Answer
 from tests.support.harness import HeldClock, Proxy, StartProxy
@@ -55,8 +58,7 @@ class Case:
     code: str
     config: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
-    #: May the connection go on? If not, it ends when the rest of the request has come.
-    stays: bool = True
+    #: What still comes of the request.
     rest: bytes = b""
 
 
@@ -66,10 +68,17 @@ def head(first: str = f"GET /{MARK}", *lines: str, host: str = "Host: localhost"
 
 
 def malformed(name: str, request: str) -> Case:
-    """What the parser refuses; that connection always ends."""
-    return Case(name, request, 400, "bad_request", stays=False)
+    """What the parser refuses."""
+    return Case(name, request, 400, "bad_request")
 
 
+def misframed(name: str, *lines: str, body: str = "") -> Case:
+    """A body whose length is ambiguous: what is behind it could be anything."""
+    return Case(name, head(f"POST /{MARK}", *lines) + body, 400, "bad_framing")
+
+
+#: Who is understood and refused may ask again; with everybody else the connection ends.
+STAYS = {"client_key_required", "host_not_allowed", "origin_not_allowed", "path_denied", "cors_denied", "no_route"}
 CHUNKED = "Transfer-Encoding: chunked"
 KEY = {"guard": {"client_key": {"env": "KEY"}}}
 ALLOW = {"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
@@ -82,17 +91,18 @@ REFUSED = [
     malformed("a bare CR", head(f"GET /{MARK}", f"X-A: 1\r{MARK}")),
     malformed("a NUL", head(f"GET /{MARK}", f"X-A: \0{MARK}")),
     malformed("a space in the target", head(f"GET /{MARK} {MARK}")),
-    malformed("bytes beyond ASCII", head(f"GET /{MARK}\xe9")),
+    malformed("two spaces", head(f"GET  /{MARK}")),
     malformed("no host", head(host=f"X-Host: {MARK}")),
-    malformed("two lengths", head(f"POST /{MARK}", "Content-Length: 3", "Content-Length: 3") + "abc"),
-    malformed("two different lengths", head(f"POST /{MARK}", "Content-Length: 3", "Content-Length: 4") + "abcd"),
-    malformed("a length and chunks", head(f"POST /{MARK}", "Content-Length: 3", CHUNKED) + "0\r\n\r\n"),
-    malformed("a signed length", head(f"POST /{MARK}", "Content-Length: +3") + "abc"),
-    malformed("a coding behind chunked", head(f"POST /{MARK}", "Transfer-Encoding: chunked, gzip")),
-    Case("an old protocol", head().replace("HTTP/1.1", "HTTP/0.9"), 400, "bad_request", stays=False),
-    Case("a later protocol", head().replace("HTTP/1.1", "HTTP/2.0"), 400, "bad_request", stays=False),
-    Case("a coding before chunked", head(f"POST /{MARK}", "Transfer-Encoding: gzip, chunked") + "0\r\n\r\n",
-         400, "bad_framing"),
+    malformed("two hosts", head(f"GET /{MARK}", f"Host: {MARK}")),
+    misframed("two lengths", "Content-Length: 3", "Content-Length: 3", body="abc"),
+    misframed("two different lengths", "Content-Length: 3", "Content-Length: 4", body="abcd"),
+    misframed("a length and chunks", "Content-Length: 3", CHUNKED, body="0\r\n\r\n"),
+    misframed("a signed length", "Content-Length: +3", body="abc"),
+    misframed("a coding behind chunked", "Transfer-Encoding: chunked, gzip"),
+    misframed("a coding before chunked", "Transfer-Encoding: gzip, chunked", body="0\r\n\r\n"),
+    Case("an old protocol", head().replace("HTTP/1.1", "HTTP/0.9"), 400, "bad_request"),
+    Case("a later protocol", head().replace("HTTP/1.1", "HTTP/2.0"), 400, "bad_request"),
+    Case("bytes beyond ASCII", head(f"GET /{MARK}\xe9"), 400, "bad_target"),
     Case("absolute form", head(f"GET http://localhost/{MARK}"), 400, "bad_target"),
     Case("absolute form of another host", head(f"GET http://{MARK}/"), 400, "bad_target"),
     Case("asterisk form", head("OPTIONS *"), 400, "bad_target"),
@@ -128,15 +138,15 @@ REFUSED = [
     Case("CONNECT", head(f"CONNECT {MARK}:443"), 405, "method_not_allowed", {}, ALLOW),
     Case("TRACE", head(f"TRACE /{MARK}"), 405, "method_not_allowed", {}, ALLOW),
     Case("a slow head", f"GET /{MARK} HTTP/1.1\r\nX-A: {MARK}", 408, "request_timeout",
-         {"limits": {"header_time": 0.05}}, stays=False),
+         {"limits": {"header_time": 0.05}}),
     Case("a body that is announced too large", head(f"POST /{MARK}", "Content-Length: 11"), 413, "too_large",
-         {"limits": {"body_bytes": 10}}, stays=False, rest=b"x" * 11),
+         {"limits": {"body_bytes": 10}}, rest=b"x" * 11),
     Case("a long target", head(f"GET /{MARK}{'x' * 5000}"), 414, "target_too_long",
-         {"limits": {"header_bytes": 4096}}, stays=False),
+         {"limits": {"header_bytes": 4096}}),
     Case("another expectation", head(f"POST /{MARK}", f"Expect: {MARK}", "Content-Length: 3"), 417,
-         "bad_expectation", stays=False, rest=b"abc"),
+         "bad_expectation", rest=b"abc"),
     Case("a long field", head(f"GET /{MARK}", f"X-A: {MARK}{'x' * 5000}"), 431, "headers_too_large",
-         {"limits": {"header_bytes": 4096}}, stays=False),
+         {"limits": {"header_bytes": 4096}}),
 ]  # fmt: skip
 
 
@@ -155,9 +165,11 @@ async def test_080_what_is_refused_is_told_in_fixed_words_and_reaches_nobody(
             answer = await client.answer()
             check(answer, proxy, case.status, case.code)
             assert {name: answer[name] for name in case.extra} == dict(case.extra)
-            assert answer.all("connection") == ([] if case.stays else ["close"])
-            if not case.stays:
-                client.send(case.rest)
+            assert answer.all("connection") == ([] if case.code in STAYS else ["close"])
+            client.send(case.rest)
+            if case.code in STAYS:
+                assert (await client.ask("GET", "/", {"Host": "elsewhere.example"})).code == "host_not_allowed"
+            else:
                 assert await client.at_end()
         assert upstream.peers == []
 
@@ -212,8 +224,8 @@ async def test_the_answer_to_a_head_has_no_body(proxying: StartProxy, keyed: Key
         proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy,
         proxy.connect() as client,
     ):
-        refused = await client.ask("HEAD", "/%00")
-        assert (refused.status, refused.body) == (400, b"")
+        refused = await client.ask("HEAD", "/", {"Host": "elsewhere.example"})
+        assert (refused.status, refused.body) == (403, b"")
         assert int(refused["content-length"]) > 0
         assert (await client.ask("GET")).status == 200
 
@@ -241,6 +253,49 @@ async def test_a_defect_of_ours_is_500(proxying: StartProxy, keyed: Keyed) -> No
         assert line["request_id"] == answer.json()["request_id"]
         assert f"={MARK}" not in proxy.log.getvalue()
         assert upstream.seen == []
+
+
+# -- the form
+
+
+def every_error() -> list[type[ProxyError]]:
+    """All leaves and branches of the tree."""
+    found = [ProxyError]
+    for each in found:
+        found += each.__subclasses__()
+    return [each for each in found if each.__module__ == "proxy.errors"]
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+def test_a_problem_document_says_the_same_in_its_body_and_in_its_fields(kind: type[ProxyError]) -> None:
+    """RFC 9457 section 3, RFC 9209 section 2.1: whatever went wrong, a program finds out in the same way."""
+    error = kind(untouched=False, silent=False) if issubclass(kind, UpstreamLost) else kind()
+    lines, body = problem(error, "0123456789abcdef")
+    fields = dict(line.decode("ascii").split(": ", 1) for line in lines)
+    assert json.loads(body) == {
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+        "request_id": "0123456789abcdef",
+    }
+    assert fields.pop("Date").endswith(" GMT")
+    assert fields["Content-Type"] == "application/problem+json"
+    assert fields["Cache-Control"] == "no-store"
+    assert fields["X-Content-Type-Options"] == "nosniff"
+    kind_of = "" if error.proxy_error is None else f"error={error.proxy_error}; "
+    assert fields["Proxy-Status"] == f'bearer-proxy; {kind_of}details="{error.code}"'
+    assert len(fields) == len(lines) - 1 == 4 + len(error.headers())
+    assert body.isascii()
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [(200, b"HTTP/1.1 200 OK"), (431, b"HTTP/1.1 431 Request Header Fields Too Large"), (299, b"HTTP/1.1 299 ")],
+)
+def test_070_a_status_has_the_standard_phrase_or_none(status: int, line: bytes) -> None:
+    """An upstream's own phrase could say anything; the space behind the code stays (RFC 9112 section 4)."""
+    assert status_line(status) == line
 
 
 # -- credentials
@@ -320,7 +375,7 @@ STRANGE: dict[str, tuple[Script, int, str, str]] = {
         [REQUEST, b"HTTP/1.1 200 OK\r\n" + LENGTH + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"], 502,
         "upstream_protocol", "http_protocol_error"),
     "sends control characters": ([REQUEST, b"HTTP/1.1 200 OK\r\nX-A: a\x01b\r\n" + LENGTH + b"\r\n"], 502,
-                                 "upstream_protocol", "http_protocol_error"),
+                                 "upstream_bad_header", "http_protocol_error"),
     "sends endless fields": ([REQUEST, b"HTTP/1.1 200 OK\r\n" + b"X-A: 1\r\n" * 1000 + b"\r\n"], 502,
                              "upstream_bad_header", "http_protocol_error"),
     "says nothing": ([REQUEST], 504, "upstream_timeout", "http_response_timeout"),

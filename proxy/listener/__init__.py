@@ -1,0 +1,1 @@
+"""The clients' side: accepts connections, reads requests, writes answers."""

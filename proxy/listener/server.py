@@ -1,0 +1,78 @@
+"""Makes a `ClientConnection` for each client, and knows which there are."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from proxy.accesslog import Exchange
+from proxy.listener.connection import ClientConnection, Handler
+
+
+class Server:
+    """The bounds of a listener's connections, in bytes and seconds, and what answers their requests.
+
+    `most_connections` bounds how many there are; `observe` is told of what was refused before it was a request.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        observe: Callable[[Exchange], None],
+        header_bytes: int,
+        header_seconds: float,
+        idle_seconds: float,
+        most_connections: int,
+    ) -> None:
+        self.handler = handler
+        self.observe = observe
+        self.header_bytes = header_bytes
+        self.header_seconds = header_seconds
+        self.idle_seconds = idle_seconds
+        self.is_closing = False
+        self._most_connections = most_connections
+        self._connections: set[ClientConnection] = set()
+
+    def __call__(self) -> ClientConnection:
+        """The protocol of a new connection."""
+        return ClientConnection(self, asyncio.get_running_loop())
+
+    @property
+    def is_full(self) -> bool:
+        """Are there more connections than there may be?"""
+        return len(self._connections) > self._most_connections
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a request in progress on any connection?"""
+        return any(each.task is not None for each in self._connections)
+
+    def joined(self, connection: ClientConnection) -> None:
+        """A connection is open."""
+        self._connections.add(connection)
+
+    def left(self, connection: ClientConnection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+
+    def close_idle(self) -> None:
+        """End the connections that rest; the others end with the answer that they wait for."""
+        self.is_closing = True
+        for connection in tuple(self._connections):
+            connection.close_if_idle()
+
+    async def drain(self) -> None:
+        """End the connections that rest, and wait until the requests in progress are answered."""
+        self.close_idle()
+        while tasks := [each.task for each in self._connections if each.task is not None]:
+            await asyncio.wait(tasks)
+
+    async def close(self) -> None:
+        """End all connections at once, and wait until what was in progress has cleaned up."""
+        self.is_closing = True
+        tasks = [each.task for each in self._connections if each.task is not None]
+        for connection in tuple(self._connections):
+            connection.close()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})

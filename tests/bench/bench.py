@@ -1,0 +1,96 @@
+"""One run of the bench: rounds over measurements over proxies, a fresh process each time, numbers collected.
+
+Rounds are interleaved, all proxies once and then all again, so that what else the machine does meets all of them.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from tests.bench import loads, measures
+from tests.bench.measures import Extent, Measure, Stage
+from tests.bench.processes import Cores, DidNotWork, Running, free_port, started
+from tests.bench.proxies import Job, Proxy, ours
+from tests.bench.upstream import Scheme, Upstreams
+
+#: Without a proxy there is no process whose memory and CPU would mean anything.
+WITHOUT_PROCESS: Final = frozenset({"rps", "varied rps", "p50", "p99", "down", "up"})
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What is compared, with what, where; and what was found."""
+
+    extent: Extent
+    measures: Sequence[str]
+    #: Each with the checkout that our code is taken from.
+    columns: Mapping[Proxy, Path]
+    #: Paths by name of the tool.
+    programs: Mapping[str, str]
+    cores: Cores
+    #: The Python of ours.
+    python: str
+    folder: Path
+    schemes: Sequence[Scheme]
+    #: By name of the proxy, then by scheme and name of the number: what each round gave.
+    found: dict[str, dict[tuple[Scheme, str], list[float]]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def run(self, upstreams: Upstreams) -> None:
+        """All rounds; what does not work is noted, and does not end the run."""
+        for turn in range(self.extent.rounds):
+            for name in self.measures:
+                measure = measures.ALL[name]
+                for scheme in measure.schemes:
+                    if scheme in self.schemes:
+                        self._all(name, scheme, upstreams, turn)
+
+    def _all(self, name: str, scheme: Scheme, upstreams: Upstreams, turn: int) -> None:
+        """One measurement of every proxy that can take part in it."""
+        measure = measures.ALL[name]
+        for proxy in self.columns:
+            if name in proxy.lacks or (proxy.command is None and not (measure.direct and scheme == "plain")):
+                continue
+            what = f"{name}, {scheme}, {proxy.name}, round {turn + 1}"
+            try:
+                with self._stage(measure, scheme, proxy, upstreams) as stage:
+                    numbers = measure.run(stage)
+            except (DidNotWork, OSError) as error:
+                self.failures.append(f"{what}: {error}")
+                sys.stderr.write(f"{self.failures[-1]}\n")
+                continue
+            sys.stderr.write(f"{what}: {', '.join(f'{key} {value:.1f}' for key, value in numbers.items())}\n")
+            mine = self.found.setdefault(proxy.name, {})
+            for key, value in numbers.items():
+                if proxy.command or key in WITHOUT_PROCESS:
+                    mine.setdefault((scheme, key), []).append(value)
+
+    @contextmanager
+    def _stage(self, measure: Measure, scheme: Scheme, proxy: Proxy, upstreams: Upstreams) -> Iterator[Stage]:
+        """A fresh process of a proxy that has shown that it adds the credential."""
+        upstream = upstreams.of(measure.part, scheme)
+        nothing = Running(os.getpid(), upstream.port, 0.0)
+        stage = Stage(nothing, upstream, self.extent, self.programs["wrk"], self.cores)
+        if proxy.command is None:
+            yield replace(stage, fields=(f"Authorization: Bearer {upstream.token}",))
+            return
+        folder = Path(tempfile.mkdtemp(prefix=f"{proxy.name}-", dir=self.folder))
+        many = measure.run is measures.streams
+        job = Job(
+            folder=folder,
+            port=free_port(),
+            upstream=upstream,
+            program=self.programs[proxy.tool] if proxy.tool else self.python,
+            tree=self.columns[proxy],
+            connections=self.extent.streams if many else measures.BUSY_CONNECTIONS,
+        )
+        with started(proxy.command(job), job.port, self.cores.proxy, folder / "output.log") as running:
+            loads.check(job.port)
+            yield replace(stage, running=running, python=self.python if proxy.command is ours else None)
+        shutil.rmtree(folder)

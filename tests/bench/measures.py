@@ -1,0 +1,188 @@
+"""What is measured, one function each: a fresh process of a proxy goes in, numbers by name come out."""
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.bench import loads
+from tests.bench.processes import Cores, DidNotWork, Running, pinned
+from tests.bench.upstream import Part, Scheme, Upstream
+
+BUSY_CONNECTIONS: Final = 32
+#: Memory counts as settled once it has not grown for that long.
+SETTLED_SECONDS: Final = 0.5
+UNSETTLED_SECONDS: Final = 10.0
+VARIED: Final = Path(__file__).with_name("varied.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much of everything."""
+
+    seconds: int
+    rounds: int
+    #: Of the long download and upload, in bytes.
+    size: int
+    streams: int
+
+
+FULL: Final = Extent(seconds=4, rounds=3, size=1 << 30, streams=1000)
+SMOKE: Final = Extent(seconds=1, rounds=1, size=16 << 20, streams=50)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A proxy that runs, and all that a measurement needs besides."""
+
+    running: Running
+    upstream: Upstream
+    extent: Extent
+    wrk: str
+    cores: Cores
+    #: The Python of ours, where ours is what runs.
+    python: str | None = None
+    #: Sent by the client where there is no proxy to add it.
+    fields: tuple[str, ...] = ()
+
+
+Numbers = Mapping[str, float]
+
+
+def busy(stage: Stage, script: Path | None = None) -> Numbers:
+    """CPU, rate and tail at 32 connections."""
+
+    def run(seconds: int) -> loads.Requests:
+        return loads.requests(
+            stage.wrk,
+            stage.running.port,
+            connections=BUSY_CONNECTIONS,
+            seconds=seconds,
+            script=script,
+            fields=stage.fields,
+        )
+
+    run(1)
+    before = stage.running.cpu_seconds()
+    found = run(stage.extent.seconds)
+    spent = stage.running.cpu_seconds() - before
+    return {"cpu": spent / found.count * 1e6, "rps": found.count / found.seconds, "p99": found.p99 * 1e6}
+
+
+def varied(stage: Stage) -> Numbers:
+    """The same, each request with another head."""
+    found = busy(stage, VARIED)
+    return {"varied cpu": found["cpu"], "varied rps": found["rps"]}
+
+
+def single(stage: Stage) -> Numbers:
+    """How long one request takes where nothing else happens."""
+    port, seconds = stage.running.port, stage.extent.seconds
+    return {"p50": loads.requests(stage.wrk, port, connections=1, seconds=seconds, fields=stage.fields).p50 * 1e6}
+
+
+def download(stage: Stage) -> Numbers:
+    """Rate and memory of a long answer."""
+    port, size = stage.running.port, stage.extent.size
+    _warm(stage)
+    before = _before(stage)
+    seconds = loads.download(port, size, stage.fields)
+    return {"down": size / seconds / 1e6, **_after(stage, "down", before)}
+
+
+def upload(stage: Stage) -> Numbers:
+    """Rate and memory of a long chunked body; raises `DidNotWork` if other bytes arrived than were sent."""
+    _warm(stage)
+    before = _before(stage)
+    seconds, sent = loads.upload(stage.running.port, stage.extent.size, stage.fields)
+    numbers = {"up": stage.extent.size / seconds / 1e6, **_after(stage, "up", before)}
+    if loads.received(stage.upstream.login_port) != sent:
+        raise DidNotWork("the SHA-256 of the upload differs")
+    return numbers
+
+
+def stop(stage: Stage) -> Numbers:
+    """Memory while a client that asked for a long answer does not read it."""
+    _warm(stage)
+    before = _before(stage)
+    with loads.stopped_download(stage.running.port, stage.extent.size):
+        _settle(stage.running)
+        return {"stop memory": _after(stage, "stop", before)["stop memory"]}
+
+
+def streams(stage: Stage) -> Numbers:
+    """Memory of an idle event stream."""
+    with loads.event_streams(stage.running.port, 10):
+        pass
+    before = stage.running.resident()
+    with loads.event_streams(stage.running.port, stage.extent.streams):
+        _settle(stage.running)
+        return {"stream memory": (stage.running.resident() - before) / stage.extent.streams / 1024}
+
+
+def start(stage: Stage) -> Numbers:
+    """From the start of the process until it takes connections; for ours, beside what importing aiohttp takes."""
+    numbers = {"start": stage.running.start_seconds * 1e3}
+    if stage.python:
+        with pinned(stage.cores.proxy):
+            began_at = time.perf_counter()
+            subprocess.run([stage.python, "-c", "import aiohttp"], check=True)
+        numbers["import"] = (time.perf_counter() - began_at) * 1e3
+    return numbers
+
+
+def _warm(stage: Stage) -> None:
+    """What a first request costs is not what is measured."""
+    for _ in range(20):
+        loads.check(stage.running.port, stage.fields)
+
+
+def _before(stage: Stage) -> tuple[int, float]:
+    """Memory and CPU now; the peak begins anew."""
+    stage.running.forget_peak()
+    return stage.running.resident(), stage.running.cpu_seconds()
+
+
+def _after(stage: Stage, what: str, before: tuple[int, float]) -> Numbers:
+    """How much memory was needed since, at its peak, in MiB, and how much CPU a GiB took, in ms."""
+    resident, cpu = before
+    gibibytes = stage.extent.size / (1 << 30)
+    return {
+        f"{what} memory": (stage.running.peak() - resident) / (1 << 20),
+        f"{what} cpu": (stage.running.cpu_seconds() - cpu) * 1e3 / gibibytes,
+    }
+
+
+def _settle(running: Running) -> None:
+    """Wait until memory grows no more."""
+    give_up_at = time.perf_counter() + UNSETTLED_SECONDS
+    most, since = 0, time.perf_counter()
+    while (now := time.perf_counter()) < give_up_at and now - since < SETTLED_SECONDS:
+        if (peak := running.peak()) > most:
+            most, since = peak, now
+        time.sleep(SETTLED_SECONDS / 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One measurement: against which part of the upstream, and through which schemes."""
+
+    run: Callable[[Stage], Numbers]
+    part: Part
+    schemes: tuple[Scheme, ...] = ("plain", "tls")
+    #: Is there something to measure where no proxy is?
+    direct: bool = True
+
+
+ALL: Final[Mapping[str, Measure]] = {
+    "cpu": Measure(busy, "nginx"),
+    "varied": Measure(varied, "nginx", ("plain",), direct=False),
+    "p50": Measure(single, "nginx"),
+    "down": Measure(download, "nginx"),
+    "up": Measure(upload, "sink"),
+    "stop": Measure(stop, "nginx", direct=False),
+    "sse": Measure(streams, "sink", ("plain",), direct=False),
+    "start": Measure(start, "nginx", ("plain",), direct=False),
+}

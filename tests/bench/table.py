@@ -1,0 +1,147 @@
+"""The one table that a run prints, and the verdicts under it: pure, numbers in and text out."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tests.bench.upstream import Scheme
+
+#: By name of the proxy, then by scheme and name of the number: what each round gave.
+Found = Mapping[str, Mapping[tuple[Scheme, str], Sequence[float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    scheme: Scheme
+    number: str
+    title: str
+    digits: int = 0
+
+
+def _rows(scheme: Scheme, title: str) -> tuple[Row, ...]:
+    return (
+        Row(scheme, "cpu", f"CPU µs per request, {title}", 1),
+        Row(scheme, "rps", f"requests/s, 32 connections, {title}"),
+        Row(scheme, "p99", f"p99 µs, 32 connections, {title}"),
+        Row(scheme, "p50", f"p50 µs, 1 connection, {title}"),
+        Row(scheme, "down", f"download MB/s, {title}"),
+        Row(scheme, "down cpu", f"download CPU ms per GiB, {title}"),
+        Row(scheme, "down memory", f"download, RSS growth MiB, {title}", 1),
+        Row(scheme, "up", f"chunked upload MB/s, {title}"),
+        Row(scheme, "up cpu", f"chunked upload CPU ms per GiB, {title}"),
+        Row(scheme, "up memory", f"chunked upload, RSS growth MiB, {title}", 1),
+        Row(scheme, "stop memory", f"reader that stops, RSS growth MiB, {title}", 1),
+    )
+
+
+ROWS: Final = (
+    *_rows("plain", "plain"),
+    Row("plain", "varied cpu", "CPU µs per request, every request another head, plain", 1),
+    Row("plain", "varied rps", "requests/s, every request another head, plain"),
+    *_rows("tls", "TLS"),
+    Row("plain", "stream memory", "idle event stream, KiB each", 1),
+    Row("plain", "start", "start to listening, ms"),
+    Row("plain", "import", '`python -c "import aiohttp"`, ms'),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Must:
+    """What has to hold: a number of ours, as a ratio to that of `against` (a proxy) where there is one."""
+
+    title: str
+    scheme: Scheme
+    number: str
+    kind: Literal["at most", "at least"]
+    must: float
+    aim: float
+    against: str | None = None
+    #: The number to compare with, where it is another.
+    other: str | None = None
+    unit: str = "×"
+
+
+def _growth(scheme: Scheme, what: str, title: str) -> Must:
+    return Must(f"RSS growth, {title}", scheme, f"{what} memory", "at most", 16, 4, unit=" MiB")
+
+
+MUSTS: Final = (
+    Must("CPU per request, plain, against Envoy", "plain", "cpu", "at most", 0.90, 0.60, "envoy"),
+    Must("CPU per request, plain, against nginx", "plain", "cpu", "at most", 1.9, 1.2, "nginx"),
+    Must("CPU per request, TLS, against Envoy", "tls", "cpu", "at most", 1.15, 0.9, "envoy"),
+    Must("p50 at one connection, plain, against nginx", "plain", "p50", "at most", 1.5, 1.1, "nginx"),
+    Must("download MB/s, plain, against Envoy", "plain", "down", "at least", 0.8, 1.0, "envoy"),
+    Must("download MB/s, TLS, against Envoy", "tls", "down", "at least", 0.8, 1.0, "envoy"),
+    Must("chunked upload MB/s, plain, against Envoy", "plain", "up", "at least", 0.6, 0.9, "envoy"),
+    Must("chunked upload MB/s, TLS, against Envoy", "tls", "up", "at least", 0.6, 0.9, "envoy"),
+    Must("requests/s, plain, against mitmproxy", "plain", "rps", "at least", 20, 30, "mitmproxy"),
+    _growth("plain", "down", "download, plain"),
+    _growth("plain", "up", "upload, plain"),
+    _growth("plain", "stop", "reader that stops, plain"),
+    _growth("tls", "down", "download, TLS"),
+    _growth("tls", "up", "upload, TLS"),
+    _growth("tls", "stop", "reader that stops, TLS"),
+    Must("memory per idle event stream", "plain", "stream memory", "at most", 20, 14, unit=" KiB"),
+    Must("start, against importing aiohttp", "plain", "start", "at most", 3, 2, "ours", "import"),
+)
+
+
+def table(found: Found, titles: Mapping[str, str]) -> str:
+    """A Markdown table of medians, each with its ratio to ours; `titles` are the columns, ours first.
+
+    Rows and columns without a number are left out.
+    """
+    names = [name for name in titles if found.get(name)]
+    lines = ["| | " + " | ".join(titles[name] for name in names) + " |", "|---|" + "---:|" * len(names)]
+    for row in ROWS:
+        cells = [_cell(found, name, row) for name in names]
+        if any(cells):
+            lines.append(f"| {row.title} | " + " | ".join(cell or "–" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(found: Found, name: str, row: Row) -> str:
+    value = median(found, name, row.scheme, row.number)
+    if value is None:
+        return ""
+    ours = median(found, "ours", row.scheme, row.number)
+    ratio = f" ({value / ours:.2f}×)" if name != "ours" and ours is not None and ours > 0 else ""
+    return f"{value:,.{row.digits}f}{ratio}"
+
+
+def median(found: Found, name: str, scheme: Scheme, number: str) -> float | None:
+    """The median over the rounds; None where nothing was measured."""
+    values = found.get(name, {}).get((scheme, number))
+    return statistics.median(values) if values else None
+
+
+def verdicts(found: Found) -> str:
+    """A Markdown table of `MUSTS`, those that this run measured: value, must, aim, and ok or MISSED."""
+    lines = ["| | ours | must | aim | |", "|---|---:|---:|---:|---|"]
+    for must in MUSTS:
+        value = reached(found, must)
+        if value is None:
+            continue
+        sign, holds = SIGNS[must.kind]
+        said = "MISSED" if not holds(value, must.must) else "ok, aim reached" if holds(value, must.aim) else "ok"
+        bounds = " | ".join(f"{sign} {bound:g}{must.unit}" for bound in (must.must, must.aim))
+        lines.append(f"| {must.title} | {value:.2f}{must.unit} | {bounds} | {said} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+SIGNS: Final[Mapping[str, tuple[str, Callable[[float, float], bool]]]] = {
+    "at most": ("≤", lambda value, bound: value <= bound),
+    "at least": ("≥", lambda value, bound: value >= bound),
+}
+
+
+def reached(found: Found, must: Must) -> float | None:
+    """The value that `must` is about; None where something of it was not measured."""
+    ours = median(found, "ours", must.scheme, must.number)
+    if ours is None or must.against is None:
+        return ours
+    other = median(found, must.against, must.scheme, must.other or must.number)
+    return None if not other else ours / other
