@@ -80,6 +80,6 @@ def test_routes_that_trust_alike_read_the_certificates_once() -> None:
         for name, more in (("a", ""), ("b", ""), ("c", ", tls: {insecure: true}"))
     )
     config = load(Source(f"routes:\n{routes}", "text", None, "test"), environ={})
-    a, b, c = (binding.pool._tls for binding in build.bindings(config, {}).values())
+    a, b, c = (binding.pool._dialer._tls for binding in build.bindings(config, {}).values())
     assert a is b is not None
     assert c is not a
