@@ -230,6 +230,24 @@ async def test_an_upstream_on_a_unix_socket_is_reached(tmp_path: Path) -> None:
         await greeted(Dialer(Origin("http", "localhost", 80, str(path))))
 
 
+@on_each_loop
+async def test_a_unix_socket_with_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    """A burst of requests is no reason to fail: `connect` bounds the time."""
+    path = tmp_path / "api.sock"
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
+        listening.bind(str(path))
+        listening.listen(0)
+        first.connect(str(path))
+        recorder = Recorder()
+        connecting = asyncio.create_task(Dialer(Origin("http", "localhost", 80, str(path))).connect(recorder))
+        await turns()
+        assert not connecting.done()
+        listening.accept()[0].close()
+        await connecting
+        recorder.transport.abort()
+        await recorder.lost
+
+
 @pytest.mark.parametrize(
     ("state", "error", "word"),
     [

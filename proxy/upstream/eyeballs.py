@@ -1,7 +1,9 @@
 """Happy eyeballs: the addresses of a name are tried side by side, and the first that answers serves (RFC 8305)."""
 
 import asyncio
+import errno
 import ipaddress
+import os
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -11,6 +13,9 @@ from typing import Any, Final
 
 #: The next address is tried after this many seconds, or as soon as the one before has failed (section 8).
 ATTEMPT_DELAY: Final = 0.25
+
+#: How soon to ask a Unix socket again whose queue was full (connect(2), EAGAIN).
+AGAIN_DELAY: Final = 0.01
 
 #: A family of sockets, and what connects one of it.
 Address = tuple[int, Any]
@@ -86,8 +91,34 @@ async def connected(family: int, address: Any) -> socket.socket:  # noqa: ANN401
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        await _connect(sock, address)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _connect(sock: socket.socket, address: Any) -> None:  # noqa: ANN401  as above
+    # Not by the loop's `sock_connect`: that of uvloop resolves the address again, behind names that are waited for.
+    while (code := sock.connect_ex(address)) == errno.EAGAIN:  # noqa: ASYNC110  no event says that there is room
+        await asyncio.sleep(AGAIN_DELAY)
+    if code == errno.EINPROGRESS:
+        await _writable(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(sock, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock)

@@ -88,39 +88,35 @@ class Engine:
 
     def decrypt(self, data: bytes = b"") -> bytes:
         """What the complete records hold that are there with `data`."""
+        pieces: list[bytes] = []
         if len(data) <= SLICE:
             self._incoming.write(data)
-            return self._decrypted()
-        view = memoryview(data)
-        pieces = []
-        for at in range(0, len(view), SLICE):
-            self._incoming.write(view[at : at + SLICE])
-            pieces.append(self._decrypted())
-        return b"".join(pieces)
+            self._read_into(pieces)
+        else:
+            view = memoryview(data)
+            for at in range(0, len(view), SLICE):
+                self._incoming.write(view[at : at + SLICE])
+                self._read_into(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """Say close_notify; it becomes output."""
         with suppress(ssl.SSLError):  # it wants to read the peer's, which nobody waits for
             self.tls.unwrap()
 
-    def _decrypted(self) -> bytes:
-        pieces: list[bytes] = []
+    def _read_into(self, pieces: list[bytes]) -> None:
         incoming, read = self._incoming, self._read
         try:
             while piece := read(RECORD):
+                pieces.append(piece)
                 # Behind a short one and the last byte is nothing: not asking saves the exception that says so.
                 if len(piece) < RECORD and not incoming.pending:
-                    if not pieces:
-                        return piece
-                    pieces.append(piece)
-                    return b"".join(pieces)
-                pieces.append(piece)
+                    return
             self._end(None)
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
             self._end(error)
-        return b"".join(pieces)
 
     def _end(self, error: ssl.SSLError | None) -> None:
         if not self.is_over:
