@@ -282,10 +282,8 @@ class ClientConnection(asyncio.Protocol):
             section = self._section
             if raw != section.raw or minor != section.minor:
                 section = self._section = RequestSection(raw, minor)
-        except TooMany as error:
-            raise HeadersTooLarge from error
         except Malformed as error:
-            raise BadRequest from error
+            raise (HeadersTooLarge if isinstance(error, TooMany) else BadRequest) from error
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
         request = Request(method, target, section, body=body, client=self.client, unix=self._is_unix)
