@@ -3,7 +3,7 @@
 
 BIN = .venv/bin
 # Decisions live here, without I/O: every branch of them is covered (docs/architecture.md, "pure").
-PURE = proxy/lifecycle.py,proxy/grants/*,proxy/guard.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/errors.py
+PURE = proxy/lifecycle.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/errors.py
 
 .PHONY: help venv demo test bench format clean
 

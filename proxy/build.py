@@ -1,7 +1,9 @@
 """Makes the objects that serve requests from a configuration; opens nothing."""
 
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from proxy.binding import Binding, Timeouts
 from proxy.clock import Clock
@@ -9,10 +11,11 @@ from proxy.config import Config
 from proxy.config.credentials import CommonCredential, ExpiredRuleConfig, LoginCredential, StaticCredential
 from proxy.config.routing import PolicyRule, RouteConfig
 from proxy.credentials.credential import Credential
+from proxy.credentials.endpoint import LazyEndpoint
 from proxy.credentials.login import LoginGrant
 from proxy.credentials.source import Events, TokenSource
 from proxy.credentials.static import StaticSource
-from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.errors import ConfigError
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.guard import Guard
 from proxy.headers import stripping
@@ -26,6 +29,7 @@ from proxy.stores.latch import Latch
 from proxy.tls import client_context
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
+from proxy.upstream.tunnel import OutboundProxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Surroundings:
     latch: Latch
     redactor: Redactor
     events: Events
-    endpoint: TokenEndpoint
+    endpoint: LazyEndpoint
 
 
 def guard(config: Config) -> Guard:
@@ -72,7 +76,7 @@ def _credential(name: str, given: StaticCredential | LoginCredential, around: Su
         LoginGrant(
             name=name,
             description=given.description(),
-            endpoint=around.endpoint,
+            endpoint=around.endpoint.client(),
             clock=around.clock,
             register=_register_as(f"{name}, steps", around),
         ),
@@ -106,13 +110,16 @@ def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Bin
     """Every route with what its requests need, by the route's name."""
     routes = {given.name: _route(given) for given in config.routes}
     table = RouteTable(routes.values())
+    # Routes that trust alike share a context: to read the machine's certificates takes 20 ms and more.
+    context = cache(client_context)
     return {
         given.name: _binding(
             given,
             routes[given.name],
-            table,
-            by_name.get(given.credential or ""),
-            config.credentials.get(given.credential or ""),
+            table=table,
+            credential=by_name.get(given.credential or ""),
+            described=config.credentials.get(given.credential or ""),
+            context=context,
         )
         for given in config.routes
     }
@@ -133,12 +140,12 @@ def _route(given: RouteConfig) -> Route:
 def _binding(
     given: RouteConfig,
     route: Route,
+    *,
     table: RouteTable,
     credential: Credential | None,
     described: CommonCredential | None,
+    context: Callable[..., ssl.SSLContext],
 ) -> Binding:
-    origin = given.upstream_origin
-    tls = client_context(given.tls.ca, insecure=given.tls.insecure) if origin.scheme == "https" else None
     removed = [*given.headers.set, *given.headers.remove]
     bare = stripping((), names=removed)
     strip = bare
@@ -148,7 +155,7 @@ def _binding(
     return Binding(
         route,
         Pool(
-            Dialer(origin, tls=tls),
+            _dialer(given, context),
             size=given.pool.size,
             idle=given.pool.idle,
             connect=given.timeouts.connect,
@@ -178,6 +185,26 @@ def _rewriter(given: RouteConfig, route: Route, table: RouteTable) -> Rewriter:
         cors=switches.cors,
         hsts=switches.hsts,
     )
+
+
+def _dialer(given: RouteConfig, trusting: Callable[..., ssl.SSLContext]) -> Dialer:
+    tls, via = given.tls, given.via
+    context = None
+    if given.upstream_origin.scheme == "https":
+        try:
+            context = trusting(tls.ca, cert=tls.cert, key=tls.key, insecure=tls.insecure)
+        except (OSError, ssl.SSLError):
+            written = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
+            keys = ", ".join(f"tls.{key}" for key, path in written.items() if path is not None)
+            mend = (
+                "write PEM files that this user can read, and a key without a passphrase that fits the certificate"
+            )
+            raise ConfigError([f"Route {given.name!r}: {keys} cannot be used: {mend}."]) from None
+    through = None
+    if via is not None:
+        password = None if via.password is None else via.password.value
+        through = OutboundProxy(via.origin.host, via.origin.port, via.username, password)
+    return Dialer(given.upstream_origin, tls=context, server_name=tls.server_name, via=through)
 
 
 def _refusal_rules(route: RouteConfig, described: CommonCredential | None) -> RefusalRules:

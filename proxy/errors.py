@@ -68,8 +68,6 @@ class ProxyError(BearerProxyError):
     explanation: ClassVar[str] = "This is a defect of the proxy; its log has more under the request id."
     #: RFC 9209 section 2.3 error type, only where the registry has a fitting one.
     proxy_error: ClassVar[str | None] = None
-    #: Whoever is not understood once is not listened to any longer: the next bytes could be anything.
-    ends_connection: ClassVar[bool] = False
 
     def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(detail or self.explanation)
@@ -88,7 +86,6 @@ class Rejected(ProxyError):
     code = "bad_request"
     title = "Bad request"
     explanation = "The request is malformed."
-    ends_connection = True
 
 
 class BadRequest(Rejected):
@@ -126,7 +123,6 @@ class ClientKeyRequired(Rejected):
     """A client key is configured and the request did not carry it."""
 
     status = 401
-    ends_connection = False
     code = "client_key_required"
     title = "Client key required"
     explanation = (
@@ -143,7 +139,6 @@ class HostNotAllowed(Rejected):
     """The Host header names something that is not this proxy (DNS rebinding, threat 1)."""
 
     status = 403
-    ends_connection = False
     code = "host_not_allowed"
     title = "Host not allowed"
     explanation = (
@@ -156,7 +151,6 @@ class OriginNotAllowed(Rejected):
     """A browser page of another origin made this request (threat 2)."""
 
     status = 403
-    ends_connection = False
     code = "origin_not_allowed"
     title = "Origin not allowed"
     explanation = (
@@ -169,7 +163,6 @@ class PathDenied(Rejected):
     """The route's `allow` or `deny` forbids this method and path."""
 
     status = 403
-    ends_connection = False
     code = "path_denied"
     title = "Path denied"
     explanation = "The route's allow and deny rules forbid this method and path."
@@ -179,7 +172,6 @@ class CorsDenied(Rejected):
     """A CORS preflight from an origin that is not allowed."""
 
     status = 403
-    ends_connection = False
     code = "cors_denied"
     title = "CORS preflight denied"
     explanation = "This origin may not call the proxy. Add it to guard.origins to allow it."
@@ -189,7 +181,6 @@ class MethodNotAllowed(Rejected):
     """CONNECT and TRACE are never forwarded (threats 25, 26)."""
 
     status = 405
-    ends_connection = False
     code = "method_not_allowed"
     title = "Method not allowed"
     explanation = "CONNECT and TRACE are never forwarded."

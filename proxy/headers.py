@@ -151,8 +151,8 @@ def answer_lines(
 
     Dropped: hop-by-hop and Connection-named (`named`) fields, Content-Length (written anew), cookies that pretend
     to be ours, and every field that carries one of `echoes`, the live token in any form (threat 62). Without
-    `grants` the upstream's CORS grants too, made for requests without our credential (threat 4). `rewrite` gives the
-    value of a field by its lower-case name, among `rewritten` (None: drop it).
+    `grants` the upstream's CORS grants too, made for requests without our credential (threat 4). `rewrite` gives
+    the value of a field by its lower-case name, among `rewritten` (None: drop it).
     """
     lines: list[bytes] = []
     echoed = 0

@@ -71,6 +71,7 @@ class Relay:
         except asyncio.CancelledError:
             # The listener cancels for two reasons: the client hung up, or `limits.drain` is over.
             exchange.error = "client_closed" if out.is_client_gone else "drain_timeout"
+            out.cut()
             raise
         except ConnectionError:
             exchange.error = "client_closed"

@@ -7,6 +7,7 @@ What is on disk is what a client uploads, never a token.
 import errno
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from typing import BinaryIO, Final
@@ -98,8 +99,6 @@ def _given(kept: tuple[bytes, ...], file: "_Unlinked | None", length: int, size:
 
 def _temporary_file() -> BinaryIO:
     """A file without a name, for us alone (0600). Raises `OSError`."""
-    import tempfile  # noqa: PLC0415  few bodies are that large, and it brings the archive formats along
-
     return tempfile.TemporaryFile(buffering=0)
 
 

@@ -24,7 +24,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.addresses import ListenAddress, TcpAddress
 from proxy.credentials.credential import Report
-from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.credentials.endpoint import LazyEndpoint
 from proxy.errors import CredentialError
 from proxy.guard import Guard
 from proxy.listener.connection import Handler
@@ -68,7 +68,7 @@ class Instance:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
-        self._endpoint = TokenEndpoint(ca=world.token_ca)
+        self._endpoint = LazyEndpoint(ca=world.token_ca)
         self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
             world.redactor.register(source.value)

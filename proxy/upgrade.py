@@ -24,6 +24,8 @@ from proxy.upstream.connection import Connection
 #: What a handshake says besides its other fields, and what its answer does; hop-by-hop, so both are written anew.
 HANDSHAKE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _KEY_BYTES: Final = 16
+#: How long the upstream may still speak when the client has ended its side.
+LAST_WORDS_SECONDS: Final = 5.0
 #: RFC 6455 section 1.3.
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -78,15 +80,16 @@ async def tunnel(
     connection = attempt.connection
     alarm = Alarm(connection.loop, lambda: connection.fail(UpstreamTimeout()))
 
-    def spoke() -> None:
-        alarm.set(connection.loop.time() + idle)
+    def spoke(silence: float) -> None:
+        alarm.set(connection.loop.time() + silence)
 
     incoming = out.switch(HANDSHAKE_LINES + lines)
     upload = asyncio.create_task(_upwards(incoming, connection, idle, spoke))
     try:
-        spoke()
+        spoke(idle)
         while piece := await attempt.answer.read(None):
-            spoke()
+            if not upload.done():
+                spoke(idle)
             await out.write((piece,), idle)
     finally:
         alarm.close()
@@ -96,10 +99,14 @@ async def tunnel(
     out.end()
 
 
-async def _upwards(incoming: RequestBody, connection: Connection, idle: float, spoke: Callable[[], None]) -> None:
-    """What the client sends; its end is passed on, and what the upstream still says is not lost."""
+async def _upwards(
+    incoming: RequestBody, connection: Connection, idle: float, spoke: Callable[[float], None]
+) -> None:
+    """What the client sends; its end is passed on, and what the upstream still says at once is not lost."""
     while piece := await incoming.read():
-        spoke()
+        spoke(idle)
         connection.write(piece)
         await connection.drain(idle)
     connection.end_writing()
+    # Perhaps nobody is there any more: a tunnel that is half closed ends soon.
+    spoke(min(idle, LAST_WORDS_SECONDS))

@@ -212,8 +212,8 @@ async def test_a_slow_upstream_stops_the_client_and_fills_no_memory() -> None:
             left = len(client.left)
             await turns(200)
         [connection] = pool._open
-        assert connection._transport is not None
-        assert connection._transport.get_write_buffer_size() <= 4 * 1024 + PIECE
+        assert connection.transport is not None
+        assert connection.transport.get_write_buffer_size() <= 4 * 1024 + PIECE
         assert left > 0
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -229,16 +229,28 @@ async def test_a_proper_end_stays_one() -> None:
 
 
 @on_each_loop
-async def test_a_body_is_at_hand_when_its_end_is_here_and_none_of_it_comes_from_the_replay() -> None:
-    """Then head and body are written as one."""
+async def test_a_body_whose_end_is_here_can_be_taken_at_once() -> None:
+    """Then head and body are written as one; not where some of it comes from what was kept."""
     body = Client().bounded()
     body.feed(b"a")
-    assert not body.is_at_hand
+    assert body.take_all() is None
     body.finish()
-    assert body.is_at_hand
-    assert await whole(body) == b"a"
+    assert body.take_all() == b"a"
+    assert body.received == 1
+    assert await body.read() == b""
     body.rewind()
-    assert not body.is_at_hand
+    assert body.take_all() is None
+    assert await whole(body) == b"a"
+
+
+@on_each_loop
+async def test_116_a_body_that_is_taken_at_once_has_the_same_bound() -> None:
+    """Its length was not declared."""
+    body = Client().bounded(most=3)
+    body.feed(b"four")
+    body.finish()
+    with pytest.raises(TooLarge):
+        body.take_all()
 
 
 @on_each_loop

@@ -284,7 +284,7 @@ async def test_114_a_client_that_does_not_read_is_told_of_by_a_timeout_and_cut_o
         stalled.set()
 
     async with listening(answering(answer)) as listener, connected(listener.url, artefacts) as client:
-        client.writer.transport.pause_reading()
+        client.stop_reading()
         client.send(GET)
         await stalled.wait()
         while listener.connections:
@@ -302,11 +302,11 @@ async def test_114_a_client_that_reads_slowly_makes_the_writer_wait_and_loses_no
         written.set()
 
     async with listening(answering(answer)) as listener, connected(listener.url, artefacts) as client:
-        client.writer.transport.pause_reading()
+        client.stop_reading()
         client.send(GET)
         await turns(500)
         assert not written.is_set()
-        client.writer.transport.resume_reading()
+        client.go_on_reading()
         assert (await client.answer()).body == MUCH
         assert written.is_set()
 
@@ -328,7 +328,7 @@ async def test_114_a_whole_answer_that_is_not_taken_in_time_ends_its_connection(
         return out.keep_alive
 
     async with listening(handler) as listener, connected(listener.url, artefacts) as client:
-        client.writer.transport.pause_reading()
+        client.stop_reading()
         client.send(GET)
         await settled.wait()
         while listener.connections:
@@ -347,7 +347,7 @@ async def test_114_a_plain_end_waits_only_so_long_for_a_client_that_does_not_rea
         out.cut()
 
     async with listening(answering(answer)) as listener, connected(listener.url, artefacts) as client:
-        client.writer.transport.pause_reading()
+        client.stop_reading()
         client.send(GET)
         while not listener.connections:
             await turns(1)

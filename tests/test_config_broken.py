@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from proxy.cli import main as cli
 from proxy.config import find, load
+from proxy.config.addresses import UNIX_PATH_LONGEST
 from proxy.config.secrets import FORMS
 from proxy.errors import ConfigError
 
@@ -35,6 +36,10 @@ def problems_of(text: str, path: Path) -> list[str]:
     return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
 
 
+UNIX_FORM = (
+    "write http+unix:// and the socket's absolute path of at most 103 bytes, and behind a colon the base path, "
+    "if there is one: http+unix:///run/api.sock:/v2"
+)
 #: `### what is wrong`, the configuration, and `=> line: key.path: sentence` for each problem.
 BROKEN = r"""
 ### mistakes in one part hide none in another
@@ -263,9 +268,110 @@ upstream: https://a.example/?k=CANARY
 ### an upstream that is not http
 upstream: ftp://CANARY
 => 1: upstream: write a whole URL that begins with https:// or http://
-### an upstream on a socket
+### an upstream on a socket with a relative path
+upstream: http+unix://run/x.sock
+=> 1: upstream: UNIXFORM
+### an upstream on a socket with an encoded path
+upstream: http+unix://%2Frun%2Fx.sock/v2
+=> 1: upstream: UNIXFORM
+### an upstream on a socket without a path
+upstream: http+unix:///
+=> 1: upstream: UNIXFORM
+### an upstream on a socket with a colon and no base path
+upstream: 'http+unix:///run/x.sock:'
+=> 1: upstream: UNIXFORM
+### an upstream on a socket with a relative base path
+upstream: http+unix:///run/x.sock:v2
+=> 1: upstream: UNIXFORM
+### an upstream on a socket with a base path that climbs
+upstream: http+unix:///run/x.sock:/v2/../x
+=> 1: upstream: UNIXFORM
+### an upstream on a socket whose path climbs
+upstream: http+unix:///run/../x.sock
+=> 1: upstream: UNIXFORM
+### an upstream on a socket with a control character
+upstream: http+unix:///run/x%00.sock
+=> 1: upstream: UNIXFORM
+### an upstream on a socket with a query
+upstream: http+unix:///run/x.sock?CANARY
+=> 1: upstream: UNIXFORM
+### an upstream on a socket with a path that is too long
+upstream: http+unix:///LONGNAME
+=> 1: upstream: UNIXFORM
+### an upstream on a socket that is no UTF-8
+upstream: http+unix:///run/%ff
+=> 1: upstream: UNIXFORM
+### an upstream on a socket of the proxy itself
+listen: unix:/run/x.sock
 upstream: http+unix:///run/x.sock
-=> 1: upstream: an upstream on a Unix socket is not built yet: write an http:// or https:// URL
+=> 2: upstream: this is the proxy's own address, a loop: write the address of the upstream
+### a login on a socket
+upstream: https://a.example
+credential: {type: login, login: {url: 'http+unix:///run/x.sock'}}
+=> 2: credential.login.url: write a whole URL that begins with https:// or http://
+### an outbound proxy with userinfo
+upstream: https://a.example
+via: http://u:CANARY@proxy.example:3128
+=> 2: via.url: a URL holds no user name or password: write via: {url: http://HOST:PORT, username: NAME, password: {env: NAME}}
+### an outbound proxy over TLS
+upstream: https://a.example
+via: https://proxy.example:3128
+=> 2: via.url: write the outbound proxy as http://host:port; inside, https is still https
+### an outbound proxy that speaks SOCKS
+upstream: https://a.example
+via: {url: 'socks5://proxy.example:1080'}
+=> 2: via.url: write the outbound proxy as http://host:port; inside, https is still https
+### an outbound proxy with a path
+upstream: https://a.example
+via: http://proxy.example:3128/CANARY
+=> 2: via.url: write the outbound proxy without a path, such as http://proxy.example.com:3128
+### an outbound proxy with a user and no password
+upstream: https://a.example
+via: {url: 'http://proxy.example:3128', username: u}
+=> 2: via: username and password go together: add the other one
+### an outbound proxy with a password and no user
+upstream: https://a.example
+via: {url: 'http://proxy.example:3128', password: {env: T}}
+=> 2: via: username and password go together: add the other one
+### an outbound proxy with a password written out
+upstream: https://a.example
+via: {url: 'http://proxy.example:3128', username: u, password: CANARY}
+=> 2: via.password: a secret is not written out here: write {env: NAME} or {file: PATH}, or run `chmod 600 FILE`
+### an outbound proxy with a user that holds a colon
+upstream: https://a.example
+via: {url: 'http://proxy.example:3128', username: 'u:CANARY', password: {env: T}}
+=> 2: via.username: write a user name without colons and control characters
+### an outbound proxy that is the proxy
+listen: 127.0.0.1:9000
+upstream: https://a.example
+via: http://localhost:9000
+=> 3: via: this is the proxy's own address, a loop: write the address of the outbound proxy
+### an outbound proxy before a socket
+upstream: http+unix:///run/x.sock
+via: http://proxy.example:3128
+=> 2: via: a Unix socket is on this machine: remove via, or write the upstream's https:// URL
+### an outbound proxy before somebody else's localhost
+upstream: http://localhost:9000
+via: http://proxy.example:3128
+=> 1: upstream: plain http shows the token to the network: write https://, or set insecure_http: true
+### a client key without its certificate
+upstream: https://a.example
+tls: {key: config.yaml}
+=> 2: tls: a key belongs to a certificate: add cert: client.pem
+### a client key that others can read
+upstream: https://a.example
+tls: {cert: config.yaml, key: config.yaml}
+=> 2: tls: others on this machine can read FILE: run `chmod 600 FILE`
+### a client certificate that others can read with its key
+upstream: https://a.example
+tls: {cert: config.yaml}
+=> 2: tls: others on this machine can read FILE: run `chmod 600 FILE`
+### a client certificate that is not there
+upstream: https://a.example
+tls: {cert: missing.pem, key: missing.key, server_name: 'a b'}
+=> 2: tls.cert: the file FOLDER/missing.pem does not exist: create it, or correct the path
+=> 2: tls.key: the file FOLDER/missing.key does not exist: create it, or correct the path
+=> 2: tls.server_name: write a host name, such as api.example.com (an international one in its xn-- form)
 ### an upstream in plain http
 upstream: http://a.example
 => 1: upstream: plain http shows the token to the network: write https://, or set insecure_http: true
@@ -455,27 +561,21 @@ rewrite: {location: "true", cookie: false, hsts: 0}
 => 3: rewrite.cookie: unknown key, did you mean cookies?
 ### settings that are not built
 upstream: https://a.example
-via: http://x
 token_guard: off
-tls: {cert: a, key: b, server_name: c}
 exec: {}
 guard: {client_keys: {}, peers: any, browser: true}
 admin: {inspector: false}
 store: {kind: redis, url: x, key: y, path: z}
-=> 2: via: this setting is not built yet: remove it
-=> 3: token_guard: this setting is not built yet: remove it
-=> 5: tls.cert: this setting is not built yet: remove it
-=> 5: tls.key: this setting is not built yet: remove it
-=> 5: tls.server_name: this setting is not built yet: remove it
-=> 6: exec: this setting is not built yet: remove it
-=> 7: guard.client_keys: this setting is not built yet: remove it
-=> 7: guard.peers: this setting is not built yet: remove it
-=> 7: guard.browser: this setting is not built yet: remove it
-=> 8: admin.inspector: this setting is not built yet: remove it
-=> 9: store.path: this setting is not built yet: remove it
-=> 9: store.url: this setting is not built yet: remove it
-=> 9: store.key: this setting is not built yet: remove it
-=> 9: store.kind: redis is not built yet: write memory
+=> 2: token_guard: this setting is not built yet: remove it
+=> 3: exec: this setting is not built yet: remove it
+=> 4: guard.client_keys: this setting is not built yet: remove it
+=> 4: guard.peers: this setting is not built yet: remove it
+=> 4: guard.browser: this setting is not built yet: remove it
+=> 5: admin.inspector: this setting is not built yet: remove it
+=> 6: store.path: this setting is not built yet: remove it
+=> 6: store.url: this setting is not built yet: remove it
+=> 6: store.key: this setting is not built yet: remove it
+=> 6: store.kind: redis is not built yet: write memory
 ### a bad login
 upstream: https://a.example
 credential:
@@ -728,7 +828,14 @@ EACH_CASE = pytest.mark.parametrize("case", [text for _title, text in CASES], id
 
 def prepared(case: str, path: Path) -> tuple[str, list[str]]:
     """The text of a configuration that will stand in `path`, and its problems."""
-    for word, value in {"REFERENCES": FORMS, "FOLDER": str(path.parent), "FILE": str(path)}.items():
+    words = {
+        "REFERENCES": FORMS,
+        "FOLDER": str(path.parent),
+        "FILE": str(path),
+        "UNIXFORM": UNIX_FORM,
+        "LONGNAME": "x" * UNIX_PATH_LONGEST,
+    }
+    for word, value in words.items():
         case = case.replace(word, value)
     text, *problems = case.split("=> ")
     return text.replace("TAB", "\t").replace("CONTROL", "\x01"), [each.removesuffix("\n") for each in problems]

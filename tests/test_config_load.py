@@ -17,13 +17,14 @@ from proxy.config import (
     StaticCredential,
     TcpAddress,
     UnixAddress,
-    effective,
     find,
     load,
-    schema,
 )
+from proxy.config.effective import effective
 from proxy.config.model import GuardConfig
 from proxy.config.routing import RouteConfig
+from proxy.config.schema import schema
+from proxy.errors import ConfigError
 from proxy.grants.login import Step
 from proxy.injection import Place, Replace
 from proxy.redact import Secret
@@ -198,6 +199,79 @@ def test_beyond_loopback_with_a_client_key_and_plain_http_where_it_is_asked_for(
     assert config.guard.client_key is not None
     assert config.guard.client_key.value == Secret(TOKEN)
     assert config.warnings == ["text:5: tls.insecure: anybody on the way to the upstream can read the token"]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "socket", "base"),
+    [
+        ("http+unix:///run/api.sock", "/run/api.sock", ""),
+        ("http+unix:///run/api.sock:/", "/run/api.sock", ""),
+        ("http+unix:///run/api.sock:/v2/", "/run/api.sock", "/v2"),
+        ("HTTP+UNIX:///run/api.sock:/v2/a:b", "/run/api.sock", "/v2/a:b"),
+        ("http+unix:///run/a%3Ab%20%25c.sock:/%20", "/run/a:b %c.sock", "/%20"),
+        ("http+unix:///" + "x" * 102, "/" + "x" * 102, ""),
+    ],
+)
+def test_an_upstream_on_a_unix_socket(upstream: str, socket: str, base: str) -> None:
+    """Path of the socket, decoded, and base path, raw; it stays on this machine and calls itself localhost."""
+    route = config_of(f"upstream: '{upstream}'").routes[0]
+    assert route.upstream_origin == Origin("http", "localhost", 80, socket)
+    assert (route.base_path, route.upstream_origin.authority) == (base, "localhost")
+
+
+def test_two_sockets_are_two_origins() -> None:
+    """A credential is bound to one of them, as to any origin, and shown as it was written."""
+    text = (
+        "routes:\n- {prefix: /a, upstream: 'http+unix:///run/a.sock:/v1', credential: c}\n"
+        "- {prefix: /b, upstream: 'http+unix:///run/b%20c.sock', credential: c}\n"
+        "credentials: {c: {type: static, token: {env: T}, ORIGINS}}"
+    )
+    with pytest.raises(ConfigError, match="its credential is bound to another origin"):
+        config_of(text.replace(", ORIGINS", ""))
+    config = config_of(text.replace("ORIGINS", "origins: ['http+unix:///run/b%20c.sock']"))
+    assert "http+unix:///run/b%20c.sock" in effective(config).partition("origins:")[2]
+
+
+@pytest.mark.parametrize(
+    ("via", "host", "port"),
+    [
+        ("http://proxy.example:3128", "proxy.example", 3128),
+        ("HTTP://Proxy.example", "proxy.example", 80),
+        ("{url: 'http://[::1]:3128/'}", "::1", 3128),
+        ("{url: 'http://10.0.0.1:1', username: u, password: {env: T}}", "10.0.0.1", 1),
+    ],
+)
+def test_an_outbound_proxy(via: str, host: str, port: int) -> None:
+    """A URL, or a mapping where it wants to know who we are; its password is a secret as any other."""
+    config = config_of(f"upstream: https://a.example\nvia: {via}")
+    found = config.routes[0].via
+    assert found is not None
+    assert found.origin == Origin("http", host, port)
+    expected = [] if found.username is None else [(("routes", 0, "via", "password"), Secret(TOKEN))]
+    assert [(path, source.value) for path, source in config.secrets()] == expected
+    assert TOKEN not in effective(config)
+    again = load(Source(effective(config), "again", None, "env:X"), environ=ENVIRON)
+    assert again.routes[0].via == found
+
+
+def test_plain_http_through_an_outbound_proxy_is_asked_for() -> None:
+    """What is loopback there is not loopback here."""
+    config = config_of("upstream: http://localhost:9000\nvia: http://proxy.example:3128\ninsecure_http: true")
+    assert config.warnings == []
+
+
+def test_an_open_key_file_on_a_file_system_in_memory_is_only_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody else sets the modes; the warning names the key that names the file."""
+    monkeypatch.setattr("proxy.config.secrets.LENIENT_FOLDERS", (str(tmp_path),))
+    for name in ("client.pem", "both.pem"):
+        (tmp_path / name).touch(mode=0o644)
+    path = tmp_path / "c.yaml"
+    for written, line in (("cert: client.pem, key: both.pem", "tls.key"), ("cert: both.pem", "tls.cert")):
+        path.write_text(f"upstream: https://a.example\ntls: {{{written}}}\n")
+        mend = f"others on this machine can read {tmp_path}/both.pem: run `chmod 600 {tmp_path}/both.pem`"
+        assert load(find(str(path), {}), environ={}).warnings == [f"{path}:2: {line}: {mend}"]
 
 
 def test_a_credential_may_serve_two_origins_that_are_named() -> None:
@@ -377,7 +451,7 @@ def written_keys(data: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, 
 def test_the_example_loads_without_a_warning(example: Config) -> None:
     """Everything in it works as it stands."""
     assert example.warnings == []
-    assert len(example.routes) == 5
+    assert len(example.routes) == 6
 
 
 def test_the_example_shows_every_key_that_there_is() -> None:
@@ -423,7 +497,7 @@ def test_secrets_written_out_and_arguments_of_commands_are_masked(tmp_path: Path
 
 
 def test_every_secret_can_be_found_to_be_registered(example: Config) -> None:
-    """`secrets` walks credentials, guard and admin, with key paths."""
+    """`secrets` walks routes, credentials, guard and admin, with key paths."""
     found = {".".join(map(str, path)): source.reference for path, source in example.secrets()}
     assert found == {
         "credentials.tracker.login.fields.username": "TELETRACKER_USER",
@@ -436,6 +510,7 @@ def test_every_secret_can_be_found_to_be_registered(example: Config) -> None:
         "credentials.billing.login.fields.user": "BILLING_USER",
         "credentials.billing.login.fields.password": "BILLING_PASSWORD",
         "guard.client_key": "CLIENT_KEY",
+        "routes.1.via.password": "OUTBOUND_PROXY_PASSWORD",
     }
 
 

@@ -105,14 +105,18 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: py
     folder = tmp_path / "etc"
     folder.mkdir()
     (folder / "c.yaml").write_text(
-        f"{TEXT}credential: {{type: static, token: {{file: token}}}}\ntls: {{ca: ca.pem}}\n"
+        f"{TEXT}credential: {{type: static, token: {{file: token}}}}\n"
+        "tls: {ca: ca.pem, cert: client.pem, key: client.key}\n"
     )
     (folder / "ca.pem").touch()
+    (folder / "client.pem").touch()
+    (folder / "client.key").touch(mode=0o600)
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(TOKEN)
     monkeypatch.chdir(tmp_path)
     config = load(find(os.path.join("etc", "c.yaml"), {}), environ={})  # noqa: PTH118  as on a command line
-    assert config.routes[0].tls.ca == folder / "ca.pem"
+    tls = config.routes[0].tls
+    assert (tls.ca, tls.cert, tls.key) == (folder / "ca.pem", folder / "client.pem", folder / "client.key")
     [(_path, source)] = config.secrets()
     assert source.value == Secret(TOKEN)
 

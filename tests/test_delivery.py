@@ -3,17 +3,19 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 import pytest
 
-from proxy.delivery import begin, pass_on
+from proxy.delivery import deliver
 from proxy.errors import ProxyError, UpstreamTruncated
 from proxy.http1.answer import AnswerHead
 from proxy.http1.section import Section
 from proxy.listener.connection import ClientConnection, Handler
 from proxy.listener.request import Request
 from proxy.upstream.answer import Answer
+from proxy.upstream.attempt import Attempt
+from proxy.upstream.connection import Connection
 from tests.support.client import connected
 from tests.support.leaks import Artefacts
 from tests.support.listening import answer_to, listening
@@ -35,7 +37,7 @@ class Source:
 
     def __init__(self, pieces: Sequence[bytes | ProxyError | None]) -> None:
         self.loop = asyncio.get_running_loop()
-        self.answer = Answer(self, None)
+        self.answer = Answer(cast("Connection", self), None)
         self.asked = 0
         self._pieces = deque(pieces)
 
@@ -79,13 +81,15 @@ def passing(
         answer = source.answer
         head = answer.head = AnswerHead(b"HTTP/1.1 %d X\r\n%b" % (status, fields))
         answer.framing = head.framing(asked_by_head=request.method == "HEAD")
+        nobody: Any = None  # it neither sends nor ends anything
+        attempt = Attempt(nobody, nobody, answer)
+        attempt.head = head
         answer.trailers = Section(trailers)
         for _ in range(here):
             source.step()
         out = answer_to(request, connection)
         try:
-            if not begin(answer, head, b"X-Line: 1\r\n", out, echoes):
-                await pass_on(answer, out, idle, echoes)
+            await deliver(attempt, b"X-Line: 1\r\n", out, idle=idle, echoes=echoes)
         except ProxyError as error:
             out.problem(error)
         except TimeoutError:
@@ -251,7 +255,7 @@ async def test_114_no_more_is_asked_for_than_the_client_takes(fields: bytes, art
         listening(passing(fields, *pieces, idle=0.2, sources=sources)) as listener,
         connected(listener.url, artefacts) as client,
     ):
-        client.writer.transport.pause_reading()
+        client.stop_reading()
         client.send(get(1))
         while not listener.connections:
             await turns(1)

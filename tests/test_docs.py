@@ -21,6 +21,7 @@ from proxy.config.routing import (
     RewriteConfig,
     TimeoutsConfig,
     TLSConfig,
+    ViaConfig,
 )
 from proxy.config.values import duration, size
 
@@ -38,6 +39,7 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "pool": (PoolConfig, set()),
     "tls": (TLSConfig, set()),
     "rewrite": (RewriteConfig, set()),
+    "via": (ViaConfig, set()),
     "allow and deny": (PolicyRule, set()),
     "headers of a route": (HeaderRules, set()),
     "A credential": (CommonCredential, set()),
@@ -186,6 +188,6 @@ def test_the_picture_of_the_rooms_is_complete() -> None:
     """Every module and folder of the package is in the picture, and nothing that is not there."""
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     picture = text.partition("proxy/\n")[2].partition("```")[0]
-    drawn = {word for line in picture.splitlines() for word in re.findall(r"[a-z_]+(?:\.py|/)(?=\s)", line)}
+    drawn = {word for line in picture.splitlines() for word in re.findall(r"[a-z0-9_]+(?:\.py|/)(?=\s)", line)}
     there = {f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "proxy").glob("[!.]*")}
     assert drawn == there - {"__init__.py", "__pycache__/"}

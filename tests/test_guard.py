@@ -39,7 +39,7 @@ def _head(
     section = request_section(
         ((name.encode(), value.encode("latin-1")) for name, value in pairs), minor=0 if host is None else 1
     )
-    return Head(method, target.encode("latin-1"), section, unix)
+    return Head(method, target.encode("latin-1"), section, unix=unix)
 
 
 def _refusal(guard: Guard, head: Head) -> type[Rejected] | None:

@@ -33,6 +33,7 @@ REVEALERS: Final = {
     "credentials/source.py": "does a granted token fit its places",
     "grants/login.py": "writes the token request",
     "guard.py": "compares the client key",
+    "upstream/tunnel.py": "writes who we are to an outbound proxy",
     "redact.py": "has to know what it masks",
 }
 

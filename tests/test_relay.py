@@ -431,7 +431,7 @@ async def test_a_client_that_reads_slowly_slows_the_upstream_and_loses_nothing(
         proxying(keyed.config(url), environ=keyed.environ) as proxy,
         proxy.connect() as client,
     ):
-        client.writer.transport.pause_reading()
+        client.stop_reading()
         client.send(get())
         before = -1
         async with asyncio.timeout(DEADLINE):
@@ -440,7 +440,7 @@ async def test_a_client_that_reads_slowly_slows_the_upstream_and_loses_nothing(
                 await turns(2000)
         # 64 MiB are on offer; the buffers of four sockets take up to about 20.
         assert sent < len(block) * blocks // 2
-        client.writer.transport.resume_reading()
+        client.go_on_reading()
         await client.reader.readuntil(b"\r\n\r\n")
         for _ in range(blocks):
             assert await client.reader.readexactly(len(block)) == block
@@ -662,7 +662,7 @@ async def test_a_client_that_stops_reading_is_let_go(proxying: StartProxy, keyed
     async with Upstream([REQUEST, b"HTTP/1.1 200 OK\r\nContent-Length: 64000000\r\n\r\n", body]) as upstream:
         config = keyed.config(upstream.origin, timeouts={"idle": 0.1})
         async with proxying(config, environ=keyed.environ) as proxy, proxy.connect() as client:
-            client.writer.transport.pause_reading()
+            client.stop_reading()
             client.send(get())
             peer = await within(upstream.peer())
             await within(peer.ended.wait())
@@ -971,7 +971,7 @@ async def test_114_a_client_that_asks_and_does_not_read_stops_being_served(proxy
         return web.Response(body=b"x" * 200_000)
 
     async with api(large) as upstream, proxying({"upstream": upstream.url}) as proxy, proxy.connect() as client:
-        client.writer.transport.pause_reading()
+        client.stop_reading()
         client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
         served = -1
         while served != len(upstream.seen):
@@ -979,6 +979,6 @@ async def test_114_a_client_that_asks_and_does_not_read_stops_being_served(proxy
             for _ in range(500):
                 await asyncio.sleep(0)
         assert 0 < served < 100
-        client.writer.transport.resume_reading()
+        client.go_on_reading()
         for _ in range(300):
             assert (await client.answer()).complete

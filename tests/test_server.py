@@ -110,6 +110,7 @@ async def test_122_a_hung_upstream_does_not_keep_it_from_ending(proxying: StartP
             async with asyncio.timeout(10):
                 await proxy.instance.drain()
             assert await client.at_end()
+            assert [line["error"] for line in proxy.lines()] == ["drain_timeout"]
 
 
 async def test_111_a_token_request_in_flight_is_waited_for_on_shutdown(

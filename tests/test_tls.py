@@ -4,10 +4,9 @@ import asyncio
 import datetime as dt
 import socket
 import ssl
-import threading
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +19,7 @@ from proxy.tls import client_context
 from proxy.upstream.attempt import send
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
+from tests.support.blocking import serving_blocking
 from tests.support.upstreams import CLOSE, DEADLINE, REQUEST, RESET, Action, Script, Upstream, on_each_loop
 
 HEAD: Final = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -54,25 +54,14 @@ def serving(authority: trustme.CA, name: str = "127.0.0.1", *, expired: bool = F
 async def blocking(context: ssl.SSLContext) -> AsyncIterator[Origin]:
     """A server in a thread: asyncio's ends a failed handshake without the alert that says why."""
 
-    def serve() -> None:
-        while True:
-            try:
-                plain, _ = listening.accept()
-            except OSError:
-                return
-            with plain, suppress(OSError), context.wrap_socket(plain, server_side=True) as sock:
-                sock.recv(1000)
-                sock.sendall(OK)
-                sock.recv(1)
+    def serve(plain: socket.socket) -> None:
+        with context.wrap_socket(plain, server_side=True) as sock:
+            sock.recv(1000)
+            sock.sendall(OK)
+            sock.recv(1)
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield Origin("https", "127.0.0.1", listening.getsockname()[1])
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)
-            await asyncio.to_thread(thread.join)
+    async with serving_blocking(serve) as port:
+        yield Origin("https", "127.0.0.1", port)
 
 
 async def exchange(origin: Origin, context: ssl.SSLContext, count: int = 1) -> None:
@@ -107,6 +96,23 @@ async def test_a_certificate_that_proves_nothing_is_refused(case: str, authority
             await exchange(upstream.origin, client_context(bundle))
         assert (refused.value.code, refused.value.proxy_error) == ("upstream_tls", "tls_certificate_error")
         assert upstream.requests == 0
+
+
+@on_each_loop
+async def test_an_upstream_is_told_why_its_certificate_is_refused(bundle: Path) -> None:
+    """RFC 8446 section 6.2: an alert says more to those who run it than a connection that ends."""
+    context = serving(trustme.CA())
+    reasons: list[str] = []
+
+    def serve(sock: socket.socket) -> None:
+        with pytest.raises(ssl.SSLError) as refused:
+            context.wrap_socket(sock, server_side=True)
+        reasons.append(refused.value.reason)
+
+    async with serving_blocking(serve) as port:
+        with pytest.raises(UpstreamCertificate):
+            await exchange(Origin("https", "127.0.0.1", port), client_context(bundle))
+    assert reasons == ["TLSV1_ALERT_UNKNOWN_CA"]
 
 
 @on_each_loop

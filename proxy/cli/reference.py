@@ -6,9 +6,9 @@ import click
 import yaml
 
 from proxy.cli.common import JSON_OPTION, ends_with_status, print_json
-from proxy.config import schema as json_schema
 from proxy.config.presets import named, show, unknown
 from proxy.config.presets import presets as all_presets
+from proxy.config.schema import schema as json_schema
 
 
 @click.command()

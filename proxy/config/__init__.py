@@ -1,12 +1,10 @@
-"""The configuration: found, read, validated, and shown again without its secrets."""
+"""The configuration: found, read and validated."""
 
 from proxy.config.addresses import ListenAddress, TcpAddress, UnixAddress
 from proxy.config.credentials import CredentialConfig, ExpiredRuleConfig, LoginCredential, StaticCredential
-from proxy.config.effective import effective
 from proxy.config.load import load
 from proxy.config.model import Config
 from proxy.config.routing import PolicyRule, RouteConfig
-from proxy.config.schema import schema
 from proxy.config.secrets import SecretSource
 from proxy.config.sources import Source, find, quick
 
@@ -23,9 +21,7 @@ __all__ = [
     "StaticCredential",
     "TcpAddress",
     "UnixAddress",
-    "effective",
     "find",
     "load",
     "quick",
-    "schema",
 ]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from proxy.routes import Origin
 
@@ -16,6 +16,8 @@ _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_]
 _URL_TEXT: Final = re.compile(r"[!-~]+")
 _URL_PATH: Final = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*")
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::(\d{1,5}))?")
+
+_UNIX_SCHEME: Final = "http+unix://"
 
 #: The longest path that fits into `sockaddr_un` on every system (macOS: 104 bytes with the final NUL).
 UNIX_PATH_LONGEST: Final = 103
@@ -126,8 +128,6 @@ def _tcp(value: Mapping[object, object]) -> TcpAddress:
 
 def url(value: str, *, query: bool) -> tuple[Origin, str]:
     """Origin and path (without trailing slash) of an `http` or `https` URL; `query`: may it have one?"""
-    if value.startswith("http+unix:"):
-        raise ValueError("an upstream on a Unix socket is not built yet: write an http:// or https:// URL")
     if not value.lower().startswith(("http://", "https://")):
         raise ValueError("write a whole URL that begins with https:// or http://")
     if not _URL_TEXT.fullmatch(value):
@@ -145,22 +145,66 @@ def url(value: str, *, query: bool) -> tuple[Origin, str]:
         raise ValueError("a URL here has no fragment: remove everything from the '#' on")
     if port == 0 or parts.netloc.endswith(":") or not parts.hostname:
         raise ValueError("write a URL with a proper host and a port between 1 and 65535")
-    if not _URL_PATH.fullmatch(parts.path) or any(part in {".", ".."} for part in parts.path.split("/")):
+    if not _is_path(parts.path):
         raise ValueError("write a path of plain characters and %XX escapes, without '.' and '..' segments")
     origin = Origin(parts.scheme, host(parts.hostname), port or {"http": 80, "https": 443}[parts.scheme])
     return origin, parts.path.rstrip("/")
 
 
 def upstream(value: str) -> tuple[Origin, str]:
-    """Origin and base path of an upstream."""
-    return url(value, query=False)
+    """Origin and base path of an upstream.
+
+    One on a Unix socket is `http+unix://`, the absolute path of the socket, and for a base path a colon and that
+    path, as nginx has it. In the path of the socket `%XX` stands for what cannot be written there, a colon say.
+    """
+    if not value.lower().startswith(_UNIX_SCHEME):
+        return url(value, query=False)
+    sock, colon, path = value[len(_UNIX_SCHEME) :].partition(":")
+    decoded = unquote(sock, errors="surrogateescape") if _is_path(sock) else ""
+    if (
+        not decoded.strip("/")
+        or not decoded.isprintable()
+        or len(decoded.encode()) > UNIX_PATH_LONGEST
+        or not _is_path(path)
+        or bool(colon) != bool(path)
+    ):
+        raise ValueError(
+            f"write http+unix:// and the socket's absolute path of at most {UNIX_PATH_LONGEST} bytes, and behind a "
+            "colon the base path, if there is one: http+unix:///run/api.sock:/v2"
+        )
+    return Origin("http", "localhost", 80, decoded), path.rstrip("/")
+
+
+def _is_path(text: str) -> bool:
+    """Is this nothing, or path segments of plain characters and escapes that lead nowhere else?"""
+    return bool(_URL_PATH.fullmatch(text)) and not {".", ".."} & set(text.split("/"))
+
+
+def outbound_proxy(value: str) -> Origin:
+    """The origin of an HTTP proxy."""
+    if "@" in value:
+        raise ValueError(
+            "a URL holds no user name or password: write via: {url: http://HOST:PORT, username: NAME, "
+            "password: {env: NAME}}"
+        )
+    if not value.lower().startswith("http://"):
+        raise ValueError("write the outbound proxy as http://host:port; inside, https is still https")
+    origin, path = url(value, query=False)
+    if path:
+        raise ValueError("write the outbound proxy without a path, such as http://proxy.example.com:3128")
+    return origin
+
+
+def origin_text(origin: Origin) -> str:
+    """An origin as it is written in the configuration."""
+    return str(origin) if origin.socket is None else f"{_UNIX_SCHEME}{quote(origin.socket)}"
 
 
 def credential_origin(value: object) -> Origin:
     """An origin that may get a token: scheme, host and port, nothing behind it."""
     if not isinstance(value, str):
         raise ValueError("write an origin, such as https://api.example.com")  # noqa: TRY004  all are ValueError here
-    origin, path = url(value, query=False)
+    origin, path = upstream(value)
     if path:
         raise ValueError("write an origin without a path, such as https://api.example.com")
     return origin

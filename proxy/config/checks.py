@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.config import addresses
-from proxy.config.addresses import ListenAddress, TcpAddress
+from proxy.config.addresses import ListenAddress, TcpAddress, UnixAddress
 from proxy.config.credentials import CredentialConfig, LoginCredential, StaticCredential
 from proxy.config.fields import SECRET_NAME
 from proxy.config.model import AdminConfig, GuardConfig, secrets_in
@@ -88,9 +88,19 @@ def _same_routes(draft: Draft, problems: Problems) -> None:
 
 def _plain_http(draft: Draft, problems: Problems) -> None:
     for index, route in draft.routes.items():
-        if _is_exposed(route.upstream_origin) and not route.insecure_http:
+        origin = route.upstream_origin
+        # Through an outbound proxy, localhost is another machine's.
+        is_far = _is_exposed(origin) or (
+            origin.scheme == "http" and route.via is not None and origin.socket is None
+        )
+        if is_far and not route.insecure_http:
             sentence = "plain http shows the token to the network: write https://, or set insecure_http: true"
             problems.add(("routes", index, "upstream"), sentence)
+        if origin.socket is not None and route.via is not None:
+            sentence = "a Unix socket is on this machine: remove via, or write the upstream's https:// URL"
+            problems.add(("routes", index, "via"), sentence)
+        if route.tls.key_warning is not None:
+            problems.warn(("routes", index, "tls", "key" if route.tls.key else "cert"), route.tls.key_warning)
         if route.tls.insecure:
             problems.warn(
                 ("routes", index, "tls", "insecure"), "anybody on the way to the upstream can read the token"
@@ -109,16 +119,21 @@ def _is_exposed(origin: Origin) -> bool:
 
 
 def _loops(draft: Draft, problems: Problems) -> None:
-    own = [each for each in draft.listen if isinstance(each, TcpAddress)]
+    own = list(draft.listen)
     if draft.admin and draft.admin.listen and not draft.admin.listen_is_default:
         own.append(draft.admin.listen)
     for index, route in draft.routes.items():
         if any(_reaches(route.upstream_origin, address) for address in own):
             sentence = "this is the proxy's own address, a loop: write the address of the upstream"
             problems.add(("routes", index, "upstream"), sentence)
+        if route.via is not None and any(_reaches(route.via.origin, address) for address in own):
+            sentence = "this is the proxy's own address, a loop: write the address of the outbound proxy"
+            problems.add(("routes", index, "via"), sentence)
 
 
-def _reaches(origin: Origin, address: TcpAddress) -> bool:
+def _reaches(origin: Origin, address: ListenAddress) -> bool:
+    if not isinstance(address, TcpAddress) or origin.socket is not None:
+        return isinstance(address, UnixAddress) and origin.socket == address.path
     if origin.port != address.port:
         return False
     there, here = origin.host.rstrip("."), address.host
@@ -207,7 +222,12 @@ def _login_steps(draft: Draft, problems: Problems) -> None:
 
 
 def _short_secrets(draft: Draft, problems: Problems) -> None:
-    parts = {"credentials": dict(draft.credentials), "guard": draft.guard, "admin": draft.admin}
+    parts = {
+        "routes": dict(draft.routes),
+        "credentials": dict(draft.credentials),
+        "guard": draft.guard,
+        "admin": draft.admin,
+    }
     for path, source in secrets_in(parts):
         if source.warning:
             problems.warn(path, source.warning)

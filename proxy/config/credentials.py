@@ -52,7 +52,7 @@ class ExpiredRuleConfig(Section):
     """Header name: case-insensitive glob on the whole value."""
     body: dict[Pointer, Scalar] = Field(default_factory=dict)
     """JSON pointer: value."""
-    unless: UnlessConfig = Field(default_factory=UnlessConfig)
+    unless: UnlessConfig = Field(default_factory=UnlessConfig.model_construct)
     """Wins over the rest."""
 
     @model_validator(mode="after")
@@ -174,7 +174,7 @@ class LoginCredential(CommonCredential):
     """The request that refreshes; absent: log in again."""
     then: tuple[StepConfig, ...] = ()
     """Further steps after login, each with the bearer of the step before."""
-    response: ResponseConfig = Field(default_factory=ResponseConfig)
+    response: ResponseConfig = Field(default_factory=ResponseConfig.model_construct)
     """Where the parts of the reply stand."""
     insecure_http: bool = False
     """true: send passwords in plain http to something that is not loopback."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from proxy.config.addresses import TcpAddress, UnixAddress
+from proxy.config.addresses import TcpAddress, UnixAddress, origin_text
 from proxy.config.credentials import CommonCredential
 from proxy.config.fields import SECRET_NAME
 from proxy.config.model import Config
@@ -23,13 +23,8 @@ def effective(config: Config) -> str:
 
 def _plain(value: object) -> Any:  # noqa: ANN401  plain data
     """The part of a model as YAML takes it."""
-    if isinstance(value, SecretSource):
-        return value.describe()
-    if isinstance(value, Place):
-        scheme = {"scheme": value.scheme} if value.kind == "header" else {}
-        return {value.kind: value.name, **scheme}
-    if isinstance(value, Replace):
-        return {"replace": value.placeholder.decode("ascii")}
+    if isinstance(value, SecretSource | Place | Origin | Replace | TcpAddress):
+        return _short(value)
     if isinstance(value, BaseModel):
         plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
         if isinstance(value, CommonCredential):
@@ -40,10 +35,22 @@ def _plain(value: object) -> Any:  # noqa: ANN401  plain data
         return plain
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, TcpAddress) and value.reuse_port:
-        return {"tcp": str(value), "reuse_port": True}
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return str(value) if isinstance(value, TcpAddress | UnixAddress | Origin | Path) else value
+    return str(value) if isinstance(value, TcpAddress | UnixAddress | Path) else value
+
+
+def _short(value: SecretSource | Place | Origin | Replace | TcpAddress) -> Any:  # noqa: ANN401  plain data
+    """A value of ours as it is written in a config."""
+    if isinstance(value, SecretSource):
+        return value.describe()
+    if isinstance(value, Place):
+        scheme = {"scheme": value.scheme} if value.kind == "header" else {}
+        return {value.kind: value.name, **scheme}
+    if isinstance(value, Origin):
+        return origin_text(value)
+    if isinstance(value, Replace):
+        return {"replace": value.placeholder.decode("ascii")}
+    return {"tcp": str(value), "reuse_port": True} if value.reuse_port else str(value)

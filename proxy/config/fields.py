@@ -54,15 +54,18 @@ _SCALAR_SCHEMA: Final[dict[str, Any]] = {"type": ["string", "number", "boolean",
 
 
 class Section(BaseModel):
-    """A part of the configuration: no unknown keys, no coercion, no change after load."""
+    """A part of the configuration: no unknown keys, no coercion, no change after load.
+
+    A start builds the validators that it needs, and defaults are not validated.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         strict=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
+        defer_build=True,
     )
 
 

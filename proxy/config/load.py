@@ -54,7 +54,8 @@ def load(source: Source, *, environ: Mapping[str, str]) -> Config:
     check(draft, problems)
     if problems.sentences or draft.guard is None or draft.admin is None:
         raise ConfigError(problems.sentences)
-    return Config(
+    # Every part is valid by now.
+    return Config.model_construct(
         listen=draft.listen,
         routes=tuple(draft.routes.values()),
         credentials=dict(draft.credentials),

@@ -28,11 +28,7 @@ NOT_BUILT: Final = tuple(
         "store.path",
         "store.url",
         "store.key",
-        "routes.*.via",
         "routes.*.token_guard",
-        "routes.*.tls.cert",
-        "routes.*.tls.key",
-        "routes.*.tls.server_name",
         "credentials.*.response.upstream",
         "credentials.*.response.upstream_allow",
     )

@@ -114,22 +114,22 @@ class Config(Section):
     """The upstreams."""
     credentials: dict[Name, CredentialConfig] = Field(default_factory=dict)
     """The credentials by name."""
-    guard: GuardConfig = Field(default_factory=GuardConfig)
+    guard: GuardConfig = Field(default_factory=GuardConfig.model_construct)
     """Which local requests are admitted."""
-    admin: AdminConfig = Field(default_factory=AdminConfig)
+    admin: AdminConfig = Field(default_factory=AdminConfig.model_construct)
     """The admin listener."""
-    store: StoreConfig = Field(default_factory=StoreConfig)
+    store: StoreConfig = Field(default_factory=StoreConfig.model_construct)
     """Where tokens rest."""
-    log: LogConfig = Field(default_factory=LogConfig)
+    log: LogConfig = Field(default_factory=LogConfig.model_construct)
     """What is logged."""
-    limits: LimitsConfig = Field(default_factory=LimitsConfig)
+    limits: LimitsConfig = Field(default_factory=LimitsConfig.model_construct)
     """Bounds on what clients may do."""
     warnings: list[str] = Field(default_factory=list, exclude=True)
     """What is allowed but doubtful, one sentence each."""
 
     def secrets(self) -> Iterator[tuple[KeyPath, SecretSource]]:
         """Every secret of the configuration with its key path, so that each can be registered for masking."""
-        for section in ("credentials", "guard", "admin"):
+        for section in ("routes", "credentials", "guard", "admin"):
             yield from secrets_in(getattr(self, section), (section,))
 
 

@@ -4,7 +4,6 @@ The models see the long form with presets expanded; people see what they wrote. 
 other, so that each sentence names the line and key that its reader can mend.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -72,6 +71,8 @@ class Problems:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`, did you mean X?` or nothing."""
+    import difflib  # noqa: PLC0415  only mistakes need it
+
     close = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean {close[0]}?" if close else ""
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from proxy.config import addresses
 from proxy.config.fields import (
@@ -17,6 +17,7 @@ from proxy.config.fields import (
     Name,
     PathPattern,
     Prefix,
+    SecretField,
     Section,
     Size,
     Status,
@@ -36,6 +37,21 @@ def _file(value: object, info: ValidationInfo) -> Path | None:
     if not path.is_file():
         raise ValueError(f"the file {path} does not exist: create it, or correct the path")
     return path
+
+
+PEMFile = Annotated[Path | None, BeforeValidator(_file)]
+
+
+def _outbound_proxy(value: str) -> str:
+    addresses.outbound_proxy(value)
+    return value
+
+
+def _username(value: str) -> str:
+    # RFC 7617 section 2: the first colon is where the password begins.
+    if not value or not value.isprintable() or ":" in value:
+        raise ValueError("write a user name without colons and control characters")
+    return value
 
 
 class ReplayConfig(Section):
@@ -70,12 +86,59 @@ class PoolConfig(Section):
 
 
 class TLSConfig(Section):
-    """How the upstream is verified."""
+    """How the upstream is verified, and what it is shown."""
 
-    ca: Annotated[Path | None, BeforeValidator(_file)] = None
+    ca: PEMFile = None
     """A file of certificate authorities in PEM, instead of the system's."""
+    cert: PEMFile = None
+    """A file with the client certificate (and its chain) in PEM, for an upstream that asks for one."""
+    key: PEMFile = None
+    """The file of its private key, without a passphrase; null: in the same file."""
+    server_name: Host | None = None
+    """The name that is asked for (SNI) and must be in the certificate; null: the upstream's host."""
     insecure: bool = False
     """true: do not verify; anybody on the way can read the token."""
+    _key_warning: str | None = PrivateAttr(default=None)
+
+    @property
+    def key_warning(self) -> str | None:
+        """A sentence about the mode of the file with the private key, where that is doubtful."""
+        return self._key_warning
+
+    @model_validator(mode="after")
+    def _has_a_pair(self, info: ValidationInfo) -> Self:
+        if self.key is not None and self.cert is None:
+            raise ValueError("a key belongs to a certificate: add cert: client.pem")
+        holder = self.key or self.cert
+        if holder is not None:
+            self._key_warning = reader(info).warning_of_mode(holder)
+        return self
+
+
+class ViaConfig(Section):
+    """The outbound proxy through which the upstream is reached."""
+
+    url: Annotated[str, AfterValidator(_outbound_proxy)]
+    """http://host:port of the outbound proxy."""
+    username: Annotated[str, AfterValidator(_username)] | None = None
+    """Who we are to it; null: it does not ask."""
+    password: SecretField | None = None
+    """The password of that user."""
+
+    @property
+    def origin(self) -> Origin:
+        """Host and port of the outbound proxy."""
+        return addresses.outbound_proxy(self.url)
+
+    @model_validator(mode="after")
+    def _has_a_pair(self) -> Self:
+        if (self.username is None) != (self.password is None):
+            raise ValueError("username and password go together: add the other one")
+        return self
+
+
+def _with_url(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
 
 
 class PolicyRule(Section):
@@ -134,14 +197,18 @@ class RouteConfig(Section):
     """What happens to a credential that the client sends: overwrite, if-absent or {replace: PLACEHOLDER}."""
     refresh_on: tuple[Status, ...] = (401, 403)
     """Statuses that may mean that the token is expired."""
-    replay: ReplayConfig = Field(default_factory=ReplayConfig)
+    replay: ReplayConfig = Field(default_factory=ReplayConfig.model_construct)
     """How much of a request body is kept for a repetition."""
-    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
+    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig.model_construct)
     """How long things may take."""
-    pool: PoolConfig = Field(default_factory=PoolConfig)
+    pool: PoolConfig = Field(default_factory=PoolConfig.model_construct)
     """Connections to the upstream."""
-    tls: TLSConfig = Field(default_factory=TLSConfig)
-    """How the upstream is verified."""
+    tls: TLSConfig = Field(default_factory=TLSConfig.model_construct)
+    """How the upstream is verified, and what it is shown."""
+    via: Annotated[ViaConfig | None, BeforeValidator(_with_url, json_schema_input_type=str | ViaConfig | None)] = (
+        None
+    )
+    """The outbound proxy through which the upstream is reached: http://host:port, or {url, username, password}."""
     insecure_http: bool = False
     """true: plain http to something that is not loopback."""
     host_header: HostHeader = "upstream"
@@ -154,7 +221,7 @@ class RouteConfig(Section):
     """When given, everything else is denied."""
     deny: tuple[PolicyRule, ...] = ()
     """Denied, even where allow holds; added to the preset's."""
-    headers: HeaderRules = Field(default_factory=HeaderRules)
+    headers: HeaderRules = Field(default_factory=HeaderRules.model_construct)
     """Headers to set and remove."""
 
     @property

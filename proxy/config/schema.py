@@ -1,10 +1,15 @@
 """The JSON Schema of the configuration as people write it, for editors."""
 
+import ast
+import inspect
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
 from proxy.config.credentials import LoginCredential, StaticCredential
+from proxy.config.fields import Section
 from proxy.config.longform import SHORT_ROUTE
 from proxy.config.model import Config
 from proxy.config.presets import Preset, presets
@@ -14,12 +19,13 @@ _SCALARS = ["string", "number", "boolean"]
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of the short and the long form; descriptions are those of the model's fields."""
+    """JSON Schema (2020-12) of the short and the long form; descriptions are the sentences below the fields."""
     _refs, made = models_json_schema(
         [(model, "validation") for model in (Config, StaticCredential, LoginCredential)],
         ref_template="#/$defs/{model}",
     )
     definitions: dict[str, Any] = made["$defs"]
+    _explain(definitions)
     config = definitions.pop("Config")
     secret = definitions["StaticCredential"]["properties"]["token"]
     for preset in presets().values():
@@ -50,6 +56,33 @@ def schema() -> dict[str, Any]:
         "oneOf": [{"required": ["upstream"]}, {"required": ["routes"]}],
     }
     return {**found, "$defs": {name: definitions[name] for name in sorted(_used(found, definitions, set()))}}
+
+
+def _explain(definitions: dict[str, Any]) -> None:
+    """Describe every property. Pydantic can do that, but reads the sources of all models at each start for it."""
+    for model in _models(Section):
+        properties = definitions.get(model.__name__, {}).get("properties", {})
+        for ancestor in model.__mro__:
+            for name, sentence in _sentences(ancestor) if issubclass(ancestor, Section) else ():
+                properties.get(name, {})["description"] = sentence
+
+
+def _models(model: type[Section]) -> Iterator[type[Section]]:
+    for each in model.__subclasses__():
+        yield each
+        yield from _models(each)
+
+
+def _sentences(model: type) -> Iterator[tuple[str, str]]:
+    """The fields of a model's own and the sentence below each."""
+    written = ast.parse(inspect.getsource(model)).body[0]
+    for field, below in pairwise(ast.iter_child_nodes(written)):
+        match field, below:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(sentence))),
+            ):
+                yield name, inspect.cleandoc(sentence)
 
 
 def _used(node: object, definitions: dict[str, Any], seen: set[str]) -> set[str]:

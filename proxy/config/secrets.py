@@ -95,6 +95,10 @@ class SecretReader:
             return self._env(reference)
         return self._file(reference) if kind == "file" else self._systemd(reference)
 
+    def warning_of_mode(self, path: Path) -> str | None:
+        """What is wrong with the mode of a file that holds a secret; raises `ValueError` where that is refused."""
+        return self._mode_warning(path, path.stat())
+
     def _literal(self, text: str) -> SecretSource:
         if self.literals_refused is not None:
             raise ValueError(self.literals_refused)

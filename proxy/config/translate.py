@@ -1,7 +1,7 @@
 """Says in our own words what pydantic found; its own messages may quote the input, so none is shown."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeVar, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -25,12 +25,20 @@ _SENTENCES: Final = {
 def validate(kind: type[T], data: object, path: KeyPath, *, reader: SecretReader, problems: Problems) -> T | None:
     """`data` as `kind`, or None after every problem was noted at its key path below `path`."""
     try:
-        return TypeAdapter(kind).validate_python(data, context=reader)
+        return _validator(kind)(data, context=reader)
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False):
             where, sentence = _translate(kind, data, each["loc"], each["type"], each.get("ctx", {}))
             problems.add((*path, *where), sentence)
         return None
+
+
+def _validator(kind: type[T]) -> Callable[..., T]:
+    """What validates as `kind`; an adapter for a model would build its validators once more."""
+    # What has an origin is no class: the annotated types of fields.py.
+    if get_origin(kind) is None and issubclass(kind, BaseModel):
+        return kind.model_validate
+    return TypeAdapter(kind).validate_python
 
 
 def _translate(

@@ -1,8 +1,8 @@
-"""What a token source needs to know of a grant: how to get a token, and what it depends on."""
+"""What a token source needs to know of a grant, and a grant of a token endpoint."""
 
 from typing import Protocol
 
-from proxy.grants.request import Granted
+from proxy.grants.request import Granted, TokenReply, TokenRequest
 from proxy.redact import Secret
 
 
@@ -19,4 +19,16 @@ class Grant(Protocol):
 
     def fingerprint(self) -> bytes:
         """A digest that changes with every secret and address of this grant. Never stored or shown as it is."""
+        ...
+
+
+class Endpoint(Protocol):
+    """A client for token endpoints."""
+
+    async def send(self, request: TokenRequest) -> TokenReply:
+        """Send `request` once and bring back the whole answer. Raises `CredentialUnavailable`."""
+        ...
+
+    async def close(self) -> None:
+        """Close what is open."""
         ...

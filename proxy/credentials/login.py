@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from proxy.clock import Clock
-from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.credentials.grant import Endpoint
 from proxy.errors import ConfigError, CredentialRejected, CredentialUnavailable
 from proxy.grants.login import (
     ACCESS_TOKEN,
@@ -37,7 +37,7 @@ class LoginGrant:
         *,
         name: str,
         description: LoginDescription,
-        endpoint: TokenEndpoint,
+        endpoint: Endpoint,
         clock: Clock,
         register: Callable[[Iterable[Secret]], None],
         boundary: Callable[[], str] = _random_boundary,

@@ -5,8 +5,8 @@ from typing import Any, Final
 from proxy.errors import BadExpectation, BadFraming
 from proxy.http1.section import Malformed, Section
 
-#: The IANA registry of methods (RFC 9110 section 16.1). Others are refused: what a client could choose at will
-#: would stand in logs and metrics as if it were ours.
+#: The IANA registry of methods (RFC 9110 section 16.1), and PURGE, which caches take. Others are refused: what a
+#: client could choose at will would stand in logs and metrics as if it were ours.
 METHODS: Final = {
     name.encode(): name
     for name in (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: How long a client may leave an answer unread whose end is written.
 STALLED_SECONDS: Final = 60.0
+_NOT_UNDERSTOOD: Final = frozenset({400, 408, 413, 414, 417, 431})
 #: On, 0 seconds: closing sends RST. A Unix socket has no such end.
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -105,8 +106,8 @@ class ClientAnswer:
         if self._started or self.is_client_gone:
             self.cut()
             return
-        # Behind a CONNECT the client speaks to somebody else.
-        if error.ends_connection or self._request.method == "CONNECT":
+        # Whoever was not understood once is not listened to any longer; behind a CONNECT nobody speaks to us.
+        if error.status in _NOT_UNDERSTOOD or self._request.method == "CONNECT":
             self.keep_alive = False
         lines, body = problem(error, self._exchange.request_id)
         self.document(error.status, (*lines, *extra), body)

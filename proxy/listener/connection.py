@@ -5,56 +5,40 @@ another is not looked at before that one is answered.
 """
 
 import asyncio
-import re
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.accesslog import Exchange
 from proxy.alarm import Alarm
 from proxy.body import RequestBody
-from proxy.errors import (
-    BadFraming,
-    BadRequest,
-    HeadersTooLarge,
-    Overloaded,
-    ProxyError,
-    RequestTimeout,
-    TargetTooLong,
-)
+from proxy.errors import BadFraming, HeadersTooLarge, Overloaded, ProxyError, RequestTimeout
+from proxy.flow import Flow
 from proxy.http1.bodies import Chunked, Decoder, Sized, UntilEnd
-from proxy.http1.request import RequestSection, request_line
-from proxy.http1.section import Malformed, TooMany, has_bare_lf
+from proxy.http1.request import RequestSection
+from proxy.http1.section import Malformed, TooMany
 from proxy.listener.answer import ClientAnswer
+from proxy.listener.heads import NOTHING, HeadReader
 from proxy.listener.request import Request
+
+log: Final = logging.getLogger("proxy")
 
 if TYPE_CHECKING:
     from proxy.listener.server import Server
 
 #: How long the rest of a refused body is read before the connection ends (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
-#: An answer that the client does not read stays with the upstream: above this many bytes nothing is added here.
-WRITE_MOST: Final = 4 * 1024
 #: Requests that a client sends ahead of the answers wait in the socket above this many bytes.
 AHEAD_MOST: Final = 64 * 1024
 #: How long a client may leave an answer unread whose end is written.
 STALLED_SECONDS: Final = 60.0
-#: The fields of no request.
-NOTHING: Final = RequestSection(b"", 0)
-_HEAD_END: Final = b"\r\n\r\n"
-_CR: Final = 13
-_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
-#: What a request line that is not all here can look like.
-_BEGUN: Final = re.compile(rb"\r?\Z|[A-Z-]{1,24}(?:\Z| )")
-#: More empty lines in front of a request are no mistake any more.
-_EMPTY_MOST: Final = 64
-
 #: Answers a request, and says whether the connection lives on.
 Handler = Callable[[Request, "ClientConnection"], Awaitable[bool]]
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Flow):
     """The protocol of one connection. `client` is the peer's address, or `unix`."""
 
     __slots__ = (
@@ -62,73 +46,56 @@ class ClientConnection(asyncio.Protocol):
         "_answered",
         "_beginning",
         "_body",
-        "_buffer",
-        "_can_write",
         "_decoder",
+        "_heads",
         "_is_lingering",
-        "_is_reading",
         "_is_unix",
-        "_looked_at",
-        "_loop",
-        "_section",
+        "_linger_until",
         "_server",
-        "_task",
         "client",
-        "transport",
+        "task",
     )
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self._server = server
-        self._loop = loop
         self._alarm = Alarm(loop, self._ring)
-        self._buffer = b""
-        #: Where in the buffer the search for the end of a head goes on.
-        self._looked_at = 0
-        #: The fields of the last request: clients send the same ones again.
-        self._section = NOTHING
-        self._task: asyncio.Task[None] | None = None
+        self._heads = HeadReader(server.header_bytes)
+        #: The request in progress.
+        self.task: asyncio.Task[None] | None = None
         self._beginning = False
         self._answered = False
         #: The body of the request in progress that has not come to its end, and what finds that.
         self._body: RequestBody | None = None
         self._decoder: Decoder | None = None
-        self._is_reading = True
         self._is_lingering = False
         self._is_unix = False
-        self._can_write: asyncio.Future[None] | None = None
+        self._linger_until = 0.0
         self.client = ""
-        self.transport: asyncio.Transport | None = None
 
     # -- what the server calls
 
-    @property
-    def is_busy(self) -> bool:
-        """Is a request in progress, or waiting for its turn?"""
-        return self._task is not None
-
     def close_if_idle(self) -> None:
         """End a connection on which nothing is in progress."""
-        if self._task is None and not self._is_lingering:
+        if self.task is None and not self._is_lingering:
             self._end()
 
-    def abort(self) -> None:
-        """End it at once, and what is in progress with it."""
+    def close(self) -> None:
+        """End it at once, and what is in progress with it; an answer on its way is not lost."""
+        if self.task is not None:
+            self.task.cancel()
+        else:
+            self._end()
+
+    def _abort(self) -> None:
         if self.transport is not None:
             self.transport.abort()
-        if self._task is not None:
-            self._task.cancel()
-
-    @property
-    def task(self) -> asyncio.Task[None] | None:
-        """The request in progress."""
-        return self._task
 
     # -- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; over the limit it gets an answer and no more."""
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(WRITE_MOST)
+        super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._is_unix = not isinstance(peer, tuple)
         self.client = "unix" if self._is_unix else str(peer[0])
@@ -136,7 +103,7 @@ class ClientConnection(asyncio.Protocol):
         if self._server.is_full:
             self._refuse(Overloaded())
         else:
-            self._alarm.set(self._loop.time() + self._server.idle_seconds)
+            self._rest()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a body, of a head, or of what is to come behind the request in progress."""
@@ -145,15 +112,16 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._is_lingering:
             return
-        begins = not self._buffer
-        self._buffer = data if begins else self._buffer + data
-        if self._task is not None:
-            if len(self._buffer) > AHEAD_MOST:
-                self._pause_reading()
+        heads = self._heads
+        begins = not heads.buffer
+        heads.buffer = data if begins else heads.buffer + data
+        if self.task is not None:
+            if len(heads.buffer) > AHEAD_MOST:
+                self.pause_reading()
             return
         self._advance()
-        if begins and self._buffer:
-            self._time_head()
+        if begins and heads.buffer:
+            self._rest()
 
     def eof_received(self) -> bool:
         """The client ended its side: that counts as hanging up, as in nginx and Go; in a tunnel it is an end."""
@@ -162,26 +130,13 @@ class ClientConnection(asyncio.Protocol):
             return True
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  what ended it makes no difference
+    def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
-        self.transport = None
+        super().connection_lost(exc)
         self._alarm.close()
         self._server.left(self)
-        if self._can_write is not None and not self._can_write.done():
-            self._can_write.set_exception(ConnectionResetError())
-            self._can_write.exception()  # perhaps nobody waits
-        if self._task is not None:
-            self._task.cancel()
-
-    def pause_writing(self) -> None:
-        """The client does not read."""
-        self._can_write = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        """The client reads again."""
-        if self._can_write is not None and not self._can_write.done():
-            self._can_write.set_result(None)
-        self._can_write = None
+        if self.task is not None and not self.task.cancelling():
+            self.task.cancel()
 
     # -- what the request in progress calls
 
@@ -198,23 +153,6 @@ class ClientConnection(asyncio.Protocol):
         self.transport.writelines(pieces)
 
     @property
-    def is_writing_paused(self) -> bool:
-        """Is there something that the client has not taken?"""
-        return self._can_write is not None
-
-    async def drain(self, seconds: float) -> None:
-        """Wait until the client took what was written. Raises `TimeoutError`, or `ConnectionResetError`."""
-        if self._can_write is not None:
-            async with asyncio.timeout(seconds):
-                await asyncio.shield(self._can_write)
-
-    def resume_reading(self) -> None:
-        """More of the body is wanted."""
-        if not self._is_reading and self.transport is not None:
-            self._is_reading = True
-            self.transport.resume_reading()
-
-    @property
     def is_request_complete(self) -> bool:
         """Is all of the request in progress here?"""
         return self._decoder is None and not self._is_lingering
@@ -223,8 +161,7 @@ class ClientConnection(asyncio.Protocol):
         """From now on all bytes belong to the protocol that was switched to (RFC 9110 section 7.8)."""
         body = self._body = RequestBody(self, None)
         self._decoder = UntilEnd()
-        early, self._buffer = self._buffer, b""
-        if early:
+        if early := self._heads.take():
             self._feed(early)
         return body
 
@@ -236,61 +173,24 @@ class ClientConnection(asyncio.Protocol):
             return  # the one that is being begun was answered at once; the loop below goes on
         self._beginning = True
         try:
-            while self._task is None and self._buffer and not self._is_lingering and self.transport is not None:
-                if not self._begin_next():
+            while self.task is None and not self._is_lingering and self.transport is not None:
+                head = self._heads.next()
+                if head is None:
                     break
+                self._begin(*head)
         except ProxyError as error:
             self._refuse(error)
         finally:
             self._beginning = False
 
-    def _time_head(self) -> None:
-        """The beginning of a head is here: the rest has to come in time."""
-        if self._task is None and not self._is_lingering:
-            self._alarm.set(self._loop.time() + self._server.header_seconds)
-
-    def _begin_next(self) -> bool:
-        """Begin with the request at the beginning of the buffer; False: its head is not all here.
-
-        Raises what is wrong with the head.
-        """
-        buffer = self._buffer
-        at = 0
-        if buffer[0] == _CR and (empty := _EMPTY_LINES.match(buffer)):
-            at = empty.end()  # old clients send one behind a body (RFC 9112 section 2.2)
-        most = self._server.header_bytes
-        end = buffer.find(_HEAD_END, max(self._looked_at, at))
-        if end < 0:
-            self._looked_at = max(0, len(buffer) - 3)
-            _check_unfinished(buffer, at, most)
-            return False
-        line_end = buffer.find(b"\r\n", at)
-        if at > _EMPTY_MOST:
-            raise BadRequest
-        if line_end - at > most:
-            raise TargetTooLong
-        if end - line_end > most:
-            raise HeadersTooLarge
-        self._buffer = buffer[end + 4 :]
-        self._looked_at = 0
-        self._begin(buffer[at:line_end], buffer[line_end + 2 : end])
-        return True
-
-    def _begin(self, line: bytes, raw: bytes) -> None:
-        method, target, minor = _request_line(line)
-        try:
-            section = self._section
-            if raw != section.raw or minor != section.minor:
-                section = self._section = RequestSection(raw, minor)
-        except Malformed as error:
-            raise (HeadersTooLarge if isinstance(error, TooMany) else BadRequest) from error
+    def _begin(self, method: str, target: bytes, section: RequestSection) -> None:
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
         request = Request(method, target, section, body=body, client=self.client, unix=self._is_unix)
         self._answered = False
-        task = _start(self._loop, self._serve(request))
+        task = _start(self.loop, self._serve(request))
         if not self._answered:
-            self._task = task
+            self.task = task
 
     def _begin_body(self, section: RequestSection) -> RequestBody:
         body = RequestBody(self, section.length)
@@ -299,8 +199,7 @@ class ClientConnection(asyncio.Protocol):
             body.finish()
             return body
         self._body, self._decoder = body, decoder
-        early, self._buffer = self._buffer, b""
-        if early:
+        if early := self._heads.take():
             self._feed(early)
         return body
 
@@ -320,41 +219,55 @@ class ClientConnection(asyncio.Protocol):
             body.feed(piece)
         if decoder.done:
             self._decoder = self._body = None
-            self._buffer = decoder.rest
+            self._heads.buffer = decoder.rest
             body.finish()
         elif piece:
-            self._pause_reading()
+            self.pause_reading()
 
     async def _serve(self, request: Request) -> None:
         keep_alive = False
         try:
             keep_alive = await self._server.handler(request, self)
+        except Exception:
+            # The handler failed behind its own last resort. It may have answered: a second answer would be taken
+            # for that to the client's next request.
+            log.exception("internal_error")
+            self._abort()
         finally:
             self._answered = True
-            self._task = None
+            self.task = None
             self._after(request, keep_alive=keep_alive)
 
     def _after(self, request: Request, *, keep_alive: bool) -> None:
         """What follows an answer: the next request, rest, or the end."""
         if self.transport is None:
             return
-        if not keep_alive and (request.keep_alive or self._decoder is not None):
-            self._linger()  # the client does not know that it ends
+        if not keep_alive and (request.keep_alive or self._is_lingering or self._decoder is not None):
+            self._linger()  # the client does not know that it ends, or has more to say
         elif not keep_alive or self._server.is_closing:
             self._end()
         else:
-            now = self._loop.time()
-            self._alarm.set(now + (self._server.header_seconds if self._buffer else self._server.idle_seconds))
             self.resume_reading()
+            self._rest()
             self._advance()
+
+    def _rest(self) -> None:
+        """Nothing is in progress: what was begun of a head has to be finished in time, and rest has an end."""
+        if self.task is None and not self._is_lingering:
+            server = self._server
+            seconds = server.header_seconds if self._heads.buffer else server.idle_seconds
+            self._alarm.set(self.loop.time() + seconds)
 
     # -- ends
 
     def _ring(self) -> None:
         """The time for a head, or for rest, is over."""
         if self._is_lingering and self.transport is not None:
-            self.transport.abort()
-        elif self._buffer:
+            if self.transport.get_write_buffer_size() and self.loop.time() < self._linger_until:
+                self._alarm.set(self.loop.time() + LINGER_SECONDS)
+            else:
+                self.transport.abort()
+        elif self._heads.buffer.strip(b"\r\n"):
             self._refuse(RequestTimeout())
         else:
             self._end()
@@ -376,11 +289,12 @@ class ClientConnection(asyncio.Protocol):
         """
         self._is_lingering = True
         self._decoder = self._body = None
-        self._buffer = b""
+        self._heads.take()
         if self.transport is not None and not self.transport.is_closing():
             self.resume_reading()
             self.transport.write_eof()
-            self._alarm.set(self._loop.time() + LINGER_SECONDS)
+            self._linger_until = self.loop.time() + STALLED_SECONDS
+            self._alarm.set(self.loop.time() + LINGER_SECONDS)
 
     def _end(self) -> None:
         """Close; a client that does not read what it was sent is cut off."""
@@ -389,37 +303,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if transport.get_write_buffer_size():
             self._is_lingering = True
-            self._alarm.set(self._loop.time() + STALLED_SECONDS)
+            self._alarm.set(self.loop.time() + STALLED_SECONDS)
         transport.close()
-
-    def _pause_reading(self) -> None:
-        if self._is_reading and self.transport is not None:
-            self._is_reading = False
-            self.transport.pause_reading()
-
-
-def _check_unfinished(buffer: bytes, at: int, most: int) -> None:
-    """Raise what is wrong with a head, from `at` on, that cannot become a proper one."""
-    line_end = buffer.find(b"\r\n", at)
-    if at > _EMPTY_MOST or has_bare_lf(buffer):
-        raise BadRequest
-    if line_end < 0:
-        if len(buffer) - at > most:
-            raise TargetTooLong
-        # Another protocol, TLS for one, would else wait for us.
-        if at < len(buffer) and not _BEGUN.match(buffer, at):
-            raise BadRequest
-        return
-    _request_line(buffer[at:line_end])
-    if len(buffer) - line_end > most + len(_HEAD_END):
-        raise HeadersTooLarge
-
-
-def _request_line(line: bytes) -> tuple[str, bytes, int]:
-    try:
-        return request_line(line)
-    except Malformed as error:
-        raise BadRequest("The request line is malformed, or its method is unknown.") from error
 
 
 if sys.version_info >= (3, 12):

@@ -45,7 +45,7 @@ class Server:
     @property
     def is_busy(self) -> bool:
         """Is a request in progress on any connection?"""
-        return any(each.is_busy for each in self._connections)
+        return any(each.task is not None for each in self._connections)
 
     def joined(self, connection: ClientConnection) -> None:
         """A connection is open."""
@@ -72,7 +72,7 @@ class Server:
         self.is_closing = True
         tasks = [each.task for each in self._connections if each.task is not None]
         for connection in tuple(self._connections):
-            connection.abort()
+            connection.close()
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({task})

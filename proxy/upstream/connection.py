@@ -9,7 +9,7 @@ import os
 import select
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final, cast
+from typing import Final
 
 from proxy.alarm import Alarm
 from proxy.errors import (
@@ -20,6 +20,7 @@ from proxy.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
+from proxy.flow import Flow
 from proxy.http1.answer import SWITCHED, UNTIL_CLOSE, AnswerHead
 from proxy.http1.bodies import Chunked, Decoder
 from proxy.http1.section import BadText, Malformed, TooMany, has_bare_lf
@@ -27,8 +28,6 @@ from proxy.upstream.answer import Answer, OnInterim
 
 #: Reading from the upstream pauses above this many unread body bytes. One more read of the socket is there by then.
 BUFFERED_MOST: Final = 4 * 1024
-#: The same for what the socket does not take.
-WRITE_MOST: Final = 4 * 1024
 #: The head of an answer, interim answers included (threats 63, 64).
 HEAD_BYTES: Final = 128 * 1024
 #: How much is read at once from a socket whose transport failed.
@@ -36,14 +35,13 @@ _READ: Final = 64 * 1024
 _HEAD_END: Final = b"\r\n\r\n"
 
 
-class Connection(asyncio.Protocol):
+class Connection(Flow):
     """Writes requests, takes answers, and knows whether it may be used again."""
 
     __slots__ = (
         "_alarm",
         "_answer",
         "_buffer",
-        "_can_write",
         "_closed",
         "_decoder",
         "_head_bytes",
@@ -52,30 +50,24 @@ class Connection(asyncio.Protocol):
         "_last_head",
         "_may_switch",
         "_poll",
-        "_reading_paused",
         "_spoiled",
-        "_transport",
         "idle_until",
         "keep_alive_timeout",
-        "loop",
         "used",
         "wrote",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        super().__init__(loop)
         self._alarm = Alarm(loop, self._expire)
-        self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
         self._buffer = b""
         self._decoder: Decoder | None = None
         #: Servers send the same head again and again; it is parsed once.
         self._last_head: AnswerHead | None = None
-        self._can_write: asyncio.Future[None] | None = None
         self._poll: select.poll | None = None
         self._closed = False
         self._spoiled = False
-        self._reading_paused = False
         self._is_head_request = False
         self._may_switch = False
         self._keep_alive = False
@@ -110,26 +102,25 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request, as soon as the transport can."""
-        if self._transport is not None and not self._closed:
+        if self.transport is not None and not self._closed:
             self.wrote = True
-            self._transport.write(data)
+            self.transport.write(data)
 
     def write_all(self, pieces: Iterable[bytes]) -> None:
         """Send several pieces as one."""
-        if self._transport is not None and not self._closed:
+        if self.transport is not None and not self._closed:
             self.wrote = True
-            self._transport.writelines(pieces)
+            self.transport.writelines(pieces)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until the transport takes more, and let what the upstream says meanwhile be read.
+        """Wait until the upstream takes more, and let what the upstream says meanwhile be read.
 
         A transport whose write fails drops what it has not read yet: the early answer in front of a reset (threat
         105). Returns at once when the connection is gone. Raises `UpstreamTimeout` after `seconds`.
         """
-        if self._can_write is not None:
+        if self.is_writing_paused:
             try:
-                async with asyncio.timeout(seconds):
-                    await asyncio.shield(self._can_write)
+                await super().drain(seconds)
             except TimeoutError as error:
                 raise UpstreamTimeout from error
         if not self.is_quiet():
@@ -145,12 +136,12 @@ class Connection(asyncio.Protocol):
 
     def end_writing(self) -> None:
         """Nothing more will be written, in a tunnel; TLS knows no half of an end."""
-        if self._transport is None:
+        if self.transport is None:
             return
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         else:
-            self._transport.close()
+            self.transport.close()
 
     @property
     def takes_body(self) -> bool:
@@ -169,11 +160,11 @@ class Connection(asyncio.Protocol):
 
     def is_quiet(self) -> bool:
         """Is nothing pending on the idle socket? Data or an EOF there means that it is not ours to use."""
-        if self._closed or self._spoiled or self._transport is None:
+        if self._closed or self._spoiled or self.transport is None:
             return False
         if self._poll is None:
             self._poll = select.poll()
-            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not self._poll.poll(0)
 
     def fail(self, error: ProxyError) -> None:
@@ -185,21 +176,10 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection at once; an exchange in progress ends as lost."""
         self._spoiled = True
-        if self._transport is not None:
-            self._transport.abort()
-
-    def resume_reading(self) -> None:
-        """The reader took all that came, and wants more."""
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        if self.transport is not None:
+            self.transport.abort()
 
     # -- asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The transport is there."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(WRITE_MOST)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer, or, without an exchange, of nothing that we asked for."""
@@ -227,11 +207,9 @@ class Connection(asyncio.Protocol):
         """The end: for a body that ends with the connection the proper one."""
         if exc is not None:
             self._rescue()
+        super().connection_lost(exc)
         self._closed = True
-        self._transport = None
         self._alarm.close()
-        if self._can_write is not None and not self._can_write.done():
-            self._can_write.set_result(None)
         answer = self._answer
         if answer is None or answer.complete:
             return
@@ -241,16 +219,6 @@ class Connection(asyncio.Protocol):
             answer.finish()
         else:
             answer.finish(UpstreamTruncated())
-
-    def pause_writing(self) -> None:
-        """The transport's buffer is full."""
-        self._can_write = self.loop.create_future()
-
-    def resume_writing(self) -> None:
-        """The transport's buffer has room."""
-        if self._can_write is not None and not self._can_write.done():
-            self._can_write.set_result(None)
-        self._can_write = None
 
     # -- the answer
 
@@ -312,9 +280,8 @@ class Connection(asyncio.Protocol):
             return
         if piece:
             answer.wake()
-        if answer.buffered > BUFFERED_MOST and not self._reading_paused and self._transport is not None:
-            self._reading_paused = True
-            self._transport.pause_reading()
+        if answer.buffered > BUFFERED_MOST:
+            self.pause_reading()
 
     def _finish(self, answer: Answer, rest: bytes) -> None:
         """The answer is complete; what comes behind it, nobody asked for."""
@@ -324,7 +291,7 @@ class Connection(asyncio.Protocol):
 
     def _rescue(self) -> None:
         """Read the answer that a transport whose write failed has left in the socket (threat 105)."""
-        answer, transport = self._answer, self._transport
+        answer, transport = self._answer, self.transport
         if answer is None or transport is None or transport.get_extra_info("sslcontext") is not None:
             return
         descriptor = transport.get_extra_info("socket").fileno()

@@ -60,19 +60,16 @@ async def first_connected(addresses: Sequence[Address], *, delay: float = ATTEMP
                     return task.result()
                 errors.append(error)
     finally:
-        await _end(running)
+        # No await here: whoever cancels us then would lose the socket that was won.
+        for task in running:
+            task.add_done_callback(_close)
+            task.cancel()
     raise _most_telling(errors)
 
 
-async def _end(attempts: Iterable[asyncio.Task[socket.socket]]) -> None:
-    ending = []
-    for task in attempts:
-        if task.cancel():
-            ending.append(task)
-        elif task.exception() is None:
-            task.result().close()
-    if ending:
-        await asyncio.wait(ending)
+def _close(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
 
 
 def _most_telling(errors: Sequence[BaseException]) -> BaseException:

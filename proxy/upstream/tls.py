@@ -193,7 +193,7 @@ class TLSLayer(asyncio.Transport, asyncio.Protocol):
 
     def _deliver(self, plain: bytes) -> None:
         engine = self._engine
-        if engine.has_output:  # a word of TLS itself: the answer to a key update, a step of a renegotiation
+        if engine.has_output:  # a word of TLS itself: a step of a renegotiation, an alert
             self._raw.write(engine.output())
         if self._held_up:
             self._send_held()

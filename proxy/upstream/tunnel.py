@@ -4,6 +4,7 @@ Law: not one byte behind the answer's head is taken; it belongs to the tunnel. O
 """
 
 import asyncio
+import base64
 import re
 import socket
 from dataclasses import dataclass
@@ -39,11 +40,12 @@ _STRANGE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class OutboundProxy:
-    """Where an HTTP proxy listens, and the value of `Proxy-Authorization` that it wants (None: none)."""
+    """Where an HTTP proxy listens, and who we are to it (None: it does not ask)."""
 
     host: str
     port: int
-    authorization: Secret | None = None
+    username: str | None = None
+    password: Secret | None = None
 
 
 async def tunnel(via: OutboundProxy, host: str, port: int) -> socket.socket:
@@ -81,8 +83,9 @@ def _request(via: OutboundProxy, host: str, port: int) -> bytes:
     """The head of a CONNECT; its target always has a port (RFC 9112 section 3.2.3)."""
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
-    if via.authorization is not None:
-        lines.append(f"Proxy-Authorization: {via.authorization.reveal()}")
+    if via.username is not None and via.password is not None:
+        user = f"{via.username}:{via.password.reveal()}".encode()  # RFC 7617 section 2
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(user).decode()}")
     return "\r\n".join([*lines, "", ""]).encode()
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from tests.support.leaks import Artefacts
@@ -135,6 +135,14 @@ class Client:
             return (await self.reader.readuntil(b"\r\n"))[:-2]
         except asyncio.IncompleteReadError as error:
             raise asyncio.IncompleteReadError(b"", None) from error
+
+    def stop_reading(self) -> None:
+        """Take nothing more from the socket."""
+        cast("asyncio.Transport", self.writer.transport).pause_reading()
+
+    def go_on_reading(self) -> None:
+        """Take again what comes."""
+        cast("asyncio.Transport", self.writer.transport).resume_reading()
 
     async def at_end(self) -> bool:
         """Wait for the proxy to end the connection; True if nothing more came."""

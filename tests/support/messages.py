@@ -18,7 +18,7 @@ _CRLF: Final = b"\r\n"
 Fields = list[tuple[str, str]]
 
 
-class Malformed(Exception):
+class Malformed(Exception):  # noqa: N818  it says what the message is
     """What came is no HTTP/1.1 message that every reader would read alike."""
 
 

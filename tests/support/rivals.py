@@ -1,8 +1,9 @@
-"""nginx and HAProxy in front of the same upstream as the proxy, set up to do the same: the readers we compare with."""
+"""nginx and HAProxy in front of the same upstream as the proxy, set up to do the same: whom we compare with."""
 
 import asyncio
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,8 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     client_max_body_size 0;
+    client_header_timeout 500ms;
+    client_body_timeout 500ms;
     large_client_header_buffers 4 8k;
     upstream api {{ server {upstream}; keepalive 4; }}
     server {{ listen unix:{socket} default_server; return 403; }}
@@ -53,17 +56,18 @@ global
 defaults
     mode http
     timeout connect 5s
-    timeout client 5s
+    timeout client 500ms
     timeout server 5s
-    timeout http-request 5s
+    timeout http-request 500ms
     retries 0
 frontend front
-    bind unix@{socket}
+    bind unix@{socket} proto h1
     acl ours hdr(host),lower -m reg ^(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{{1,5}})?$
     http-request deny deny_status 403 unless ours
     default_backend back
 backend back
-    http-reuse safe
+    http-reuse never
+    option http-server-close
     http-request set-header Host {upstream}
     server api {upstream}
 """
@@ -79,7 +83,9 @@ class _Rival:
 
 
 RIVALS: Final = {
-    "nginx": _Rival(_NGINX, ("-p", "{folder}", "-e", "{folder}/nginx.log", "-c", "{config}"), r"nginx/([0-9]+\.[0-9]+)"),
+    "nginx": _Rival(
+        _NGINX, ("-p", "{folder}", "-e", "{folder}/nginx.log", "-c", "{config}"), r"nginx/([0-9]+\.[0-9]+)"
+    ),
     "haproxy": _Rival(_HAPROXY, ("-db", "-f", "{config}"), r"HAProxy version ([0-9]+\.[0-9]+)"),
 }
 
@@ -102,17 +108,22 @@ def version(name: str) -> str | None:
 @asynccontextmanager
 async def rival(name: str, folder: Path, upstream: str) -> AsyncIterator[Path]:
     """One of `RIVALS` in front of the authority `upstream`; gives the path of the Unix socket it listens on."""
-    socket, config = folder / "s", folder / "config"
-    config.write_text(RIVALS[name].config.format(folder=folder, socket=socket, upstream=upstream))
+    path, config = folder / "s", folder / "config"
+    config.write_text(RIVALS[name].config.format(folder=folder, socket=path, upstream=upstream))
     arguments = [each.format(folder=folder, config=config) for each in RIVALS[name].arguments]
     executable = program(name)
     assert executable is not None
     process = await asyncio.create_subprocess_exec(executable, *arguments)
     try:
-        await until(lambda: socket.is_socket() or process.returncode is not None)
+        await until(lambda: _listens(path) or process.returncode is not None)
         assert process.returncode is None, f"{name} does not start"
-        yield socket
+        yield path
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0

@@ -1,27 +1,28 @@
-"""Both ends of the wire around a proxy: a client that sends bytes, an upstream that records and says what it is told.
+"""Both ends of the wire around a proxy: a client that sends bytes, and an upstream that records and says its lines.
 
-Both can cut what they send to one byte a segment. Every wait is for something that comes, with a deadline for a hang.
+Both can cut what they send to one byte a segment. Every wait is for something that comes, with a deadline for a
+hang.
 """
 
 import asyncio
-import socket
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, cast
-from collections.abc import AsyncIterator
 
 from tests.support.messages import Malformed, Message, read_answer, read_request
+from tests.support.upstreams import reset
 
 #: No case takes this long; a hang becomes a complaint.
 DEADLINE: Final = 5.0
 #: A text of up to so many bytes goes one byte a segment; a longer one in as many pieces of equal size.
 MOST_PIECES: Final = 2048
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: How a connection ended, and what a reply may be followed by.
 EOF: Final = "eof"
 RESET: Final = "reset"
+STAY: Final = "stay"
 
 
 class Feed(asyncio.Protocol):
@@ -53,15 +54,23 @@ class Feed(asyncio.Protocol):
         self.ended = self.ended or (EOF if exc is None else RESET)
         self._news.set()
 
+    async def news(self) -> None:
+        """Wait until something came."""
+        self._news.clear()
+        await self._news.wait()
+
     async def until(self, holds: Callable[[], object]) -> None:
         """Wait until `holds()`; asked whenever something came. Raises TimeoutError."""
         async with asyncio.timeout(DEADLINE):
             while not holds():
-                self._news.clear()
-                await self._news.wait()
+                await self.news()
+
+    async def over(self) -> None:
+        """Wait for the end. Raises TimeoutError."""
+        await self.until(lambda: self.ended is not None)
 
     async def send(self, data: bytes, *, in_bytes: bool) -> None:
-        """Send whole, or cut; the loop goes round between two pieces, and each is a segment (both loops set TCP_NODELAY)."""
+        """Send whole, or cut: both loops set TCP_NODELAY, and between two pieces the loop goes round."""
         size = -(-len(data) // MOST_PIECES) if in_bytes else len(data)
         for at in range(0, len(data), size or 1):
             if self.transport.is_closing():
@@ -69,25 +78,19 @@ class Feed(asyncio.Protocol):
             self.transport.write(data[at : at + size])
             await asyncio.sleep(0)
 
-    def reset(self) -> None:
-        """End by RST."""
-        sock = cast("socket.socket", self.transport.get_extra_info("socket"))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the upstream says to the next request: `early`, before its body came; `then` ends the connection."""
+    """What the upstream says to the next request: `early`, before its body came; `then` it stays, or ends."""
 
     data: bytes
     early: bool = False
-    then: str = "stay"
+    then: str = STAY
 
 
 @dataclass(slots=True)
 class Seen:
-    """A request at the upstream: as far as it came, and on the how-manieth connection."""
+    """A request at the upstream as far as it came, where it came, and the how-manieth it was."""
 
     message: Message
     connection: "Accepted"
@@ -103,10 +106,9 @@ class Accepted(Feed):
         super().__init__()
         self._recorder = recorder
         self._task: asyncio.Task[None] | None = None
+        self._taken = 0
         #: What is wrong with what came.
         self.malformed = ""
-        #: Where the bytes begin that belong to no request: a tunnel's.
-        self.taken = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve."""
@@ -131,46 +133,54 @@ class Accepted(Feed):
     async def _exchange(self) -> bool:
         """One request and its answer; False where the connection serves no more."""
         recorder = self._recorder
-        while (message := read_request(bytes(self.received), self.taken)) is None:
-            if self.ended is not None:
-                self.transport.close()
-                return False
-            await self._wait()
+        message = await self._read()
+        if message is None:
+            return False
         seen = Seen(message, self, len(recorder.requests))
         recorder.requests.append(seen)
         reply, recorder.reply = recorder.reply, None
         if reply is None and message.all("expect"):
             self.transport.write(CONTINUE)
-        while not message.complete and not (reply and reply.early):
+        while not seen.message.complete and not (reply and reply.early):
             if self.ended is not None:
                 self.transport.close()
                 return False
-            await self._wait()
-            again = read_request(bytes(self.received), self.taken)
-            assert again is not None
-            seen.message = message = again
-        self.taken = message.end
-        if reply is None:
-            reply = good(seen, closing=recorder.closing)
+            await self._more(chunked=bool(message.all("transfer-encoding")))
+            seen.message = await self._read() or seen.message
+        self._taken = seen.message.end
+        reply = reply or good(seen, closing=recorder.closing)
         await self.send(reply.data, in_bytes=recorder.in_bytes)
         seen.answered = True
         self._news.set()
         if reply.then == RESET:
-            self.reset()
+            reset(self.transport.get_extra_info("socket"))
+            self.transport.abort()
         elif reply.then == EOF:
             self.transport.close()
-        return reply.then == "stay" and b"HTTP/1.1 101" not in reply.data
+        return reply.then == STAY and seen.message.complete and not reply.data.startswith(b"HTTP/1.1 101")
 
-    async def _wait(self) -> None:
-        self._news.clear()
-        await self._news.wait()
+    async def _more(self, *, chunked: bool) -> None:
+        """Wait for more, of chunks for what may be the last: to read all for each one takes quadratic time."""
+        await self.news()
+        while chunked and self.ended is None and not self.received.endswith(b"\r\n\r\n"):
+            await self.news()
+
+    async def _read(self) -> Message | None:
+        """The request that begins behind the last one, as soon as its head is whole; None: it never will be."""
+        while (message := read_request(bytes(self.received), self._taken)) is None:
+            if self.ended is not None:
+                self.transport.close()
+                return None
+            await self.news()
+        return message
 
 
 def good(seen: Seen, *, closing: bool = False) -> Reply:
-    """200 with the request's serial number."""
+    """200 with the request's serial number; `closing`: and the end of the connection."""
     number = b"%d" % seen.serial
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%b\r\n" % (len(number), b"Connection: close\r\n" if closing else b"")
-    return Reply(head if seen.message.method == "HEAD" else head + number, then=EOF if closing else "stay")
+    lines = b"Content-Length: %d\r\n" % len(number) + (b"Connection: close\r\n" if closing else b"")
+    body = b"" if seen.message.method == "HEAD" else number
+    return Reply(b"HTTP/1.1 200 OK\r\n%b\r\n%b" % (lines, body), then=EOF if closing else STAY)
 
 
 class Recorder:
@@ -236,11 +246,11 @@ class Client(Feed):
         Raises `Malformed`, and TimeoutError where it neither comes nor ends.
         """
 
-        def there() -> bool:
+        def is_there() -> bool:
             message = self._peek(method)
             return self.ended is not None or (message is not None and message.complete)
 
-        await self.until(there)
+        await self.until(is_there)
         message = self._peek(method)
         if message is not None:
             self._taken = message.end
@@ -248,10 +258,6 @@ class Client(Feed):
 
     def _peek(self, method: str) -> Message | None:
         return read_answer(bytes(self.received), self._taken, method=method, over=self.ended == EOF)
-
-    def taken(self, count: int) -> None:
-        """Bytes of a tunnel were taken."""
-        self._taken += count
 
 
 @asynccontextmanager

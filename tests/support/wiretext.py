@@ -1,4 +1,4 @@
-r"""The language in which the wire corpus writes bytes: as they look on a page, with escapes for what one cannot see.
+r"""The language in which the wire corpus writes bytes: as they look, with escapes for what one cannot see.
 
 - Every line end is CRLF. (YAML's `|+` keeps the empty line that ends a head, `|-` ends with the last character.)
 - `\r \n \t \0 \\ \xff` is that one byte. A `\` at the end of a line: the line goes on, without CRLF.
