@@ -30,7 +30,6 @@ from proxy.passage import Passage
 from proxy.replay import Replay
 from proxy.routes import RouteTable
 from proxy.upgrade import HANDSHAKE_LINES, is_handshake, tunnel
-from proxy.upstream.attempt import Attempt
 
 log: Final = logging.getLogger("proxy")
 
@@ -129,10 +128,9 @@ class Relay:
         passage = Passage(
             request, out, exchange, binding=binding, outgoing=sent, clock=self._clock, may_switch=switches
         )
-        attempt: Attempt | None = None
         extra: list[bytes] = []
+        attempt = await passage.send(rendered)
         try:
-            attempt = await passage.send(rendered)
             if rendered is not None and binding.rules.concerns(attempt.head.status):
                 attempt, rendered, extra = await passage.second_chance(attempt, rendered)
 
@@ -150,8 +148,7 @@ class Relay:
                 echoes = () if rendered is None else rendered.echoes
                 await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes)
         finally:
-            if attempt is not None:
-                attempt.end()
+            attempt.end()
 
     def _cors(self, request: Request) -> list[bytes]:
         """Our grant on our own answers too, so that an allowed page can read what went wrong."""

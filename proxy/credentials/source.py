@@ -188,9 +188,9 @@ class TokenSource:
             try:
                 granted = await self._grant.obtain(held.refresh_token if held else None)
                 self._publish(granted, sent_at)
-            except CredentialRejected as error:
-                await self._latch.set(self.name, fingerprint, error.detail, self._clock.wall())
-                self._failed(error, retry=False)
+            except CredentialRejected as rejection:
+                await self._latch.set(self.name, fingerprint, rejection.detail, self._clock.wall())
+                self._failed(rejection, retry=False)
             except CredentialError as error:
                 self._failed(error, retry=isinstance(error, CredentialUnavailable))
             else:

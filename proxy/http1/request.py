@@ -37,32 +37,35 @@ class RequestSection(Section):
         values = self.values
         self.minor = minor
         self.memo: dict[Any, Any] = {}
-        self.length: int | None = None
-        self.chunked = False
         if len(values.get(b"host", ())) > 1 or (minor and b"host" not in values):
             raise Malformed  # RFC 9112 section 3.2
+        length, chunked = None, False
         if b"content-length" in values or b"transfer-encoding" in values:
-            self._frame(values.get(b"content-length", []), values.get(b"transfer-encoding", []))
-            if self.chunked and not minor:
+            length, chunked = _framing(values.get(b"content-length", []), values.get(b"transfer-encoding", []))
+            if chunked and not minor:
                 raise BadFraming
-        self.has_body = self.chunked or self.length is not None
+        self.length: int | None = length
+        self.chunked = chunked
+        self.has_body = chunked or length is not None
         # A client of HTTP/1.0 does not wait for an answer to it (RFC 9110 section 10.1.1).
         self.expects = minor > 0 and b"expect" in values
         if self.expects and any(value.lower() != b"100-continue" for value in values[b"expect"]):
             raise BadExpectation
 
-    def _frame(self, lengths: list[bytes], codings: list[bytes]) -> None:
-        # RFC 9112 section 6.3 calls each of these an error (threats 35, 36).
-        if len(lengths) > 1 or len(codings) > 1 or (lengths and codings):
+
+def _framing(lengths: list[bytes], codings: list[bytes]) -> tuple[int | None, bool]:
+    """The declared length, and whether the body is chunked. Raises `BadFraming`."""
+    # RFC 9112 section 6.3 calls each of these an error (threats 35, 36).
+    if len(lengths) > 1 or len(codings) > 1 or (lengths and codings):
+        raise BadFraming
+    if codings:
+        if codings[0].lower() != b"chunked":
             raise BadFraming
-        if codings:
-            if codings[0].lower() != b"chunked":
-                raise BadFraming
-            self.chunked = True
-        else:
-            self.length = content_length(lengths[0])
-            if self.length is None:
-                raise BadFraming
+        return None, True
+    length = content_length(lengths[0])
+    if length is None:
+        raise BadFraming
+    return length, False
 
 
 def content_length(value: bytes) -> int | None:

@@ -101,7 +101,5 @@ def _request_line(line: bytes) -> tuple[str, bytes, int]:
 def _section(raw: bytes, minor: int) -> RequestSection:
     try:
         return RequestSection(raw, minor)
-    except TooMany as error:
-        raise HeadersTooLarge from error
     except Malformed as error:
-        raise BadRequest from error
+        raise (HeadersTooLarge if isinstance(error, TooMany) else BadRequest) from error
