@@ -1,7 +1,6 @@
 """One client connection: reads requests one after another, and hands each to the handler.
 
-Law: no byte of a malformed request leaves this module in any direction (threats 74, 112), and a request behind
-another is not looked at before that one is answered.
+Law: a request behind another is not looked at before that one is answered.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from proxy.flow import Flow
 from proxy.http1.bodies import Chunked, Decoder, Sized, UntilEnd
 from proxy.http1.request import RequestSection
 from proxy.http1.section import Malformed, TooMany
-from proxy.listener.answer import ClientAnswer
+from proxy.listener.answer import STALLED_SECONDS, ClientAnswer
 from proxy.listener.heads import NOTHING, HeadReader
 from proxy.listener.request import Request
 from proxy.listener.tasks import start
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 LINGER_SECONDS: Final = 2.0
 #: Requests that a client sends ahead of the answers wait in the socket above this many bytes.
 AHEAD_MOST: Final = 64 * 1024
-#: How long a client may leave an answer unread whose end is written.
-STALLED_SECONDS: Final = 60.0
 #: Answers a request, and says whether the connection lives on.
 Handler = Callable[[Request, "ClientConnection"], Awaitable[bool]]
 
@@ -86,10 +83,6 @@ class ClientConnection(Flow):
             self.task.cancel()
         else:
             self._end()
-
-    def _abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
 
     # -- asyncio's side
 
@@ -232,7 +225,8 @@ class ClientConnection(Flow):
             # The handler failed behind its own last resort. It may have answered: a second answer would be taken
             # for that to the client's next request.
             log.exception("internal_error")
-            self._abort()
+            if self.transport is not None:
+                self.transport.abort()
         finally:
             self._answered = True
             self.task = None
@@ -299,9 +293,8 @@ class ClientConnection(Flow):
     def _end(self) -> None:
         """Close; a client that does not read what it was sent is cut off."""
         transport = self.transport
-        if transport is None or transport.is_closing():
-            return
-        if transport.get_write_buffer_size():
-            self._is_lingering = True
-            self._alarm.set(self.loop.time() + STALLED_SECONDS)
-        transport.close()
+        if transport is not None and not transport.is_closing():
+            if transport.get_write_buffer_size():
+                self._is_lingering = True
+                self._alarm.set(self.loop.time() + STALLED_SECONDS)
+            transport.close()
