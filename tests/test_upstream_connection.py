@@ -315,6 +315,18 @@ async def test_behind_a_101_that_was_asked_for_bytes_pass_until_the_end() -> Non
         assert not connection.is_reusable
 
 
+@on_each_loop
+async def test_our_end_of_a_tunnel_that_is_gone_already_is_no_failure() -> None:
+    """The kernel knows of the reset and the loop does not yet: there, ending such a socket is an error."""
+    async with connected([REQUEST, SWITCHING, Got(b"ping"), RESET]) as (upstream, connection):
+        answer = await ask(connection, may_switch=True)
+        connection.write(b"ping")
+        await (await upstream.peer()).lost.wait()
+        connection.end_writing()
+        with pytest.raises(UpstreamTruncated):
+            await answer.read(DEADLINE)
+
+
 @pytest.mark.parametrize("end", [RESET, "ours"], ids=["reset", "our own close"])
 @on_each_loop
 async def test_a_tunnel_that_breaks_off_did_not_end(end: Action | str) -> None:

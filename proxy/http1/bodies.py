@@ -6,7 +6,7 @@ Each decoder has the same three names: `feed` gives the body bytes in `data`, `d
 
 from typing import Final
 
-from proxy.http1.section import TEXT, Malformed, Section, TooMany
+from proxy.http1.section import TEXT, Malformed, Section, TooMany, has_bare_lf
 
 #: A chunk's size with its extension, which is dropped (RFC 9112 section 7.1.1); 16 hex digits and some.
 SIZE_LINE: Final = 4096
@@ -143,6 +143,8 @@ class Chunked(Decoder):
             if end < 0:
                 if len(data) - at > self._barren_most:
                     raise TooMany
+                if has_bare_lf(data[at:]):
+                    raise Malformed  # or the end would be waited for
                 self._wait(data, at)
                 return -1
             behind = end + 4
