@@ -883,7 +883,7 @@ async def test_114_what_an_upstream_does_not_take_is_waited_for_above_4_kib() ->
         await connection.drain(DEADLINE)
         connection.write(b"a" * (HELD_MOST - held))
         await connection.drain(DEADLINE)
-        connection.write_all((b"a", b""))
+        connection.write_all((b"a",))
         draining = asyncio.create_task(connection.drain(DEADLINE))
         await turns()
         assert not draining.done()
