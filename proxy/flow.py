@@ -1,6 +1,7 @@
 """What both sides of the proxy share: a connection that waits for its peer to read, and can stop reading itself."""
 
 import asyncio
+from contextlib import suppress
 from typing import Final, cast
 
 #: What the peer does not take stays with whoever sends it: above this many bytes nothing is added here.
@@ -54,6 +55,12 @@ class Flow(asyncio.Protocol):
         if self._is_reading and self.transport is not None and not self.transport.is_closing():
             self._is_reading = False
             self.transport.pause_reading()
+
+    def write_eof(self) -> None:
+        """End our side; that the peer has gone meanwhile is told by `connection_lost`."""
+        if self.transport is not None:
+            with suppress(OSError):
+                self.transport.write_eof()
 
     def resume_reading(self) -> None:
         """All that came was taken, and more is wanted."""

@@ -286,7 +286,7 @@ class ClientConnection(Flow):
         self._heads.take()
         if self.transport is not None and not self.transport.is_closing():
             self.resume_reading()
-            self.transport.write_eof()
+            self.write_eof()
             self._linger_until = self.loop.time() + STALLED_SECONDS
             self._alarm.set(self.loop.time() + LINGER_SECONDS)
 

@@ -140,7 +140,7 @@ class Connection(Flow):
         if self.transport is None:
             return
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            self.write_eof()
         else:
             self.transport.close()
 
