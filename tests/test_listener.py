@@ -482,6 +482,22 @@ async def test_a_body_that_is_here_but_was_not_read_costs_no_connection(artefact
         assert (await client.ask("GET", "/2")).body == b"/2"
 
 
+@pytest.mark.parametrize("framed", [b"Content-Length: 0\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
+@on_each_loop
+async def test_a_body_of_no_bytes_is_complete_with_its_head(framed: bytes, artefacts: Artefacts) -> None:
+    """Nobody waits for more of it, and what follows is the next request."""
+    seen: list[bool] = []
+
+    async def noting(request: Request, connection: ClientConnection) -> bool:
+        seen.append(request.body is not None)
+        return await echo(request, connection)
+
+    async with listening(noting) as listener, connected(listener.url, artefacts) as client:
+        client.send(b"POST /1 HTTP/1.1\r\nHost: a\r\n" + framed + GET)
+        assert [(await client.answer()).body for _ in range(2)] == [b"/1|", b"/|"]
+    assert seen == [True, False]
+
+
 @on_each_loop
 async def test_115_one_connection_too_many_is_answered_and_ended(artefacts: Artefacts) -> None:
     """Those that are there go on; when one goes, there is room again."""
