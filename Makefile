@@ -4,15 +4,20 @@
 BIN = .venv/bin
 # Decisions live here, without I/O: every branch of them is covered (docs/architecture.md, "pure").
 PURE = proxy/lifecycle.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/errors.py
+# What decides between two sockets: this is what is compiled (docs/adr/0007-compiled.md).
+DATA_PATH = compiled wire_corpus exchange_properties streaming relay replay repetition invariants canaries leaks \
+    token_life listener http1 client_answer body upgrade upstream_connection upstream_tls attempt pool guard routes \
+    headers injection rewrite refusals lifecycle source accesslog admin
 
-.PHONY: help venv demo test bench format clean
+.PHONY: help venv demo test test-slow bench format clean
 
 help:
-	@echo 'make demo     install, then show the main job against embedded vendor APIs'
-	@echo 'make test     install, then lint, check types, run every test with coverage'
-	@echo 'make bench    install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
-	@echo 'make format   let ruff format and mend what it can'
-	@echo 'make clean    remove .venv and everything a run leaves behind'
+	@echo 'make demo       install, then show the main job against embedded vendor APIs'
+	@echo 'make test       install, then lint, check types, run every test with coverage'
+	@echo 'make test-slow  compile the data path, and run its tests on that (needs a C compiler and the headers of Python)'
+	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
+	@echo 'make format     let ruff format and mend what it can'
+	@echo 'make clean      remove .venv and everything a run leaves behind'
 
 venv: .venv/.made
 
@@ -62,6 +67,16 @@ test: .venv/.tested
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --include='$(PURE)' --fail-under=100
 	@$(BIN)/python tests/support/skips.py .artefacts/tests.xml
+
+# Compiled code throws exceptions into coroutines with the old signature.
+test-slow: .venv/.tested
+	@$(BIN)/python -m tests.support.compiled .artefacts/compiled/ours
+	@cd .artefacts/compiled/ours && BEARER_PROXY_TEST_COMPILED=1 PYTHONSAFEPATH=1 venv/bin/python -m pytest --quiet \
+	    --numprocesses=auto --junitxml=../../slow.xml -c $(CURDIR)/pyproject.toml --rootdir=$(CURDIR) \
+	    --override-ini=pythonpath= -p no:cacheprovider -m 'not patches' \
+	    -W 'ignore:the (type, exc, tb) signature of throw() is deprecated:DeprecationWarning' \
+	    $(DATA_PATH:%=$(CURDIR)/tests/test_%.py)
+	@$(BIN)/python tests/support/skips.py .artefacts/slow.xml
 
 # For example ARGS='--smoke', or ARGS='--only cpu --proxies ours,nginx --rounds 5'.
 bench: .venv/.tested

@@ -94,7 +94,6 @@ async def tunnel(
     finally:
         alarm.close()
         upload.cancel()
-        await asyncio.wait({upload})
         exchange.bytes_in = incoming.received
     out.end()
 

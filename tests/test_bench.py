@@ -23,6 +23,7 @@ from tests.bench.processes import Command, Cores, DidNotWork, Running, family, f
 from tests.bench.proxies import Job
 from tests.bench.sink import Arguments
 from tests.bench.upstream import Scheme, Upstream
+from tests.support import compiled
 
 WRK = """Running 3s test @ http://127.0.0.1:8080/small/
   1 threads and 32 connections
@@ -191,11 +192,47 @@ def test_the_command_line_chooses() -> None:
     assert command.extent(options, smoke=True).rounds == 1
 
 
+@pytest.mark.parametrize(("also", "said"), [([], "has no hatch_build.py"), (["--pure"], "")])
+def test_where_ours_is_not_compiled_it_is_measured_once(
+    also: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is, and the reader of the table is told why."""
+    options = command.arguments(["--proxies", "ours,ours-pure,nginx", "--tree", str(tmp_path), *also])
+    built = command.builds(command.columns(options), options)
+    assert {proxy.name: ours.tree for proxy, ours in built.items()} == {"ours": tmp_path, "nginx": tmp_path}
+    assert said in capsys.readouterr().out
+
+
+def test_ours_is_compiled_again_only_where_the_source_has_changed(tmp_path: Path) -> None:
+    """A minute of compiling is not for every run; but what is measured is what is there."""
+    tree, python = tmp_path / "tree", compiled.Python.ask(sys.executable)
+    (tree / "proxy" / "http1").mkdir(parents=True)
+    changed = {}
+    for name in ("README.md", "pyproject.toml", "hatch_build.py", "proxy/relay.py", "proxy/http1/section.py"):
+        before = compiled.state(tree, python)
+        (tree / name).write_text("a")
+        changed[name] = compiled.state(tree, python) != before
+    assert changed.pop("README.md") is False
+    assert all(changed.values())
+    (tmp_path / "state").write_text(compiled.state(tree, python))
+    assert compiled.build(tree, tmp_path) == str(tmp_path / "venv" / "bin" / "python")
+    assert compiled.state(tree, dataclasses.replace(python, version="4.0")) != (tmp_path / "state").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"compiler": "no-such-cc"}, "apt-get install gcc"), ({"headers": "/"}, "python3-dev")]
+)
+def test_what_lacks_for_compiling_is_told(change: dict[str, str], said: str) -> None:
+    """With the package that has it."""
+    python = compiled.Python(sys.executable, "3", "/", "sh", "/")
+    assert said in (dataclasses.replace(python, **change).lacks() or "")
+
+
 def test_an_unknown_name_on_the_command_line_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """With those that there are."""
     with pytest.raises(SystemExit):
         command.arguments(["--proxies", "ours,enovy"])
-    assert "unknown: enovy; there is ours, nginx" in capsys.readouterr().err
+    assert "unknown: enovy; there is ours, ours-pure, nginx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("scheme", ["plain", "tls"])
@@ -207,9 +244,10 @@ def test_every_proxy_is_told_the_same(proxy: proxies.Proxy, scheme: Scheme, tmp_
     done = proxy.command(Job(tmp_path, 4713, upstream, "program", tmp_path, 32))
     told = " ".join(done.arguments) + "".join(path.read_text() for path in sorted(tmp_path.glob("*.*")))
     assert {"4711", "4713"} <= set(re.findall(r"\d{4}", told))
-    assert ("ca.pem" in told) is (scheme == "tls" or proxy.name in {"ours", "naive"} or "mitm" in proxy.name)
+    is_ours = proxy.command is proxies.ours
+    assert ("ca.pem" in told) is (scheme == "tls" or is_ours or proxy.name == "naive" or "mitm" in proxy.name)
     # Ours logs in for it.
-    assert ("the-token" in told) is (proxy.name != "ours")
+    assert ("the-token" in told) is not is_ours
 
 
 @pytest.mark.parametrize(("connections", "changed"), [(32, False), (1000, True)])

@@ -311,6 +311,7 @@ async def test_114_a_client_that_reads_slowly_makes_the_writer_wait_and_loses_no
         assert written.is_set()
 
 
+@pytest.mark.patches
 @on_each_loop
 async def test_114_a_whole_answer_that_is_not_taken_in_time_ends_its_connection(
     artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch
@@ -335,6 +336,7 @@ async def test_114_a_whole_answer_that_is_not_taken_in_time_ends_its_connection(
             await turns(1)
 
 
+@pytest.mark.patches
 @on_each_loop
 async def test_114_a_plain_end_waits_only_so_long_for_a_client_that_does_not_read(
     artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch

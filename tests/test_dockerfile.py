@@ -6,6 +6,7 @@ read-only, and an empty writable place for each VOLUME, which is all that `docke
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -129,6 +130,14 @@ def test_the_last_stage_installs_nothing(image: Image) -> None:
     assert sum(word == "COPY" for word, _rest in image.instructions) == 1
 
 
+def test_the_build_stage_compiles() -> None:
+    """With a compiler, with the hook that is off by default, and with the file of it."""
+    stage = (ROOT / "Dockerfile").read_text().split("\nFROM ")[1]
+    assert re.search(r"apt-get install .*\bgcc\b", stage)
+    assert re.search(r"^RUN HATCH_BUILD_HOOKS_ENABLE=1 \S+/pip install \.", stage, re.MULTILINE)
+    assert re.search(r"^COPY .*\bhatch_build\.py\b", stage, re.MULTILINE)
+
+
 def test_the_volumes_are_where_the_variables_point(image: Image) -> None:
     """State and run file are written to $XDG_STATE_HOME and $XDG_RUNTIME_DIR, and to nothing else."""
     folders = {f"{image.environment[name]}/bearer-proxy" for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR")}
@@ -141,6 +150,7 @@ def test_secrets_and_history_stay_out_of_the_build_context() -> None:
     assert "*" in lines
     assert {line for line in lines if line.startswith("!")} == {
         "!pyproject.toml",
+        "!hatch_build.py",
         "!README.md",
         "!LICENSE",
         "!proxy",

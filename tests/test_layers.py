@@ -31,7 +31,7 @@ DATA: Final = {
 #: Every other room may import the pure part, `config` (its types), the package's version, and these.
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
-    "cli": {"server", "demo", "adminclient", "healthcheck", "runfile", "clock", "logs"},
+    "cli": {"server", "demo", "adminclient", "healthcheck", "runfile", "clock", "compiled", "logs"},
     "demo": {"server", "clock", "logs"},
     "server": {
         "build",
@@ -66,7 +66,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "inbound": {"accesslog", "binding", "listener", "credentials"},
     "delivery": {"listener", "upstream"},
     "upgrade": {"accesslog", "alarm", "body", "listener", "upstream"},
-    "admin": {"accesslog", "listener", "credentials", "clock"},
+    "admin": {"accesslog", "listener", "credentials", "clock", "compiled"},
     "listener": {"accesslog", "alarm", "body", "flow", "problem"},
     "sockets": set(),
     "problem": set(),
@@ -82,6 +82,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "alarm": set(),
     "flow": set(),
     "clock": set(),
+    "compiled": set(),
     "config": set(),
     "logs": set(),
     "stores": set(),

@@ -903,6 +903,7 @@ async def test_122_draining_finishes_what_is_in_flight(proxying: StartProxy, key
         await within(draining)
 
 
+@pytest.mark.patches
 async def test_a_defect_of_ours_is_a_500_that_tells_nothing(
     proxying: StartProxy, keyed: Keyed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

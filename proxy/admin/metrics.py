@@ -14,6 +14,7 @@ from typing import Final
 from proxy import __version__
 from proxy.accesslog import Exchange
 from proxy.admin.exposition import Family, Sample, exposition, histogram
+from proxy.compiled import is_compiled
 from proxy.credentials.credential import Report
 from proxy.errors import Rejected
 
@@ -129,7 +130,11 @@ class Metrics:
                 if counted == name
             ]
             yield Family(f"bearer_proxy_{name}_total", "counter", explanation, samples)
-        build = {"version": __version__, "python": sys.version.partition(" ")[0]}
+        build = {
+            "version": __version__,
+            "python": sys.version.partition(" ")[0],
+            "compiled": "yes" if is_compiled() else "no",
+        }
         yield Family("bearer_proxy_build_info", "gauge", "What runs here.", [Sample(1, build)])
         yield from self._token_families()
 

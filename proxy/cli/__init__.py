@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from proxy import __version__
+from proxy.compiled import is_compiled
 
 #: Where each command stands. Only the one that is called is imported: the server takes half a second.
 _MODULES: Final = {
@@ -35,7 +36,11 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="bearer-proxy")
+@click.version_option(
+    __version__,
+    prog_name="bearer-proxy",
+    message=f"%(prog)s, version %(version)s{' (compiled)' if is_compiled() else ''}",
+)
 def main() -> None:
     """A local proxy that adds the bearer token, so that your tools need not.
 

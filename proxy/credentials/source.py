@@ -185,16 +185,18 @@ class TokenSource:
                 return
             sent_at = self._clock.now()
             self._events.token_requested(self.name)
+            failure: CredentialError | None = None
             try:
                 granted = await self._grant.obtain(held.refresh_token if held else None)
                 self._publish(granted, sent_at)
-            except CredentialRejected as rejection:
-                await self._latch.set(self.name, fingerprint, rejection.detail, self._clock.wall())
-                self._failed(rejection, retry=False)
             except CredentialError as error:
-                self._failed(error, retry=isinstance(error, CredentialUnavailable))
-            else:
+                failure = error
+            if failure is None:
                 await self._latch.clear(self.name, fingerprint)
+                return
+            if isinstance(failure, CredentialRejected):
+                await self._latch.set(self.name, fingerprint, failure.detail, self._clock.wall())
+            self._failed(failure, retry=isinstance(failure, CredentialUnavailable))
         except Exception:
             log.exception("a defect in the token request of credential %s", self.name)
             self._failed(

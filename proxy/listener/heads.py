@@ -68,7 +68,8 @@ class HeadReader:
         self.buffer = buffer[end + 4 :]
         self._looked_at = 0
         method, target, minor = _request_line(buffer[at:line_end])
-        raw, section = buffer[line_end + 2 : end], self._section
+        section = self._section
+        raw = buffer[line_end + 2 : end] if line_end < end else b""
         if raw != section.raw or minor != section.minor:
             section = self._section = _section(raw, minor)
         return method, target, section

@@ -133,18 +133,19 @@ async def send(
         try:
             attempt.start(head, body, first_byte)
             attempt.head = await answer.wait_for_head()
-        except UpstreamLost as lost:
-            await attempt.stop_upload()
-            attempt.end()
-            harmless = lost.untouched or (lost.silent and method in SAFE)
-            is_replayable = body is None or body.is_replayable
-            if not may_resend or not was_used or not harmless or not is_replayable:
-                raise
-            if body is not None:
-                body.rewind()
-            fresh, was_resent = True, True  # nobody used that one: it is not replaced in its turn
+        except UpstreamLost as error:
+            lost = error
         except BaseException:
             attempt.end()
             raise
         else:
             return attempt
+        await attempt.stop_upload()
+        attempt.end()
+        harmless = lost.untouched or (lost.silent and method in SAFE)
+        is_replayable = body is None or body.is_replayable
+        if not may_resend or not was_used or not harmless or not is_replayable:
+            raise lost
+        if body is not None:
+            body.rewind()
+        fresh, was_resent = True, True  # nobody used that one: it is not replaced in its turn

@@ -18,16 +18,21 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench import loads, measures, proxies, table, tools
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, Ours
 from tests.bench.measures import Extent
 from tests.bench.processes import Cores, DidNotWork, busy_seconds, own_seconds
 from tests.bench.proxies import Proxy
 from tests.bench.tools import Missing, Tool
 from tests.bench.upstream import serving
+from tests.support.compiled import CannotBuild, build
 
 ROOT: Final = Path(__file__).parents[2]
 #: Programs that were installed, and the numbers of the last run.
 KEPT: Final = ROOT / ".artefacts" / "bench"
+#: Compiled builds, one a column; that of ours is the one that `make test-slow` tests.
+BUILDS: Final = ROOT / ".artefacts" / "compiled"
+#: The column of ours as it is in the source.
+PURE: Final = "ours-pure"
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,6 +59,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="NAME=FOLDER",
         help="a further column: ours of another checkout",
     )
+    parser.add_argument("--pure", action="store_true", help="compile nothing, for a quick run")
     options = parser.parse_args(given)
     for chosen, known in ((options.only, kinds), (options.proxies, names)):
         if unknown := set(chosen) - set(known):
@@ -86,9 +92,30 @@ def columns(options: argparse.Namespace) -> dict[Proxy, Path]:
     return {**ours, **others, **chosen}
 
 
-def heading(cores: Cores, found: Mapping[str, Tool], python: str) -> str:
+def builds(wanted: Mapping[Proxy, Path], options: argparse.Namespace) -> dict[Proxy, Ours]:
+    """Each column with what runs it if it is ours: compiled, where that is wanted and can be done.
+
+    Where ours is not, a column of its own for what is not compiled would be the same again.
+    """
+    found = {proxy: Ours(options.python, tree) for proxy, tree in wanted.items()}
+    is_same = False
+    for proxy, tree in wanted.items():
+        if proxy.command is not proxies.ours or proxy.name == PURE:
+            continue
+        folder = BUILDS / proxy.name
+        try:
+            if not options.pure:
+                found[proxy] = Ours(build(tree, folder, options.python), folder)
+        except CannotBuild as error:
+            print(f"{proxy.title} is not compiled: {error}")
+        is_same |= proxy.name == "ours" and found[proxy].tree == tree
+    return {proxy: ours for proxy, ours in found.items() if not (is_same and proxy.name == PURE)}
+
+
+def heading(cores: Cores, found: Mapping[str, Tool], ours: Ours) -> str:
     """When, on what, with which versions."""
-    said = subprocess.run([python, "-c", tools.OURS], capture_output=True, text=True, check=True).stdout.strip()
+    asked = [ours.python, "-c", tools.OURS]
+    said = subprocess.run(asked, cwd=ours.tree, capture_output=True, text=True, check=True).stdout.strip()
     others = ", ".join(f"{name} {tool.version}" for name, tool in found.items())
     place = "one core shared by everything" if cores.shared else "the proxy on one, load and upstream on another"
     today = dt.datetime.now(dt.UTC).date().isoformat()
@@ -142,7 +169,11 @@ def main() -> int:
         print("Nothing is measured without wrk and nginx.")
         return 0 if smoke else 1
     cores = Cores.split(frozenset(os.sched_getaffinity(0)))
-    print(heading(cores, there, options.python), flush=True)
+    built = builds(
+        {proxy: tree for proxy, tree in wanted.items() if proxy.tool is None or proxy.tool in there}, options
+    )
+    mine = [ours for proxy, ours in built.items() if proxy.command is proxies.ours]
+    print(heading(cores, there, mine[0] if mine else Ours(options.python, options.tree)), flush=True)
     os.sched_setaffinity(0, cores.load)
     loads.many_files()
     with tempfile.TemporaryDirectory(prefix="bearer-proxy-bench-") as folder:
@@ -151,10 +182,9 @@ def main() -> int:
         bench = Bench(
             extent=extent(options, smoke=smoke),
             measures=options.only,
-            columns={proxy: tree for proxy, tree in wanted.items() if proxy.tool is None or proxy.tool in there},
+            columns=built,
             programs={name: tool.path for name, tool in there.items()},
             cores=cores,
-            python=options.python,
             folder=Path(folder),
             schemes=[options.scheme] if options.scheme else ["plain", "tls"],
         )

@@ -24,18 +24,24 @@ WITHOUT_PROCESS: Final = frozenset({"rps", "varied rps", "p50", "p99", "down", "
 
 
 @dataclass(frozen=True, slots=True)
+class Ours:
+    """A Python that runs our code, and the folder to start it in."""
+
+    python: str
+    tree: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """What is compared, with what, where; and what was found."""
 
     extent: Extent
     measures: Sequence[str]
-    #: Each with the checkout that our code is taken from.
-    columns: Mapping[Proxy, Path]
+    #: Each with what would run it if it is ours.
+    columns: Mapping[Proxy, Ours]
     #: Paths by name of the tool.
     programs: Mapping[str, str]
     cores: Cores
-    #: The Python of ours.
-    python: str
     folder: Path
     schemes: Sequence[Scheme]
     #: By name of the proxy, then by scheme and name of the number: what each round gave.
@@ -81,16 +87,17 @@ class Bench:
             yield replace(stage, fields=(f"Authorization: Bearer {upstream.token}",))
             return
         folder = Path(tempfile.mkdtemp(prefix=f"{proxy.name}-", dir=self.folder))
+        mine = self.columns[proxy]
         many = measure.run is measures.streams
         job = Job(
             folder=folder,
             port=free_port(),
             upstream=upstream,
-            program=self.programs[proxy.tool] if proxy.tool else self.python,
-            tree=self.columns[proxy],
+            program=self.programs[proxy.tool] if proxy.tool else mine.python,
+            tree=mine.tree,
             connections=self.extent.streams if many else measures.BUSY_CONNECTIONS,
         )
         with started(proxy.command(job), job.port, self.cores.proxy, folder / "output.log") as running:
             loads.check(job.port)
-            yield replace(stage, running=running, python=self.python if proxy.command is ours else None)
+            yield replace(stage, running=running, python=mine.python if proxy.command is ours else None)
         shutil.rmtree(folder)

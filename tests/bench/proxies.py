@@ -22,7 +22,7 @@ class Job:
     upstream: Upstream
     #: The program, for ours a Python.
     program: str
-    #: Where our code lies.
+    #: The folder in which ours is started: its code lies there, or behind its Python.
     tree: Path
     #: How many connections must be possible at once.
     connections: int
@@ -276,6 +276,7 @@ def naive(job: Job) -> Command:
 
 ALL: Final = (
     Proxy("ours", "ours", ours),
+    Proxy("ours-pure", "ours, not compiled", ours),
     Proxy("nginx", "nginx", nginx, "nginx"),
     Proxy("haproxy", "HAProxy", haproxy, "haproxy"),
     Proxy("envoy", "Envoy", envoy, "envoy"),

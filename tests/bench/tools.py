@@ -26,8 +26,10 @@ VERSIONS: Final[Mapping[str, str]] = {
 }
 #: What the Python of ours is asked.
 OURS: Final = """
-import importlib.metadata, platform
+import importlib.metadata, importlib.util, platform
 names = ("aiohttp", "uvloop")
+origin = importlib.util.find_spec("proxy.relay").origin
+print("ours", "as it is" if origin.endswith(".py") else "compiled", end=", ")
 print(", ".join([f"Python {platform.python_version()}", *(f"{n} {importlib.metadata.version(n)}" for n in names)]))
 """
 
