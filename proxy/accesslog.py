@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-from proxy.logs import Lines, timestamp
+from proxy.lines import Lines, timestamp
 from proxy.query import query_names
 from proxy.redact import Redactor, printable
 
@@ -101,11 +101,11 @@ class AccessLog:
     """Writes one line an exchange to `lines`; `wall` gives the time in epoch seconds."""
 
     def __init__(self, lines: Lines, redactor: Redactor, *, json_lines: bool, wall: Callable[[], float]) -> None:
-        self._write = lines.write
+        self._lines = lines
         self._redactor = redactor
         self._version = redactor.version
         self._wall = wall
-        self._line = self._json if json_lines else self._text
+        self._json_lines = json_lines
         self._words = _Shown(redactor, _or_null if json_lines else str)
         self._paths = _Shown(redactor, _quoted if json_lines else str, most=PATH_LIMIT)
         self._names = _Shown(redactor, _quoted_names if json_lines else str, between="&")
@@ -117,7 +117,7 @@ class AccessLog:
             self._version = self._redactor.version
             for shown in (self._words, self._paths, self._names):
                 shown.clear()
-        self._write(self._line(exchange))
+        self._lines.write(self._json(exchange) if self._json_lines else self._text(exchange))
 
     def _json(self, x: Exchange) -> str:
         words, tenths = self._words, self._tenths

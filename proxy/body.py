@@ -132,14 +132,13 @@ class RequestBody:
         return piece
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._idle):
-                await self._waiter
-        except TimeoutError as error:
-            raise RequestTimeout from error
+            done, _ = await asyncio.wait({waiter}, timeout=self._idle)
         finally:
             self._waiter = None
+        if not done:
+            raise RequestTimeout
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -47,8 +47,9 @@ class Flow(asyncio.Protocol):
     async def drain(self, seconds: float) -> None:
         """Wait until the peer took what was written, or is gone. Raises `TimeoutError`."""
         if self._can_write is not None:
-            async with asyncio.timeout(seconds):
-                await asyncio.shield(self._can_write)
+            done, _ = await asyncio.wait({self._can_write}, timeout=seconds)
+            if not done:
+                raise TimeoutError
 
     def pause_reading(self) -> None:
         """Leave what the peer sends with it."""

@@ -4,8 +4,8 @@ Law: an upstream answers a request at most twice, and the second time to a diffe
 hold refusals that no token cures in check (`lifecycle.Gate`).
 """
 
-import time
 from contextlib import suppress
+from time import perf_counter
 from typing import Final
 
 from proxy.accesslog import Exchange
@@ -30,7 +30,7 @@ REJECTED: Final = b'Proxy-Status: bearer-proxy; details="credential rejected"'
 class Passage:
     """What stays the same over both attempts of one request; `may_switch`: it asks for a WebSocket."""
 
-    __slots__ = ("binding", "clock", "exchange", "may_switch", "out", "outgoing", "request")
+    __slots__ = ("_echoes", "binding", "clock", "exchange", "may_switch", "out", "outgoing", "request")
 
     def __init__(
         self,
@@ -50,11 +50,14 @@ class Passage:
         self.outgoing = outgoing
         self.clock = clock
         self.may_switch = may_switch
+        #: What no answer to the present attempt may hold.
+        self._echoes: tuple[bytes, ...] = ()
 
     async def send(self, rendered: Rendered | None, *, after: Attempt | None = None) -> Attempt:
         """One attempt, timed; `after` the one that was refused. Raises an `UpstreamError`."""
-        began_at = time.perf_counter()
+        began_at = perf_counter()
         method = self.outgoing.method
+        self._echoes = () if rendered is None else rendered.echoes
         try:
             return await send(
                 self.binding.pool,
@@ -66,16 +69,16 @@ class Passage:
                 fresh=after is not None and method not in SAFE,
                 may_resend=after is None or not after.was_resent,
                 may_switch=self.may_switch,
-                on_interim=lambda head: self._interim(head, rendered),
+                on_interim=self._interim,
             )
         finally:
-            self.exchange.upstream_seconds += time.perf_counter() - began_at
+            self.exchange.upstream_seconds += perf_counter() - began_at
 
-    def _interim(self, head: AnswerHead, rendered: Rendered | None) -> None:
+    def _interim(self, head: AnswerHead) -> None:
         """Pass an interim answer on; 100 only to a client that waits for it."""
         if head.status == 100 and not self.request.section.expects:
             return
-        lines, echoed = answer_lines(head.fields, head.options, echoes=() if rendered is None else rendered.echoes)
+        lines, echoed = answer_lines(head.fields, head.options, echoes=self._echoes)
         self.exchange.echoes += echoed
         with suppress(ConnectionError):  # it hung up: whoever waits for the answer will be told
             self.out.interim(head.status, block(lines))
@@ -133,11 +136,11 @@ class Passage:
     async def _newer(self, refused: Rendered, gate: Gate) -> Token | None:
         """A newer token, as far as the gate of this kind of refusal lets one ask for it."""
         is_open = gate.is_open(self.clock.now())
-        began_at = time.perf_counter()
+        began_at = perf_counter()
         newer = await refused.credential.source.newer_than(
             refused.token, wait=self.binding.timeouts.token, ask=is_open
         )
-        self.exchange.token_wait += time.perf_counter() - began_at
+        self.exchange.token_wait += perf_counter() - began_at
         # A closed gate has seen that this generation does not cure the refusal: sending it again proves nothing.
         return None if newer is not None and not is_open and newer.generation <= gate.evidence else newer
 

@@ -7,8 +7,8 @@ is sent (invariants 1 to 3). What happens between the two attempts stands in `pa
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import Final
 
 from proxy import inbound
@@ -55,9 +55,9 @@ class Relay:
         #: Every answer from now on ends its connection.
         self.draining = False
 
-    async def handle(self, request: Request, connection: ClientConnection) -> bool:
-        """Answer one request, whatever happens, and log it; says whether the connection lives on."""
-        exchange = Exchange(request.method, request.client, time.perf_counter())
+    async def handle(self, request: Request, connection: ClientConnection) -> None:
+        """Answer one request, whatever happens, and log it."""
+        exchange = Exchange(request.method, request.client, perf_counter())
         out = ClientAnswer(connection, request, exchange)
         if self.draining:
             out.keep_alive = False
@@ -86,12 +86,12 @@ class Relay:
             if request.body is not None:
                 exchange.bytes_in = request.body.received
                 request.body.close()
-            exchange.seconds = time.perf_counter() - exchange.started_at
+            exchange.seconds = perf_counter() - exchange.started_at
             self._observe(exchange)
         # The client's next request waits until it took this answer: what it does not read must not pile up here.
         if connection.is_writing_paused:
             await out.settle()
-        return out.keep_alive
+        connection.keep_alive = out.keep_alive
 
     async def _relay(self, request: Request, exchange: Exchange, out: ClientAnswer) -> None:
         """The whole way of a request."""
@@ -180,11 +180,11 @@ async def _credential(
     if credential is None or not places:
         return None, bare
     exchange.credential = credential.name
-    began_at = time.perf_counter()
+    began_at = perf_counter()
     try:
         token = await credential.source.token(binding.timeouts.token)
     finally:
-        exchange.token_wait += time.perf_counter() - began_at
+        exchange.token_wait += perf_counter() - began_at
     exchange.generation = token.generation
     rendered = credential.rendered(token, places)
     if binding.inject == "overwrite":

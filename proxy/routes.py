@@ -18,7 +18,9 @@ from proxy.globs import glob_expression
 _MOST_READINGS: Final = 100
 
 #: What a request target may hold: printable ASCII except `#`; escapes are complete and never NUL.
-_TARGET = re.compile(rb"/(?:[!\"$&-~]|%(?!00)[0-9A-Fa-f]{2})*")
+_TARGET: Final = re.compile(rb"/(?:[!\"$&-~]|%(?!00)[0-9A-Fa-f]{2})*")
+#: All of that but escapes; nearly every target is made of nothing else, and this sees it in half the time.
+_TARGET_BYTES: Final = bytes(byte for byte in range(0x21, 0x7F) if byte not in b"#%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +217,10 @@ def split_target(target: bytes) -> tuple[bytes, bytes | None]:
 
     Raises `BadTarget` for every other form and for characters that no target may hold.
     """
-    if not _TARGET.fullmatch(target):
+    if (target.translate(None, _TARGET_BYTES) or not target.startswith(b"/")) and not _TARGET.fullmatch(target):
         raise BadTarget
-    path, mark, query = target.partition(b"?")
-    return path, query if mark else None
+    mark = target.find(b"?")
+    return (target, None) if mark < 0 else (target[:mark], target[mark + 1 :])
 
 
 class RouteTable:

@@ -27,9 +27,9 @@ from proxy.credentials.credential import Report
 from proxy.credentials.endpoint import LazyEndpoint
 from proxy.errors import CredentialError
 from proxy.guard import Guard
+from proxy.lines import Lines
 from proxy.listener.connection import Handler
 from proxy.listener.server import Server
-from proxy.logs import Lines
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
 from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.accesslog import KEPT_DURATIONS, KEPT_LENGTH, KEPT_TEXTS, AccessLog, Exchange
 from proxy.demo.teletracker import TeleTracker
-from proxy.logs import Lines
+from proxy.lines import Lines
 from proxy.redact import MASK, Redactor, Secret, printable
 from tests.support.harness import HeldClock, StartProxy
 from tests.support.vendors import Vendor

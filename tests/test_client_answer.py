@@ -28,14 +28,14 @@ Answering = Callable[[ClientAnswer], Awaitable[None]]
 def answering(answer: Answering, exchanges: list[Exchange] | None = None) -> Handler:
     """A handler that answers so, once the request's body is here as far as it comes at once."""
 
-    async def handler(request: Request, connection: ClientConnection) -> bool:
+    async def handler(request: Request, connection: ClientConnection) -> None:
         exchange = Exchange(request.method, request.client, 0.0)
         if exchanges is not None:
             exchanges.append(exchange)
         out = ClientAnswer(connection, request, exchange)
         await answer(out)
         await out.settle()
-        return out.keep_alive
+        connection.keep_alive = out.keep_alive
 
     return handler
 
@@ -320,13 +320,13 @@ async def test_114_a_whole_answer_that_is_not_taken_in_time_ends_its_connection(
     monkeypatch.setattr("proxy.listener.answer.STALLED_SECONDS", 0.05)
     settled = asyncio.Event()
 
-    async def handler(request: Request, connection: ClientConnection) -> bool:
+    async def handler(request: Request, connection: ClientConnection) -> None:
         out = ClientAnswer(connection, request, Exchange(request.method, request.client, 0.0))
         out.document(200, (), MUCH)
         await out.settle()
         assert not out.keep_alive
         settled.set()
-        return out.keep_alive
+        connection.keep_alive = out.keep_alive
 
     async with listening(handler) as listener, connected(listener.url, artefacts) as client:
         client.stop_reading()

@@ -74,7 +74,7 @@ def passing(
 ) -> Handler:
     """A handler that delivers an answer of these pieces, of which `here` are there with its head."""
 
-    async def handler(request: Request, connection: ClientConnection) -> bool:
+    async def handler(request: Request, connection: ClientConnection) -> None:
         source = Source(pieces)
         if sources is not None:
             sources.append(source)
@@ -94,7 +94,7 @@ def passing(
             out.problem(error)
         except TimeoutError:
             out.cut()
-        return out.keep_alive
+        connection.keep_alive = out.keep_alive
 
     return handler
 

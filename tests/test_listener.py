@@ -143,10 +143,10 @@ async def test_046_a_malformed_request_behind_others_does_not_spoil_their_answer
     """Nobody looks at it before its turn: in order, and then the end."""
     begun, go = asyncio.Event(), asyncio.Event()
 
-    async def slow(request: Request, connection: ClientConnection) -> bool:
+    async def slow(request: Request, connection: ClientConnection) -> None:
         begun.set()
         await go.wait()
-        return await echo(request, connection)
+        await echo(request, connection)
 
     async with listening(slow) as listener, connected(listener.url, artefacts) as client:
         bad = MALFORMED["no colon"]
@@ -444,10 +444,10 @@ async def test_a_slow_body_is_no_slow_head(artefacts: Artefacts) -> None:
 async def test_105_the_unread_rest_of_a_body_does_not_become_a_second_answer(artefacts: Artefacts) -> None:
     """The rest is read for a while and dropped; it is neither a head nor too large a one."""
 
-    async def refusing(request: Request, connection: ClientConnection) -> bool:
+    async def refusing(request: Request, connection: ClientConnection) -> None:
         out = answer_to(request, connection)
         out.problem(ProxyError())
-        return out.keep_alive
+        connection.keep_alive = out.keep_alive
 
     async with (
         listening(refusing, header_bytes=64, header_seconds=0.02) as listener,
@@ -467,10 +467,10 @@ async def test_105_the_unread_rest_of_a_body_does_not_become_a_second_answer(art
 async def test_a_body_that_is_here_but_was_not_read_costs_no_connection(artefacts: Artefacts) -> None:
     """Where it ends is known, so the next request is."""
 
-    async def careless(request: Request, connection: ClientConnection) -> bool:
+    async def careless(request: Request, connection: ClientConnection) -> None:
         out = answer_to(request, connection)
         out.document(200, (), request.target)
-        return out.keep_alive
+        connection.keep_alive = out.keep_alive
 
     async with listening(careless) as listener, connected(listener.url, artefacts) as client:
         for framed in (
@@ -488,9 +488,9 @@ async def test_a_body_of_no_bytes_is_complete_with_its_head(framed: bytes, artef
     """Nobody waits for more of it, and what follows is the next request."""
     seen: list[bool] = []
 
-    async def noting(request: Request, connection: ClientConnection) -> bool:
+    async def noting(request: Request, connection: ClientConnection) -> None:
         seen.append(request.body is not None)
-        return await echo(request, connection)
+        await echo(request, connection)
 
     async with listening(noting) as listener, connected(listener.url, artefacts) as client:
         client.send(b"POST /1 HTTP/1.1\r\nHost: a\r\n" + framed + GET)
@@ -535,10 +535,9 @@ async def test_114_what_nobody_takes_yet_waits_in_the_socket(wire: bytes, artefa
     """Of requests behind one in progress, and of a body that is not read, there is a bounded part here."""
     begun, go = asyncio.Event(), asyncio.Event()
 
-    async def waiting(_request: Request, _connection: ClientConnection) -> bool:
+    async def waiting(_request: Request, _connection: ClientConnection) -> None:
         begun.set()
         await go.wait()
-        return False
 
     async with listening(waiting) as listener, connected(listener.url, artefacts) as client:
         client.send(wire)
@@ -607,9 +606,9 @@ async def test_what_a_connection_remembers_of_a_request_is_not_taken_for_another
     """The same fields in another version, and other fields in the same: each request is read as it is."""
     seen: list[tuple[int, list[bytes]]] = []
 
-    async def noting(request: Request, connection: ClientConnection) -> bool:
+    async def noting(request: Request, connection: ClientConnection) -> None:
         seen.append((request.section.minor, request.section.values[b"x"]))
-        return await echo(request, connection)
+        await echo(request, connection)
 
     fields = b"Host: a\r\nConnection: keep-alive\r\nX: %d\r\n\r\n"
     async with listening(noting) as listener, connected(listener.url, artefacts) as client:
@@ -683,7 +682,7 @@ async def test_069_a_client_that_hangs_up_cancels_its_handler(
     """Nobody works on for nobody; an end of the client's side alone counts as hanging up, as in nginx and Go."""
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def endless(request: Request, _connection: ClientConnection) -> bool:
+    async def endless(request: Request, _connection: ClientConnection) -> None:
         begun.set()
         try:
             await body_of(request)
@@ -708,7 +707,7 @@ async def test_a_handler_that_fails_ends_its_connection_and_is_logged_once(
 ) -> None:
     """A second answer would be that to the client's next request; the loop is not left with the exception."""
 
-    async def failing(request: Request, connection: ClientConnection) -> bool:
+    async def failing(request: Request, connection: ClientConnection) -> None:
         if answers:
             await echo(request, connection)
         raise ValueError(SECRET)
@@ -727,11 +726,11 @@ async def test_122_closing_ends_what_rests_and_lets_what_is_in_progress_be_answe
     """What rests: a connection behind an answer, a new one, and one with a part of a head."""
     begun, go = asyncio.Event(), asyncio.Event()
 
-    async def slow(request: Request, connection: ClientConnection) -> bool:
+    async def slow(request: Request, connection: ClientConnection) -> None:
         if request.target == b"/slow":
             begun.set()
             await go.wait()
-        return await echo(request, connection)
+        await echo(request, connection)
 
     async with (
         listening(slow) as listener,
@@ -767,14 +766,14 @@ class Slow:
         self.content = bytes(1500)
         self._sock = sock
 
-    async def handler(self, request: Request, connection: ClientConnection) -> bool:
+    async def handler(self, request: Request, connection: ClientConnection) -> None:
         """Serve it; what is asked for as /last ends the connection."""
         out = answer_to(request, connection)
         out.keep_alive = request.target != b"/last"
         out.document(200, (), self.content)
         await out.settle()
         self.served += 1
-        return out.keep_alive
+        connection.keep_alive = out.keep_alive
 
     async def ask(self, listener: Listening, target: bytes) -> None:
         """Send one request, and let it be answered."""
@@ -846,7 +845,7 @@ async def test_122_closing_at_once_ends_what_is_in_progress(artefacts: Artefacts
     """It cleans up before `close` is done."""
     begun, cleaned = asyncio.Event(), asyncio.Event()
 
-    async def endless(_request: Request, _connection: ClientConnection) -> bool:
+    async def endless(_request: Request, _connection: ClientConnection) -> None:
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -873,9 +872,9 @@ async def test_a_unix_listener_answers_and_its_clients_have_no_address(
     """What it answers by itself is logged as from `unix`."""
     seen: list[Any] = []
 
-    async def noting(request: Request, connection: ClientConnection) -> bool:
+    async def noting(request: Request, connection: ClientConnection) -> None:
         seen.append((request.client, request.unix))
-        return await echo(request, connection)
+        await echo(request, connection)
 
     before = Path.cwd()
     os.chdir(tmp_path)
@@ -899,9 +898,9 @@ async def test_a_client_of_a_tcp_listener_has_its_address(artefacts: Artefacts) 
     """Without its port, in the request and in the log of what is refused."""
     seen: list[Any] = []
 
-    async def noting(request: Request, connection: ClientConnection) -> bool:
+    async def noting(request: Request, connection: ClientConnection) -> None:
         seen.append((request.client, request.unix))
-        return await echo(request, connection)
+        await echo(request, connection)
 
     async with listening(noting) as listener, connected(listener.url, artefacts) as client:
         assert (await client.ask("GET")).body == b"/|"

@@ -12,7 +12,7 @@ from typing import TextIO
 import pytest
 
 from proxy import logs
-from proxy.logs import HELD_LIMIT, Lines, timestamp
+from proxy.lines import HELD_LIMIT, Lines, timestamp
 from proxy.redact import Redactor, Secret
 
 

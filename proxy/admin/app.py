@@ -6,8 +6,8 @@ address (threat 12); everything else passes the guard first and then shows the a
 
 import json
 import logging
-import time
 from dataclasses import asdict, dataclass
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 from proxy.accesslog import Exchange
@@ -79,8 +79,8 @@ def admin_handler(view: View, metrics: Metrics, key: Secret, guard: Guard) -> Ha
     """A handler that answers for `view`; `key` opens what is below /api."""
     admin = _Admin(view, metrics, key, guard)
 
-    async def handle(request: Request, connection: ClientConnection) -> bool:
-        out = ClientAnswer(connection, request, Exchange(request.method, request.client, time.perf_counter()))
+    async def handle(request: Request, connection: ClientConnection) -> None:
+        out = ClientAnswer(connection, request, Exchange(request.method, request.client, perf_counter()))
         try:
             document = await admin.answer(request)
             out.document(document.status, document.lines, document.body)
@@ -90,7 +90,7 @@ def admin_handler(view: View, metrics: Metrics, key: Secret, guard: Guard) -> Ha
             log.exception("internal_error")
             out.problem(ProxyError())
         await out.settle()
-        return out.keep_alive
+        connection.keep_alive = out.keep_alive
 
     return handle
 

@@ -13,6 +13,7 @@ from proxy import __version__, logs, runfile
 from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
 from proxy.config import Config, Source, find, load, quick
 from proxy.config.presets import presets
+from proxy.lines import Lines
 from proxy.patterns import PATTERNS
 from proxy.redact import Redactor
 from proxy.server import Instance, World
@@ -56,7 +57,7 @@ def run(
               bearer-proxy run --upstream https://api.example.com --token-env API_TOKEN
     """  # noqa: D301  a mark of click: keep these lines as they are
     redactor = Redactor([*PATTERNS, *(pattern for preset in presets().values() for pattern in preset.redact)])
-    lines = logs.Lines(sys.stderr)
+    lines = Lines(sys.stderr)
     logs.set_up(redactor, lines=lines)
     if upstream is None:
         if token_env or token_file or token_stdin or listen:

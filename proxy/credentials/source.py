@@ -161,18 +161,14 @@ class TokenSource:
 
     async def _landed(self, wait: float) -> None:
         flight = self._fly()
-        try:
-            async with asyncio.timeout(wait):
-                await asyncio.shield(flight)
-        except asyncio.CancelledError:
-            if not flight.cancelled():
-                raise
-            raise CredentialUnavailable("The proxy is shutting down; nothing was sent upstream.") from None
-        except TimeoutError:
+        done, _ = await asyncio.wait({flight}, timeout=wait)
+        if not done:
             raise CredentialUnavailable(
                 f"The token endpoint of credential {self.name!r} has not answered yet; nothing was sent upstream.",
                 retry_after=1.0,
-            ) from None
+            )
+        if flight.cancelled():
+            raise CredentialUnavailable("The proxy is shutting down; nothing was sent upstream.")
 
     async def _obtain(self) -> None:
         """One attempt, from the latch to the published token or the remembered failure. Never raises."""

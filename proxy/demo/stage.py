@@ -22,6 +22,7 @@ from proxy.demo.mainbrainer import MainBrainer
 from proxy.demo.serving import serving
 from proxy.demo.teletracker import TeleTracker
 from proxy.demo.vanilla import Vanilla
+from proxy.lines import Lines
 from proxy.redact import Redactor
 from proxy.server import Instance, World
 
@@ -139,7 +140,7 @@ async def standing(cast: Cast) -> AsyncIterator[Stage]:
         tracker, crm, community = [await stack.enter_async_context(serving(double)) for double in cast.doubles]
         text = CONFIG.format(tracker=tracker, crm=crm, community=community)
         redactor, log = Redactor(), Log()
-        lines = logs.Lines(log)
+        lines = Lines(log)
         logs.set_up(redactor, lines=lines)
         config = load(Source(text, "demo.yaml", None, "demo"), environ=environ)
         instance = await Instance.start(config, World(redactor, state, lines=lines))

@@ -5,8 +5,8 @@ Law: a request behind another is not looked at before that one is answered.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from proxy.accesslog import Exchange
@@ -20,7 +20,7 @@ from proxy.http1.section import Malformed, TooMany
 from proxy.listener.answer import STALLED_SECONDS, ClientAnswer
 from proxy.listener.heads import NOTHING, HeadReader
 from proxy.listener.request import Request
-from proxy.listener.tasks import start
+from proxy.work import Work
 
 log: Final = logging.getLogger("proxy")
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 LINGER_SECONDS: Final = 2.0
 #: Requests that a client sends ahead of the answers wait in the socket above this many bytes.
 AHEAD_MOST: Final = 64 * 1024
-#: Answers a request, and says whether the connection lives on.
-Handler = Callable[[Request, "ClientConnection"], Awaitable[bool]]
+#: Answers a request, and leaves in `keep_alive` whether the connection lives on.
+Handler = Callable[[Request, "ClientConnection"], Awaitable[None]]
 
 
 class ClientConnection(Flow):
@@ -40,7 +40,6 @@ class ClientConnection(Flow):
 
     __slots__ = (
         "_alarm",
-        "_answered",
         "_beginning",
         "_body",
         "_decoder",
@@ -48,9 +47,11 @@ class ClientConnection(Flow):
         "_is_lingering",
         "_is_unix",
         "_linger_until",
+        "_request",
         "_server",
         "client",
-        "task",
+        "keep_alive",
+        "work",
     )
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
@@ -58,10 +59,12 @@ class ClientConnection(Flow):
         self._server = server
         self._alarm = Alarm(loop, self._ring)
         self._heads = HeadReader(server.header_bytes)
-        #: The request in progress.
-        self.task: asyncio.Task[None] | None = None
+        #: The request in progress, and what answers it.
+        self._request: Request | None = None
+        self.work: Work | None = None
+        #: Whether another request may follow it; the handler decides.
+        self.keep_alive = False
         self._beginning = False
-        self._answered = False
         #: The body of the request in progress that has not come to its end, and what finds that.
         self._body: RequestBody | None = None
         self._decoder: Decoder | None = None
@@ -74,13 +77,13 @@ class ClientConnection(Flow):
 
     def close_if_idle(self) -> None:
         """End a connection on which nothing is in progress."""
-        if self.task is None and not self._is_lingering:
+        if self.work is None and not self._is_lingering:
             self._end()
 
     def close(self) -> None:
         """End it at once, and what is in progress with it; an answer on its way is not lost."""
-        if self.task is not None:
-            self.task.cancel()
+        if self.work is not None:
+            self.work.cancel()
         else:
             self._end()
 
@@ -108,7 +111,7 @@ class ClientConnection(Flow):
         heads = self._heads
         begins = not heads.buffer
         heads.buffer = data if begins else heads.buffer + data
-        if self.task is not None:
+        if self.work is not None:
             if len(heads.buffer) > AHEAD_MOST:
                 self.pause_reading()
             return
@@ -128,8 +131,8 @@ class ClientConnection(Flow):
         super().connection_lost(exc)
         self._alarm.close()
         self._server.left(self)
-        if self.task is not None and not self.task.cancelling():
-            self.task.cancel()
+        if self.work is not None:
+            self.work.cancel()
 
     # -- what the request in progress calls
 
@@ -166,7 +169,7 @@ class ClientConnection(Flow):
             return  # the one that is being begun was answered at once; the loop below goes on
         self._beginning = True
         try:
-            while self.task is None and not self._is_lingering and self.transport is not None:
+            while self.work is None and not self._is_lingering and self.transport is not None:
                 head = self._heads.next()
                 if head is None:
                     break
@@ -179,11 +182,12 @@ class ClientConnection(Flow):
     def _begin(self, method: str, target: bytes, section: RequestSection) -> None:
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
-        request = Request(method, target, section, body=body, client=self.client, unix=self._is_unix)
-        self._answered = False
-        task = start(self.loop, self._serve(request))
-        if not self._answered:
-            self.task = task
+        request = self._request = Request(
+            method, target, section, body=body, client=self.client, unix=self._is_unix
+        )
+        self.keep_alive = False
+        work = self.work = Work(self.loop, self._server.handler(request, self), self._end_work)
+        work.start()
 
     def _begin_body(self, section: RequestSection) -> RequestBody:
         body = RequestBody(self, section.length)
@@ -217,28 +221,20 @@ class ClientConnection(Flow):
         elif piece:
             self.pause_reading()
 
-    async def _serve(self, request: Request) -> None:
-        keep_alive = False
-        try:
-            keep_alive = await self._server.handler(request, self)
-        except Exception:
+    def _end_work(self, failure: BaseException | None) -> None:
+        """What follows an answer: the next request, rest, or the end."""
+        request, self._request, self.work = self._request, None, None
+        if isinstance(failure, Exception):
             # The handler failed behind its own last resort. It may have answered: a second answer would be taken
             # for that to the client's next request.
-            log.exception("internal_error")
+            log.error("internal_error", exc_info=failure)
             if self.transport is not None:
                 self.transport.abort()
-        finally:
-            self._answered = True
-            self.task = None
-            self._after(request, keep_alive=keep_alive)
-
-    def _after(self, request: Request, *, keep_alive: bool) -> None:
-        """What follows an answer: the next request, rest, or the end."""
-        if self.transport is None:
+        if self.transport is None or request is None:
             return
-        if not keep_alive and (request.keep_alive or self._is_lingering or self._decoder is not None):
+        if not self.keep_alive and (request.keep_alive or self._is_lingering or self._decoder is not None):
             self._linger()  # the client does not know that it ends, or has more to say
-        elif not keep_alive or self._server.is_closing:
+        elif not self.keep_alive or self._server.is_closing:
             self._end()
         else:
             self.resume_reading()
@@ -247,7 +243,7 @@ class ClientConnection(Flow):
 
     def _rest(self) -> None:
         """Nothing is in progress: what was begun of a head has to be finished in time, and rest has an end."""
-        if self.task is None and not self._is_lingering:
+        if self.work is None and not self._is_lingering:
             server = self._server
             seconds = server.header_seconds if self._heads.buffer else server.idle_seconds
             self._alarm.set(self.loop.time() + seconds)
@@ -269,7 +265,7 @@ class ClientConnection(Flow):
     def _refuse(self, error: ProxyError) -> None:
         """Answer a client whose head is not taken, and close."""
         request = Request("-", b"", NOTHING, body=None, client=self.client, unix=self._is_unix)
-        exchange = Exchange("-", self.client, time.perf_counter())
+        exchange = Exchange("-", self.client, perf_counter())
         answer = ClientAnswer(self, request, exchange)
         answer.keep_alive = False
         answer.problem(error)

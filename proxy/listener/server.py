@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from proxy.accesslog import Exchange
 from proxy.listener.connection import ClientConnection, Handler
@@ -45,7 +44,7 @@ class Server:
     @property
     def is_busy(self) -> bool:
         """Is a request in progress on any connection?"""
-        return any(each.task is not None for each in self._connections)
+        return any(each.work is not None for each in self._connections)
 
     def joined(self, connection: ClientConnection) -> None:
         """A connection is open."""
@@ -64,15 +63,15 @@ class Server:
     async def drain(self) -> None:
         """End the connections that rest, and wait until the requests in progress are answered."""
         self.close_idle()
-        while tasks := [each.task for each in self._connections if each.task is not None]:
-            await asyncio.wait(tasks)
+        while works := [each.work for each in self._connections if each.work is not None]:
+            for work in works:
+                await work.join()
 
     async def close(self) -> None:
         """End all connections at once, and wait until what was in progress has cleaned up."""
         self.is_closing = True
-        tasks = [each.task for each in self._connections if each.task is not None]
+        works = [each.work for each in self._connections if each.work is not None]
         for connection in tuple(self._connections):
             connection.close()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
+        for work in works:
+            await work.join()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError, UpstreamTimeout
 from proxy.http1.answer import NO_BODY, AnswerHead
 from proxy.http1.section import Section
+from proxy.work import Work, present
 
 if TYPE_CHECKING:
     from proxy.upstream.connection import Connection
@@ -25,6 +26,7 @@ class Answer:
         "_buffer",
         "_connection",
         "_waiter",
+        "_work",
         "buffered",
         "complete",
         "error",
@@ -38,6 +40,8 @@ class Answer:
         self._connection = connection
         self._buffer: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
+        #: Rests until the head is here.
+        self._work: Work | None = None
         self.buffered = 0
         self.complete = False
         self.error: ProxyError | None = None
@@ -61,8 +65,15 @@ class Answer:
         self.wake()
 
     def wake(self) -> None:
-        """Something changed for whoever waits."""
-        if self._waiter is not None and not self._waiter.done():
+        """Something changed for whoever waits. Who waits for the head goes on at once: call this last."""
+        work = self._work
+        if work is not None:
+            self._work = None
+            if self.error is None:
+                work.go_on()
+            else:
+                self._connection.loop.call_soon(work.go_on)
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     # -- the relay's side
@@ -72,11 +83,15 @@ class Answer:
         while self.head is None:
             if self.error is not None:
                 raise self.error
-            waiter = self._waiter = self._connection.loop.create_future()
+            work = present()
+            if work is None:
+                await self._wait(None)
+                continue
+            self._work = work
             try:
-                await waiter
+                await work
             finally:
-                self._waiter = None
+                self._work = None
         return self.head
 
     def read_nowait(self) -> bytes:

@@ -161,7 +161,7 @@ class Connection(Flow):
 
     def is_quiet(self) -> bool:
         """Is nothing pending on the idle socket? Data or an EOF there means that it is not ours to use."""
-        if self._closed or self._spoiled or self.transport is None:
+        if self._closed or self._spoiled or self.transport is None or self.transport.is_closing():
             return False
         if self._poll is None:
             self._poll = select.poll()
@@ -207,6 +207,7 @@ class Connection(Flow):
     def connection_lost(self, exc: Exception | None) -> None:
         """The end: for a body that ends with the connection the proper one."""
         if exc is not None and self._answer is not None and self.transport is not None:
+            self._spoiled = True
             for data in unread(self.transport):
                 self.data_received(data)
                 if self._answer.complete or self._answer.error is not None or self._answer.buffered > HEAD_BYTES:
@@ -284,16 +285,16 @@ class Connection(Flow):
                 answer.trailers = decoder.trailers
             self._finish(answer, decoder.rest)
             return
-        if piece:
-            answer.wake()
         if answer.buffered > BUFFERED_MOST:
             self.pause_reading()
+        if piece:
+            answer.wake()
 
     def _finish(self, answer: Answer, rest: bytes) -> None:
         """The answer is complete; what comes behind it, nobody asked for."""
-        answer.finish()
         if rest:
             self.close()
+        answer.finish()
 
     def _expire(self) -> None:
         self.fail(UpstreamTimeout())

@@ -6,6 +6,7 @@ from collections import deque
 from proxy.errors import Overloaded, UpstreamConnectTimeout
 from proxy.upstream.connection import Connection
 from proxy.upstream.dial import Dialer
+from proxy.work import in_task
 
 
 class Pool:
@@ -60,6 +61,7 @@ class Pool:
             raise Overloaded("The proxy is shutting down.")
         if fresh and self._idle and len(self._open) >= self._size:
             self._discard(self._idle.pop(0))
+        await in_task()
         try:
             async with asyncio.timeout(self._connect_seconds):
                 connection = self._place() if len(self._open) < self._size else await self._wait()

@@ -113,8 +113,8 @@ class TLSLayer(asyncio.Transport, asyncio.Protocol):
         self._raw.abort()
 
     def is_closing(self) -> bool:
-        """Is it closed, or about to be?"""
-        return self._closing
+        """Is it closed, or about to be? So it is where the peer has ended TLS, and that was not told yet."""
+        return self._closing or self._engine.is_over
 
     def can_write_eof(self) -> bool:
         """No: TLS that was ended on one side only looks like TLS that was cut (RFC 8446 section 6.1)."""

@@ -16,6 +16,7 @@ import yaml
 from proxy import logs
 from proxy.clock import Clock, SystemClock
 from proxy.config import Source, load
+from proxy.lines import Lines
 from proxy.redact import Redactor
 from proxy.server import Instance, World
 from tests.support.client import Answer, connected
@@ -117,7 +118,7 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
         source = Source(yaml.safe_dump(written), "test.yaml", None, "test")
         redactor = Redactor()
         log = io.StringIO()
-        lines = logs.Lines(log)
+        lines = Lines(log)
         artefacts.watch("log", log.getvalue)
         with _logging(redactor, lines, written["log"]["format"]):
             loaded = load(source, environ=environ or {})
@@ -134,7 +135,7 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
 
 
 @contextmanager
-def _logging(redactor: Redactor, lines: logs.Lines, style: Literal["text", "json"]) -> Iterator[None]:
+def _logging(redactor: Redactor, lines: Lines, style: Literal["text", "json"]) -> Iterator[None]:
     """The product's logging while the block runs, pytest's afterwards."""
     root = logging.getLogger()
     handlers, level, hook = list(root.handlers), root.level, sys.excepthook

@@ -32,7 +32,7 @@ async def body_of(request: Request) -> bytes:
     return bytes(whole)
 
 
-async def echo(request: Request, connection: ClientConnection) -> bool:
+async def echo(request: Request, connection: ClientConnection) -> None:
     """Answer with the target and the body, as they came."""
     out = answer_to(request, connection)
     try:
@@ -40,7 +40,7 @@ async def echo(request: Request, connection: ClientConnection) -> bool:
     except ProxyError as error:
         out.problem(error)
     await out.settle()
-    return out.keep_alive
+    connection.keep_alive = out.keep_alive
 
 
 @dataclass
