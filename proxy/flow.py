@@ -1,6 +1,7 @@
 """What both sides of the proxy share: a connection that waits for its peer to read, and can stop reading itself."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, cast
 
@@ -50,6 +51,12 @@ class Flow(asyncio.Protocol):
             done, _ = await asyncio.wait({self._can_write}, timeout=seconds)
             if not done:
                 raise TimeoutError
+
+    def send_all(self, transport: asyncio.Transport, pieces: Iterable[bytes]) -> None:
+        """Send several pieces as one."""
+        transport.writelines(pieces)
+        # Some versions of asyncio's own transports forget here what they hold (CPython gh-127655); this reminds them.
+        transport.set_write_buffer_limits(WRITE_MOST)
 
     def pause_reading(self) -> None:
         """Leave what the peer sends with it."""

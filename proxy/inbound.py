@@ -17,6 +17,17 @@ def lines(
     head: AnswerHead, admission: Admission, binding: Binding, rendered: Rendered | None, exchange: Exchange
 ) -> bytes:
     """The field lines that the client gets, less framing; `exchange` counts the echoes that were dropped."""
+    kept = kept_lines(head, admission, binding, rendered, exchange)
+    origin = admission.visitor.origin
+    if origin is not None and binding.rewriter.cors:
+        return kept + block(cors_lines(origin, exposed=kept.split(b"\r\n")))
+    return kept
+
+
+def kept_lines(
+    head: AnswerHead, admission: Admission, binding: Binding, rendered: Rendered | None, exchange: Exchange
+) -> bytes:
+    """What of them is the upstream's: all that an interim answer has."""
     own_origin, key_prefix = admission.visitor.own_origin, admission.key_prefix
     # Servers send the same head again and again, and what becomes of it is the same each time.
     memo: Memo | None = head.memo
@@ -32,7 +43,4 @@ def lines(
         )
         memo = head.memo = (rendered, own_origin, key_prefix, block(kept), echoed)
     exchange.echoes += memo[4]
-    origin = admission.visitor.origin
-    if origin is not None and binding.rewriter.cors:
-        return memo[3] + block(cors_lines(origin, exposed=memo[3].split(b"\r\n")))
     return memo[3]

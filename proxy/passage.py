@@ -8,15 +8,16 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Final
 
+from proxy import inbound
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
-from proxy.headers import answer_lines
+from proxy.guard import Admission
 from proxy.http1.answer import AnswerHead
 from proxy.injection import Injection, Outgoing
 from proxy.lifecycle import Gate, Token
-from proxy.listener.answer import ClientAnswer, block
+from proxy.listener.answer import ClientAnswer
 from proxy.listener.request import Request
 from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
 from proxy.upstream.attempt import SAFE, Attempt, send
@@ -30,7 +31,17 @@ REJECTED: Final = b'Proxy-Status: bearer-proxy; details="credential rejected"'
 class Passage:
     """What stays the same over both attempts of one request; `may_switch`: it asks for a WebSocket."""
 
-    __slots__ = ("_echoes", "binding", "clock", "exchange", "may_switch", "out", "outgoing", "request")
+    __slots__ = (
+        "_rendered",
+        "admission",
+        "binding",
+        "clock",
+        "exchange",
+        "may_switch",
+        "out",
+        "outgoing",
+        "request",
+    )
 
     def __init__(
         self,
@@ -38,6 +49,7 @@ class Passage:
         out: ClientAnswer,
         exchange: Exchange,
         *,
+        admission: Admission,
         binding: Binding,
         outgoing: Outgoing,
         clock: Clock,
@@ -46,18 +58,19 @@ class Passage:
         self.request = request
         self.out = out
         self.exchange = exchange
+        self.admission = admission
         self.binding = binding
         self.outgoing = outgoing
         self.clock = clock
         self.may_switch = may_switch
-        #: What no answer to the present attempt may hold.
-        self._echoes: tuple[bytes, ...] = ()
+        #: What the present attempt was sent with.
+        self._rendered: Rendered | None = None
 
     async def send(self, rendered: Rendered | None, *, after: Attempt | None = None) -> Attempt:
         """One attempt, timed; `after` the one that was refused. Raises an `UpstreamError`."""
         began_at = perf_counter()
         method = self.outgoing.method
-        self._echoes = () if rendered is None else rendered.echoes
+        self._rendered = rendered
         try:
             return await send(
                 self.binding.pool,
@@ -78,10 +91,9 @@ class Passage:
         """Pass an interim answer on; 100 only to a client that waits for it."""
         if head.status == 100 and not self.request.section.expects:
             return
-        lines, echoed = answer_lines(head.fields, head.options, echoes=self._echoes)
-        self.exchange.echoes += echoed
+        lines = inbound.kept_lines(head, self.admission, self.binding, self._rendered, self.exchange)
         with suppress(ConnectionError):  # it hung up: whoever waits for the answer will be told
-            self.out.interim(head.status, block(lines))
+            self.out.interim(head.status, lines)
 
     async def second_chance(self, attempt: Attempt, rendered: Rendered) -> tuple[Attempt, Rendered, list[bytes]]:
         """Judge the answer; where it refuses the token, send once more with a newer one. No loop.

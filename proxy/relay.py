@@ -126,7 +126,14 @@ class Relay:
 
         # 6. Upstream, and once more where the token was refused and a newer one can be had.
         passage = Passage(
-            request, out, exchange, binding=binding, outgoing=sent, clock=self._clock, may_switch=switches
+            request,
+            out,
+            exchange,
+            admission=admission,
+            binding=binding,
+            outgoing=sent,
+            clock=self._clock,
+            may_switch=switches,
         )
         extra: list[bytes] = []
         attempt = await passage.send(rendered)

@@ -414,6 +414,20 @@ async def test_invariant_7_field_lines_interim_answers_and_trailers_pass_as_they
     assert (answer.body, answer.complete, answer.trailers) == (b"fine", True, [b"X-T:1 ", b"x-t:\t2"])
 
 
+async def test_an_interim_answer_speaks_of_the_proxy_as_the_final_one_does(
+    proxying: StartProxy, keyed: Keyed
+) -> None:
+    """A page that is told early what it will need asks for it where it asked for the page."""
+    upstream = Upstream()
+    async with upstream, proxying(keyed.config(upstream.origin), environ=keyed.environ) as proxy:
+        link = f"Link: <{upstream.origin}/style.css>; rel=preload\r\n\r\n"
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{link}"
+        upstream.plays([REQUEST, f"HTTP/1.1 103 Early Hints\r\n{link}".encode(), head.encode()])
+        answer = await proxy.ask("GET", "/", {"Host": "localhost:8080"})
+    assert answer["link"] == "<http://localhost:8080/style.css>; rel=preload"
+    assert answer.interim == [f"HTTP/1.1 103 Early Hints\r\nLink: {answer['link']}\r\n\r\n".encode()]
+
+
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 262145])
 async def test_invariant_7_a_body_of_any_size_passes_chunked_and_not(
     proxying: StartProxy, keyed: Keyed, size: int

@@ -62,7 +62,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "clock",
     },
     "outbound": {"binding", "listener"},
-    "passage": {"accesslog", "binding", "listener", "credentials", "upstream", "clock"},
+    "passage": {"accesslog", "binding", "inbound", "listener", "credentials", "upstream", "clock"},
     "inbound": {"accesslog", "binding", "listener", "credentials"},
     "delivery": {"listener", "upstream"},
     "upgrade": {"accesslog", "alarm", "body", "listener", "upstream"},

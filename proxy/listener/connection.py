@@ -146,7 +146,7 @@ class ClientConnection(Flow):
         """Send several pieces as one. Raises `ConnectionResetError` where the client is gone."""
         if self.transport is None:
             raise ConnectionResetError
-        self.transport.writelines(pieces)
+        self.send_all(self.transport, pieces)
 
     @property
     def is_request_complete(self) -> bool:

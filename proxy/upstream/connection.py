@@ -111,7 +111,7 @@ class Connection(Flow):
         """Send several pieces as one."""
         if self.transport is not None and not self._closed:
             self.wrote = True
-            self.transport.writelines(pieces)
+            self.send_all(self.transport, pieces)
 
     async def drain(self, seconds: float) -> None:
         """Wait until the upstream takes more, and let what the upstream says meanwhile be read.
