@@ -535,6 +535,7 @@ def test_043_whether_a_connection_serves_again_is_said_by_its_answer(
     [
         ([], None),
         ([b"Keep-Alive: timeout=5"], 5.0),
+        ([b"Keep-Alive: max=9 , timeout = 5"], 5.0),
         ([b"keep-alive: max=100 , Timeout=15 "], 15.0),
         ([b"Keep-Alive: max=1", b"Keep-Alive: timeout=2"], 2.0),
         ([b"Keep-Alive: timeout=0"], 0.0),

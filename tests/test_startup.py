@@ -50,6 +50,7 @@ def with_static(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     [
+        "aiohttp",
         "cryptography",
         "difflib",
         "jwt",

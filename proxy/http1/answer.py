@@ -83,6 +83,6 @@ def _timeout(values: list[bytes]) -> float | None:
     """N of `Keep-Alive: timeout=N`."""
     for parameter in b",".join(values).split(b","):
         name, _, number = parameter.strip().partition(b"=")
-        if name.lower() == b"timeout" and number.strip().isdigit() and len(number) <= _TIMEOUT_DIGITS:
+        if name.strip().lower() == b"timeout" and number.strip().isdigit() and len(number) <= _TIMEOUT_DIGITS:
             return float(number)
     return None

@@ -98,8 +98,6 @@ class ClientAnswer:
         except TimeoutError:
             self._must_abort = True
             self.cut()
-        except ConnectionError:
-            self.keep_alive = False  # it is gone
 
     def problem(self, error: ProxyError, extra: Iterable[bytes] = ()) -> None:
         """Answer with `error`, or cut an answer that has begun."""
