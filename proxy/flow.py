@@ -55,7 +55,7 @@ class Flow(asyncio.Protocol):
     def send_all(self, transport: asyncio.Transport, pieces: Iterable[bytes]) -> None:
         """Send several pieces as one."""
         transport.writelines(pieces)
-        # Some versions of asyncio's own transports forget here what they hold (CPython gh-127655); this reminds them.
+        # Some versions of asyncio's own transports forget what they hold (CPython gh-127655); this reminds them.
         transport.set_write_buffer_limits(WRITE_MOST)
 
     def pause_reading(self) -> None:

@@ -23,8 +23,20 @@ from tests.support.routes import Keyed
 from tests.support.upstreams import REQUEST, Upstream
 from tests.support.vendors import Vendor
 
+
+def _type_of_steps() -> type:
+    """Of what runs a coroutine from outside; it has no name in `types`."""
+    coroutine = asyncio.sleep(0)
+    kind = type(coroutine.__await__())
+    coroutine.close()
+    return kind
+
+
 #: What leads from one object of the product to another; of a running function, its local variables.
-BETWEEN: Final = (dict, list, tuple, set, frozenset, asyncio.Task, asyncio.Protocol, CoroutineType)
+BETWEEN: Final = (
+    *(dict, list, tuple, set, frozenset, asyncio.Task, asyncio.Protocol, CoroutineType),
+    _type_of_steps(),
+)
 
 
 def objects_of(root: object) -> Iterator[object]:
