@@ -8,13 +8,15 @@ PURE = proxy/lifecycle.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/rout
 DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay repetition invariants canaries leaks \
     token_life listener http1 client_answer body upgrade upstream_connection upstream_tls attempt pool guard routes \
     headers injection rewrite refusals lifecycle source accesslog admin
+# What has properties besides, which are tried with more examples there.
+PROPERTIES = redact grants_login
 
 .PHONY: help venv demo test test-slow bench format clean
 
 help:
 	@echo 'make demo       install, then show the main job against embedded vendor APIs'
 	@echo 'make test       install, then lint, check types, run every test with coverage'
-	@echo 'make test-slow  compile the data path, and run its tests on that (needs a C compiler and the headers of Python)'
+	@echo 'make test-slow  compile the data path, and run its tests on that, thoroughly (needs gcc and the headers of Python)'
 	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
 	@echo 'make format     let ruff format and mend what it can'
 	@echo 'make clean      remove .venv and everything a run leaves behind'
@@ -73,9 +75,9 @@ test-slow: .venv/.tested
 	@$(BIN)/python -m tests.support.compiled .artefacts/compiled/ours
 	@cd .artefacts/compiled/ours && BEARER_PROXY_TEST_COMPILED=1 PYTHONSAFEPATH=1 venv/bin/python -m pytest --quiet \
 	    --numprocesses=auto --junitxml=../../slow.xml -c $(CURDIR)/pyproject.toml --rootdir=$(CURDIR) \
-	    --override-ini=pythonpath= -p no:cacheprovider -m 'not patches' \
+	    --override-ini=pythonpath= -p no:cacheprovider -m 'not patches' --hypothesis-profile=thorough \
 	    -W 'ignore:the (type, exc, tb) signature of throw() is deprecated:DeprecationWarning' \
-	    $(DATA_PATH:%=$(CURDIR)/tests/test_%.py)
+	    $(DATA_PATH:%=$(CURDIR)/tests/test_%.py) $(PROPERTIES:%=$(CURDIR)/tests/test_%.py)
 	@$(BIN)/python tests/support/skips.py .artefacts/slow.xml
 
 # For example ARGS='--smoke', or ARGS='--only cpu --proxies ours,nginx --rounds 5'.

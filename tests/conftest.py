@@ -10,8 +10,10 @@ from hypothesis import settings
 pytest_plugins = ["tests.support.canary_plugin", "tests.support.harness", "tests.support.vendors"]
 
 # A busy machine is no defect: how long an example takes is not what a property is about.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+settings.register_profile("quick", deadline=None, max_examples=40, derandomize=True)
+#: What `make test-slow` asks for.
+settings.register_profile("thorough", deadline=None, max_examples=400)
+settings.load_profile("quick")
 
 
 def pytest_asyncio_loop_factories(

@@ -1,7 +1,7 @@
 """Round trips of arbitrary exchanges through one proxy over real sockets: what one end sends, the other end reads.
 
 Both far ends read with h11, which shares nothing with the proxy; the raw field lines are compared beside that. The
-strategies stand in `tests/support/exchanges.py`. A property is derandomized: each run tries the same examples.
+strategies stand in `tests/support/exchanges.py`. Properties are derandomized: each run tries the same examples.
 """
 
 import asyncio
@@ -134,12 +134,15 @@ def check(rig: Rig, conversation: Sequence[Exchange], up: Sequence[int], down: S
         check_answer(exchange.answer, answer, to=exchange.request)
 
 
-def property_of(examples: int) -> settings:
-    """How hard to look. The rig is meant to last for all examples, and no example for the next run."""
+def property_of(share: float) -> settings:
+    """How hard to look: for this share of the profile's examples.
+
+    The rig is meant to last for all examples, and no example for the next run.
+    """
     return settings(
         derandomize=True,
         database=None,
-        max_examples=examples,
+        max_examples=round(share * settings().max_examples),
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
         report_multiple_bugs=False,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -152,28 +155,28 @@ NOTHING = dataclasses.replace(FINE, body=Body())
 
 
 @given(requests(last=True), segmentations)
-@property_of(150)
+@property_of(1.5)
 def test_invariant_7_a_request_arrives_as_it_was_sent(rig: Rig, sent: Request, sizes: list[int]) -> None:
     """Method, target, field lines, body; hop-by-hop fields, trailers and the client's credentials stay behind."""
     check(rig, [Exchange(sent, NOTHING if sent.method == b"HEAD" else FINE)], sizes, [])
 
 
 @given(answers(b"GET"), segmentations)
-@property_of(150)
+@property_of(1.5)
 def test_invariant_7_an_answer_arrives_as_it_was_sent(rig: Rig, sent: Answer, sizes: list[int]) -> None:
     """Interim answers, status, field lines, framing, body and trailers; hop-by-hop fields stay behind."""
     check(rig, [Exchange(GET, sent)], [], sizes)
 
 
 @given(targets)
-@property_of(100)
+@property_of(1)
 def test_029_a_target_arrives_byte_for_byte(rig: Rig, target: bytes) -> None:
     """Everything that a target may hold, none of it decoded, merged or written again."""
     check(rig, [Exchange(dataclasses.replace(GET, target=target), FINE)], [], [])
 
 
 @given(conversations(), segmentations, segmentations)
-@property_of(80)
+@property_of(0.8)
 def test_046_a_pipelined_conversation_arrives_as_it_was_sent(
     rig: Rig, conversation: list[Exchange], up: list[int], down: list[int]
 ) -> None:
