@@ -1,11 +1,17 @@
 """What all tests share: canaries that must not leak, and the event loop of production."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
 from hypothesis import settings
+
+# A command under coverage starts in twice the time, and there are hundreds of them.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    os.environ.pop("COVERAGE_PROCESS_START", None)
 
 pytest_plugins = ["tests.support.canary_plugin", "tests.support.harness", "tests.support.vendors"]
 
