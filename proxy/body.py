@@ -132,13 +132,19 @@ class RequestBody:
         return piece
 
     async def _wait(self) -> None:
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = None if self._idle is None else loop.call_later(self._idle, self._expire)
         try:
-            done, _ = await asyncio.wait({waiter}, timeout=self._idle)
+            await waiter
         finally:
             self._waiter = None
-        if not done:
-            raise RequestTimeout
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(RequestTimeout())
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
