@@ -1,6 +1,7 @@
 """One request sent upstream: its body beside it, the early answer, and the one resend after a lost connection."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import socket
@@ -345,6 +346,60 @@ async def test_an_upstream_that_refuses_and_closes_gets_no_more_of_the_body() ->
         assert await ended(attempt) == (401, b"early")
         await (await upstream.peer()).ended.wait()
         assert pool.open == 0
+
+
+class Watching:
+    """A client of 64 pieces; `waiting` says of each whether the upstream had not taken the one before it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.body = RequestBody(self, None)
+        self.waiting: list[bool] = []
+        self._pool = pool
+
+    def resume_reading(self) -> None:
+        """More is wanted."""
+        [connection] = self._pool._open
+        self.waiting.append(connection.is_writing_paused)
+        loop = asyncio.get_running_loop()
+        if len(self.waiting) > 64:
+            loop.call_soon(self.body.finish)
+        else:
+            loop.call_soon(self.body.feed, bytes(256 * 1024))
+
+
+@on_each_loop
+async def test_114_no_piece_is_taken_while_the_one_before_it_waits() -> None:
+    """What an upstream does not take in time is one piece here; the others stay with the client."""
+    go = asyncio.Event()
+    async with pooled([REQUEST, DEAF, go, READ, Got(b"\r\n0\r\n\r\n"), OK]) as (_, pool):
+        client = Watching(pool)
+        sending = asyncio.create_task(upload(pool, client.body))
+        await turns(1000)
+        assert len(client.waiting) < 64
+        go.set()
+        assert await ended(await sending) == (200, b"ok")
+        assert client.waiting == [False] * 65
+
+
+class Broken:
+    """A client whose bytes were kept where they cannot be read any more."""
+
+    def __init__(self) -> None:
+        self.body = RequestBody(self, None)
+
+    def resume_reading(self) -> None:
+        """More is wanted."""
+        raise OSError(errno.EIO, "input/output error")
+
+
+@on_each_loop
+async def test_a_body_that_cannot_be_read_ends_the_request_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for an answer to it."""
+    async with pooled([REQUEST, READ]) as (_, pool):
+        with pytest.raises(ProxyError) as caught:
+            await upload(pool, Broken().body)
+        assert (caught.value.status, pool.open) == (500, 0)
+    assert [record.getMessage() for record in caplog.records] == ["internal_error"]
 
 
 @on_each_loop

@@ -313,6 +313,28 @@ async def test_114_a_client_that_reads_slowly_makes_the_writer_wait_and_loses_no
 
 @pytest.mark.patches
 @on_each_loop
+async def test_114_an_end_that_is_not_taken_in_time_ends_its_connection(
+    artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a tunnel, behind which nobody looks at the connection."""
+    monkeypatch.setattr("proxy.listener.answer.STALLED_SECONDS", 0.05)
+    ended = asyncio.Event()
+
+    async def answer(out: ClientAnswer) -> None:
+        out.document(200, (), MUCH)
+        out.end()
+        ended.set()
+
+    async with listening(answering(answer)) as listener, connected(listener.url, artefacts) as client:
+        client.stop_reading()
+        client.send(GET)
+        await ended.wait()
+        while listener.connections:
+            await turns(1)
+
+
+@pytest.mark.patches
+@on_each_loop
 async def test_114_a_whole_answer_that_is_not_taken_in_time_ends_its_connection(
     artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,7 @@ class ClientAnswer:
         """End the connection behind what was written."""
         self.keep_alive = False
         if self._connection.transport is not None:
-            self._connection.transport.close()
+            self._close(self._connection.transport)
 
     def cut(self) -> None:
         """End the connection so that the client sees an incomplete answer."""
@@ -135,9 +135,12 @@ class ClientAnswer:
                 transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             transport.abort()
         else:
-            transport.close()
-            # That waits for the client to read what is buffered, which it need not do.
-            asyncio.get_running_loop().call_later(STALLED_SECONDS, transport.abort)
+            self._close(transport)
+
+    def _close(self, transport: asyncio.Transport) -> None:
+        transport.close()
+        # That waits for the client to read what is buffered, which it need not do.
+        asyncio.get_running_loop().call_later(STALLED_SECONDS, transport.abort)
 
     def _connection_line(self) -> bytes:
         """Decide whether the connection lives on, and say so where the version's default says otherwise."""

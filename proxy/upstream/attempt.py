@@ -5,6 +5,7 @@ by itself only where the upstream cannot have acted on it, and at most once (thr
 """
 
 import asyncio
+import logging
 from typing import Final
 
 from proxy.body import RequestBody
@@ -14,6 +15,8 @@ from proxy.http1.bodies import LAST_CHUNK, chunk
 from proxy.upstream.answer import Answer, OnInterim
 from proxy.upstream.connection import Connection
 from proxy.upstream.pool import Pool
+
+log: Final = logging.getLogger("proxy")
 
 #: Methods without effect (RFC 9110 section 9.2.1) that may be repeated where no byte of an answer came.
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -85,13 +88,23 @@ class Attempt:
     async def _stream(self, body: RequestBody, first_byte: float) -> None:
         connection = self._connection
         try:
-            while piece := await body.read():
+            while True:
+                # First the one before: there is never more than one piece here.
                 await connection.drain(first_byte)
+                piece = await body.read()
+                if not piece:
+                    break
+                await connection.listen()
                 if not connection.takes_body:
                     return
                 connection.write_all(_framed(piece, body))
         except ProxyError as error:
             connection.fail(error)
+            return
+        except Exception:
+            # What was kept of the body cannot be read, say. Whoever waits for the answer must not wait for ever.
+            log.exception("internal_error")
+            connection.fail(ProxyError())
             return
         connection.write(_last(body))
         connection.sent(first_byte)

@@ -114,16 +114,15 @@ class Connection(Flow):
             self.send_all(self.transport, pieces)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until the upstream takes more, and let what the upstream says meanwhile be read.
-
-        A transport whose write fails drops what it has not read yet: the early answer in front of a reset (threat
-        105). Returns at once when the connection is gone. Raises `UpstreamTimeout` after `seconds`.
-        """
+        """Wait until the upstream takes more, or is gone. Raises `UpstreamTimeout` after `seconds`."""
         if self.is_writing_paused:
             try:
                 await super().drain(seconds)
             except TimeoutError as error:
                 raise UpstreamTimeout from error
+
+    async def listen(self) -> None:
+        """Let what was said be read before more is written: a write that fails would drop it (threat 105)."""
         if not self.is_quiet():
             # The loop asks the socket in its next round, and reads behind what was ready before.
             await asyncio.sleep(0)

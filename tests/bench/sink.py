@@ -15,7 +15,7 @@ import socket
 import ssl
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 HEAD_END: Final = b"\r\n\r\n"
@@ -66,8 +66,6 @@ class Sink:
     arguments: Arguments
     memory: mmap.mmap
     filled: int = 0
-    #: Held so that the streams stay open.
-    streams: list[socket.socket] = field(default_factory=list)
 
     def serve(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
         """Take connections until the process ends."""
@@ -84,8 +82,7 @@ class Sink:
                 pass
         except OSError:
             pass  # whoever hung up knows why
-        if connection not in self.streams:
-            connection.close()
+        connection.close()
 
     def _request(self, connection: socket.socket) -> bool:
         """One request; true if another may follow."""
@@ -108,7 +105,7 @@ class Sink:
             return answer(connection, 200, self._digest())
         if head.path == "/events" and self._verdict(head)[0] == 200:
             connection.sendall(EVENTS)
-            self.streams.append(connection)
+            connection.recv(1)  # it stays open until the other end goes
             return False
         return answer(connection, *self._verdict(head))
 
