@@ -311,6 +311,16 @@ async def test_114_a_client_that_reads_slowly_makes_the_writer_wait_and_loses_no
         assert written.is_set()
 
 
+async def let_go_unread(handler: Handler, artefacts: Artefacts, answered: asyncio.Event) -> None:
+    """Ask, read nothing of the answer, and wait until the listener lets go of the connection."""
+    async with listening(handler) as listener, connected(listener.url, artefacts) as client:
+        client.stop_reading()
+        client.send(GET)
+        await answered.wait()
+        while listener.connections:
+            await turns(1)
+
+
 @pytest.mark.patches
 @on_each_loop
 async def test_114_an_end_that_is_not_taken_in_time_ends_its_connection(
@@ -325,12 +335,7 @@ async def test_114_an_end_that_is_not_taken_in_time_ends_its_connection(
         out.end()
         ended.set()
 
-    async with listening(answering(answer)) as listener, connected(listener.url, artefacts) as client:
-        client.stop_reading()
-        client.send(GET)
-        await ended.wait()
-        while listener.connections:
-            await turns(1)
+    await let_go_unread(answering(answer), artefacts, ended)
 
 
 @pytest.mark.patches
@@ -350,12 +355,7 @@ async def test_114_a_whole_answer_that_is_not_taken_in_time_ends_its_connection(
         settled.set()
         connection.keep_alive = out.keep_alive
 
-    async with listening(handler) as listener, connected(listener.url, artefacts) as client:
-        client.stop_reading()
-        client.send(GET)
-        await settled.wait()
-        while listener.connections:
-            await turns(1)
+    await let_go_unread(handler, artefacts, settled)
 
 
 @pytest.mark.patches
@@ -365,18 +365,14 @@ async def test_114_a_plain_end_waits_only_so_long_for_a_client_that_does_not_rea
 ) -> None:
     """A cut answer of known length ends by FIN, behind what is still in our buffer."""
     monkeypatch.setattr("proxy.listener.answer.STALLED_SECONDS", 0.05)
+    cut = asyncio.Event()
 
     async def answer(out: ClientAnswer) -> None:
         out.begin(200, b"Content-Length: %d\r\n" % (len(MUCH) + 1), MUCH)
         out.cut()
+        cut.set()
 
-    async with listening(answering(answer)) as listener, connected(listener.url, artefacts) as client:
-        client.stop_reading()
-        client.send(GET)
-        while not listener.connections:
-            await turns(1)
-        while listener.connections:
-            await turns(1)
+    await let_go_unread(answering(answer), artefacts, cut)
 
 
 # -- a switch of protocols
