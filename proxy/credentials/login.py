@@ -1,12 +1,9 @@
 """Obtains tokens from any "post credentials, get a token" API, as its description says."""
 
-import secrets
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from proxy.clock import Clock
-from proxy.credentials.grant import Endpoint
-from proxy.errors import ConfigError, CredentialRejected, CredentialUnavailable
+from proxy.credentials.asking import Asking, random_boundary
+from proxy.errors import ConfigError, CredentialRejected
 from proxy.grants.login import (
     ACCESS_TOKEN,
     REFRESH_TOKEN,
@@ -16,38 +13,21 @@ from proxy.grants.login import (
     fingerprint,
     references,
 )
-from proxy.grants.reply import InvalidReply, RejectedReply, classify, read, retry_after
-from proxy.grants.request import Granted, TokenReply
+from proxy.grants.reply import RejectedReply
+from proxy.grants.request import Granted
 from proxy.redact import Secret
-
-
-def _random_boundary() -> str:
-    return secrets.token_hex(16)
 
 
 class LoginGrant:
     """The `login` grant: log in, take the steps after it; refresh where the API can.
 
-    `register` is given every token as soon as it is read, before anything else happens to it (invariant 4).
     Raises `ConfigError` at once if a request of the description cannot be built.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        description: LoginDescription,
-        endpoint: Endpoint,
-        clock: Clock,
-        register: Callable[[Iterable[Secret]], None],
-        boundary: Callable[[], str] = _random_boundary,
-    ) -> None:
+    def __init__(self, *, name: str, description: LoginDescription, asking: Asking) -> None:
         self._name = name
         self._description = description
-        self._endpoint = endpoint
-        self._clock = clock
-        self._register = register
-        self._boundary = boundary
+        self._asking = asking
         #: The last token, for a refresh that redeems it (`$access_token`). Only `obtain` touches it.
         self._token: Secret | None = None
         _check(name, description)
@@ -77,7 +57,8 @@ class LoginGrant:
         if any(at_hand[reference] is None for reference in references(step)):
             return None
         try:
-            granted = await self._ask(step, "refresh", access_token=self._token, refresh_token=refresh_token)
+            granted = await self._asking.ask(
+                step, self._description.response, "refresh", access_token=self._token, refresh_token=refresh_token)
         except RejectedReply:
             return None
         return _keeping(refresh_token, granted)
@@ -86,11 +67,11 @@ class LoginGrant:
         """Log in and take the steps after it, each with the tokens of the one before."""
         place = "login"
         try:
-            granted = await self._ask(self._description.login, place)
+            granted = await self._asking.ask(self._description.login, self._description.response, place)
             for count, step in enumerate(self._description.then, start=1):
                 place = f"step {count} after login"
-                latest = await self._ask(
-                    step, place, access_token=granted.token, refresh_token=granted.refresh_token, bearer=True
+                latest = await self._asking.ask(
+                    step, self._description.response, place, access_token=granted.token, refresh_token=granted.refresh_token, bearer=True
                 )
                 if latest.refresh_token is None:
                     latest = replace(latest, refresh_lifetime=granted.refresh_lifetime)
@@ -101,62 +82,6 @@ class LoginGrant:
                 f"change the secret and restart, or run `bearer-proxy token {self._name} --refresh`."
             ) from None
         return granted
-
-    async def _ask(
-        self,
-        step: Step,
-        place: str,
-        *,
-        access_token: Secret | None = None,
-        refresh_token: Secret | None = None,
-        bearer: bool = False,
-    ) -> Granted:
-        """One request and its reply. Raises `RejectedReply`, `CredentialUnavailable`."""
-        request = build(
-            step,
-            access_token=access_token,
-            refresh_token=refresh_token,
-            boundary=self._boundary(),
-            bearer=bearer,
-        )
-        try:
-            reply = await self._endpoint.send(request)
-        except CredentialUnavailable as error:
-            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error.detail}") from None
-        verdict = classify(reply.status, step.accept)
-        if verdict == "accepted":
-            return self._read(reply, place)
-        if verdict == "rejected":
-            raise RejectedReply("The token endpoint answered that it rejects the request.")
-        if verdict == "transient":
-            raise CredentialUnavailable(
-                f"Credential {self._name!r}, {place}: the token endpoint is not available now "
-                f"(status {reply.status}); it is asked again later.",
-                retry_after=retry_after(reply.headers, self._clock.wall()),
-            )
-        raise CredentialUnavailable(
-            f"Credential {self._name!r}, {place}: the token endpoint answered with status {reply.status}: "
-            f"{_mend(reply.status)}."
-        )
-
-    def _read(self, reply: TokenReply, place: str) -> Granted:
-        try:
-            granted = read(reply, self._description.response, now_wall=self._clock.wall())
-        except InvalidReply as error:
-            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error}") from None
-        self._register([granted.token] + ([granted.refresh_token] if granted.refresh_token else []))
-        return granted
-
-
-def _mend(status: int) -> str:
-    """What to change where a status says that the description does not fit the server."""
-    if 300 <= status <= 399:
-        return "redirects are not followed, since they would carry the secrets elsewhere; set the final url"
-    return {
-        404: "nothing is there; check the url",
-        405: "it does not take this method; check method and url",
-        415: "it does not take this encoding; check encoding",
-    }.get(status, "that is no status that the step takes; check url, fields and accept")
 
 
 def _keeping(refresh_token: Secret | None, granted: Granted) -> Granted:
@@ -180,7 +105,7 @@ def _check(name: str, description: LoginDescription) -> None:
 
 def _problems(step: Step, token: Secret | None) -> list[str]:
     try:
-        build(step, access_token=token, refresh_token=token, boundary=_random_boundary(), bearer=True)
+        build(step, access_token=token, refresh_token=token, boundary=random_boundary(), bearer=True)
     except ConfigError as error:
         return error.problems
     return []

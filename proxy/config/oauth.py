@@ -1,0 +1,140 @@
+"""The model of credentials of type `oauth2`."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from proxy.config.common import CommonCredential
+from proxy.config.fields import LoginFields, LoginValue, SecretField, TokenURL
+from proxy.config.secrets import SecretSource
+from proxy.grants.login import Value
+from proxy.grants.oauth2 import ASSERTING, Client, ClientAuth, GrantName, OAuthDescription
+
+#: What each grant cannot do without.
+_NEEDED: dict[GrantName, tuple[str, ...]] = {
+    "client_credentials": ("client_id",),
+    "refresh_token": ("refresh_token",),
+    "password": ("username", "password"),
+    "jwt_bearer": ("key",),
+    "token_exchange": ("subject_token", "subject_token_type"),
+}
+
+
+def _words(value: object) -> object:
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _scope_word(value: str) -> str:
+    if not value or not all("!" <= character <= "~" and character not in '"\\' for character in value):
+        raise ValueError("a scope is printable ASCII without spaces, quotes and backslashes: write each by itself")
+    return value
+
+
+Scope = Annotated[tuple[Annotated[str, AfterValidator(_scope_word)], ...], BeforeValidator(_words)]
+
+
+class OAuthCredential(CommonCredential):
+    """A token of an OAuth 2.0 authorization server."""
+
+    type: Literal["oauth2"]
+    """oauth2: ask an authorization server."""
+    grant: Literal["client_credentials", "refresh_token", "password", "jwt_bearer", "token_exchange"]
+    """How the token is asked for."""
+    issuer: TokenURL | None = None
+    """The server's own URL; its token endpoint is discovered from it."""
+    token_url: TokenURL | None = None
+    """The token endpoint, where there is no issuer to discover it from."""
+    client_id: str | None = None
+    """Who asks."""
+    client_secret: SecretField | None = None
+    """The secret of the client, for basic, post and client_secret_jwt."""
+    client_auth: Literal["basic", "post", "private_key_jwt", "client_secret_jwt", "none"] | None = None
+    """How the client proves who it is; absent: basic where there is a secret, else none."""
+    client_auth_encoding: Literal["form", "raw"] = "form"
+    """basic: form-encoded first, as the standard says; raw: for servers that do not decode it."""
+    scope: Scope = ()
+    """What the token is to be good for: a list, or words with spaces between them."""
+    audience: str | None = None
+    """Whom the token is for, where the server wants to know."""
+    resource: str | None = None
+    """The same by URL (RFC 8707)."""
+    extra: LoginFields = Field(default_factory=dict)
+    """Further parameters of the token request."""
+    username: LoginValue = None
+    """password: the user's name."""
+    password: SecretField | None = None
+    """password: the user's password."""
+    key: SecretField | None = None
+    """jwt_bearer and private_key_jwt: a private key as PEM."""
+    algorithm: Literal["RS256", "PS256", "ES256", "EdDSA"] = "RS256"
+    """What the key signs with."""
+    key_id: str | None = None
+    """The key's name at the server (kid)."""
+    claims: dict[str, Any] = Field(default_factory=dict)
+    """jwt_bearer: the claims of the assertion besides aud, iat, exp and jti."""
+    subject_token: SecretField | None = None
+    """token_exchange: the token to exchange."""
+    subject_token_type: str | None = None
+    """token_exchange: what it is, such as urn:ietf:params:oauth:token-type:jwt."""
+    refresh_token: SecretField | None = None
+    """refresh_token: the one to begin with."""
+    insecure_http: bool = False
+    """true: send secrets in plain http to something that is not loopback."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.issuer is None) == (self.token_url is None):
+            raise ValueError("name the server by issuer or by token_url, one of the two")
+        for key in _NEEDED[self.grant]:
+            if getattr(self, key) is None:
+                raise ValueError(f"grant {self.grant} needs {key}: add it")
+        auth = self.auth
+        if self.client_id is None and self.client_auth not in (None, "none"):
+            raise ValueError(f"client_auth {auth} needs client_id: add it")
+        if auth in ("basic", "post", "client_secret_jwt") and self.client_secret is None:
+            raise ValueError(f"client_auth {auth} needs client_secret: add it")
+        if auth == "private_key_jwt" and self.key is None:
+            raise ValueError("client_auth private_key_jwt needs key: add it")
+        return self
+
+    @property
+    def auth(self) -> ClientAuth:
+        """How the client proves who it is."""
+        return self.client_auth or ("none" if self.client_secret is None else "basic")
+
+    @property
+    def signs(self) -> bool:
+        """Does it need a key to sign with?"""
+        return self.auth in ASSERTING or self.grant == "jwt_bearer"
+
+    def description(self) -> OAuthDescription:
+        """The same for the grant."""
+        own: dict[GrantName, dict[str, Value]] = {
+            "password": {"username": _plain(self.username), "password": _plain(self.password)},
+            "token_exchange": {
+                "subject_token": _plain(self.subject_token),
+                "subject_token_type": self.subject_token_type,
+            },
+        }
+        secret = None if self.client_secret is None else self.client_secret.value
+        return OAuthDescription(
+            grant=self.grant,
+            client=Client(self.client_id, self.auth, secret, self.client_auth_encoding),
+            refresh_token=None if self.refresh_token is None else self.refresh_token.value,
+            parameters=own.get(self.grant, {}),
+            common={"scope": " ".join(self.scope) or None, "audience": self.audience, "resource": self.resource},
+            extra={name: _plain(value) for name, value in self.extra.items()},
+        )
+
+    def digest(self) -> bytes:
+        """A digest that changes with every address and secret. It is a fast hash of secrets: keep it in memory."""
+        given = [self.grant, self.issuer, self.token_url, self.client_id, self.auth, *self.scope, self.audience]
+        secrets = [self.client_secret, self.username, self.password, self.key, self.subject_token, self.refresh_token]
+        given += [each.value.reveal() if isinstance(each, SecretSource) else each for each in secrets]
+        return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
+
+
+def _plain(value: LoginValue) -> Value:
+    return value.value if isinstance(value, SecretSource) else value

@@ -1,0 +1,109 @@
+"""Sends one token request and reads its reply: what every grant of a token endpoint does."""
+
+import secrets
+from collections.abc import Callable, Iterable
+
+from proxy.clock import Clock
+from proxy.credentials.grant import Endpoint
+from proxy.errors import CredentialUnavailable
+from proxy.grants.login import ResponseRules, Step, build
+from proxy.grants.reply import InvalidReply, RejectedReply, Verdict, classify, read, retry_after
+from proxy.grants.request import Granted, TokenReply
+from proxy.redact import Secret
+
+#: What a reply to a step means, and what the server says about it, as part of a sentence.
+Judge = Callable[[TokenReply, Step], tuple[Verdict, str]]
+
+
+def by_status(reply: TokenReply, step: Step) -> tuple[Verdict, str]:
+    """What the status alone says."""
+    return classify(reply.status, step.accept), ""
+
+
+def random_boundary() -> str:
+    """What parts a multipart body."""
+    return secrets.token_hex(16)
+
+
+class Asking:
+    """Asks for one credential, `name`.
+
+    `register` is given every token as soon as it is read, before anything else happens to it (invariant 4).
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        endpoint: Endpoint,
+        clock: Clock,
+        register: Callable[[Iterable[Secret]], None],
+        boundary: Callable[[], str] = random_boundary,
+        judge: Judge = by_status,
+    ) -> None:
+        self._name = name
+        self._endpoint = endpoint
+        self._clock = clock
+        self._register = register
+        self._boundary = boundary
+        self._judge = judge
+
+    async def ask(
+        self,
+        step: Step,
+        rules: ResponseRules,
+        place: str,
+        *,
+        access_token: Secret | None = None,
+        refresh_token: Secret | None = None,
+        bearer: bool = False,
+    ) -> Granted:
+        """One request and its reply; `place` says in a sentence which. The tokens are those of the step before.
+
+        Raises `RejectedReply`, `CredentialUnavailable`.
+        """
+        request = build(
+            step,
+            access_token=access_token,
+            refresh_token=refresh_token,
+            boundary=self._boundary(),
+            bearer=bearer,
+        )
+        try:
+            reply = await self._endpoint.send(request)
+        except CredentialUnavailable as error:
+            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error.detail}") from None
+        verdict, said = self._judge(reply, step)
+        if verdict == "accepted":
+            return self._read(reply, rules, place)
+        if verdict == "rejected":
+            raise RejectedReply(f"The token endpoint answered that it rejects the request{said}.")
+        if verdict == "transient":
+            raise CredentialUnavailable(
+                f"Credential {self._name!r}, {place}: the token endpoint is not available now "
+                f"(status {reply.status}{said}); it is asked again later.",
+                retry_after=retry_after(reply.headers, self._clock.wall()),
+            )
+        raise CredentialUnavailable(
+            f"Credential {self._name!r}, {place}: the token endpoint answered with status {reply.status}{said}: "
+            f"{_mend(reply.status)}."
+        )
+
+    def _read(self, reply: TokenReply, rules: ResponseRules, place: str) -> Granted:
+        try:
+            granted = read(reply, rules, now_wall=self._clock.wall())
+        except InvalidReply as error:
+            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error}") from None
+        self._register([granted.token] + ([granted.refresh_token] if granted.refresh_token else []))
+        return granted
+
+
+def _mend(status: int) -> str:
+    """What to change where a status says that the description does not fit the server."""
+    if 300 <= status <= 399:
+        return "redirects are not followed, since they would carry the secrets elsewhere; set the final url"
+    return {
+        404: "nothing is there; check the url",
+        405: "it does not take this method; check method and url",
+        415: "it does not take this encoding; check encoding",
+    }.get(status, "that is no status that the step takes; check url, fields and accept")

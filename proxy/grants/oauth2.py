@@ -1,0 +1,168 @@
+"""OAuth 2.0 token requests as steps, and what their errors mean (RFC 6749, 7521, 7523, 8628, 8693, 8707).
+
+Nothing is signed or fetched here: an assertion that a request needs is handed in.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from urllib.parse import quote_plus
+
+from proxy.grants.login import ResponseRules, Step, Value
+from proxy.grants.reply import BODY_LIMIT, Verdict, classify
+from proxy.grants.request import TokenReply
+from proxy.redact import Secret
+
+GrantName = Literal[
+    "client_credentials",
+    "refresh_token",
+    "password",
+    "jwt_bearer",
+    "token_exchange",
+    "authorization_code",
+    "device_code",
+]
+ClientAuth = Literal["basic", "post", "private_key_jwt", "client_secret_jwt", "tls", "none"]
+#: These need a person, once: `bearer-proxy login`.
+INTERACTIVE: Final[frozenset[GrantName]] = frozenset({"authorization_code", "device_code"})
+#: These authenticate the client by a JWT of its own.
+ASSERTING: Final[frozenset[ClientAuth]] = frozenset({"private_key_jwt", "client_secret_jwt"})
+
+#: As they stand in `grant_type`.
+_GRANT_TYPES: Final[Mapping[GrantName, str]] = {
+    "client_credentials": "client_credentials",
+    "refresh_token": "refresh_token",
+    "password": "password",
+    "jwt_bearer": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+    "token_exchange": "urn:ietf:params:oauth:grant-type:token-exchange",
+    "authorization_code": "authorization_code",
+    "device_code": "urn:ietf:params:oauth:grant-type:device_code",
+}
+_JWT_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+#: What a token reply looks like (RFC 6749 section 5.1); Keycloak tells the life of the refresh token as well.
+REPLY: Final = ResponseRules(
+    token="/access_token",  # noqa: S106  a JSON pointer, no secret
+    refresh_token="/refresh_token",  # noqa: S106  same
+    lifetime="/expires_in",
+    expires="jwt",
+)
+
+#: The codes that are registered (RFC 6749, 8628, 8693, 8707, OpenID Connect Core 3.1.2.6). Any other is somebody's
+#: own, and is not shown in a sentence of ours.
+_REJECTED: Final = frozenset(
+    {
+        *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type"),
+        *("invalid_scope", "invalid_target", "access_denied", "expired_token", "unsupported_response_type"),
+        *("interaction_required", "login_required", "account_selection_required", "consent_required"),
+    }
+)
+_TRANSIENT: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down", "authorization_pending"})
+#: More of a description tells a reader nothing.
+_DESCRIPTION_LIMIT: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks for the token, and how it proves that (RFC 6749 section 2.3, RFC 7523 section 2.2, RFC 8705).
+
+    `encoding`: of identifier and password in the Basic scheme. The standard says `form`; `raw` is for servers that
+    do not decode it.
+    """
+
+    client_id: str | None
+    auth: ClientAuth = "basic"
+    secret: Secret | None = None
+    encoding: Literal["form", "raw"] = "form"
+
+    def proof(self, assertion: Secret | None) -> tuple[dict[str, Value], dict[str, Value]]:
+        """The fields and the headers that authenticate a token request; `assertion` where `auth` needs one."""
+        if self.client_id is None:
+            return {}, {}
+        if self.auth == "basic" and self.secret is not None:
+            return {}, {"Authorization": self._basic(self.secret)}
+        fields: dict[str, Value] = {"client_id": self.client_id}
+        if self.auth == "post":
+            fields["client_secret"] = self.secret
+        elif self.auth in ASSERTING:
+            fields |= {"client_assertion_type": _JWT_ASSERTION, "client_assertion": assertion}
+        return fields, {}
+
+    def _basic(self, secret: Secret) -> Secret:
+        parts = [self.client_id or "", secret.reveal()]
+        if self.encoding == "form":
+            parts = [quote_plus(part) for part in parts]
+        return Secret("Basic " + base64.b64encode(":".join(parts).encode()).decode())
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthDescription:
+    """A credential of type `oauth2`, as far as requests need it.
+
+    `parameters` are those of its grant besides `grant_type`; `common` what goes with every token request but a
+    refresh: scope, audience, resource; `extra` goes with every one. `refresh_token` is one that somebody brought
+    from elsewhere, for the first time.
+    """
+
+    grant: GrantName
+    client: Client
+    refresh_token: Secret | None = None
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    common: Mapping[str, Value] = field(default_factory=dict)
+    extra: Mapping[str, Value] = field(default_factory=dict)
+
+    def request(
+        self,
+        token_url: str,
+        grant: GrantName,
+        parameters: Mapping[str, Value],
+        *,
+        assertion: Secret | None = None,
+    ) -> Step:
+        """The token request of `grant` with its `parameters`; `assertion` authenticates the client."""
+        proof, headers = self.client.proof(assertion)
+        common = {} if grant == "refresh_token" else self.common
+        own = self.parameters if grant == self.grant else {}
+        fields = {"grant_type": _GRANT_TYPES[grant], **own, **parameters, **common, **proof, **self.extra}
+        return Step(url=token_url, fields=fields, headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthError:
+    """What a server says is wrong (RFC 6749 section 5.2); `code` is empty where it says nothing that we know."""
+
+    code: str
+    description: str
+
+    def __str__(self) -> str:
+        return f", {self.code}" if self.code else ""
+
+
+def error_of(reply: TokenReply) -> OAuthError:
+    """The error in a reply, whatever its status: some servers say 200 and `error`."""
+    nothing = OAuthError("", "")
+    if len(reply.body) > BODY_LIMIT:
+        return nothing
+    try:
+        document = json.loads(reply.body.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return nothing
+    if not isinstance(document, dict):
+        return nothing
+    code, description = document.get("error"), document.get("error_description")
+    known = code if isinstance(code, str) and code in _REJECTED | _TRANSIENT else ""
+    if isinstance(code, str) and not known:
+        known = "error"
+    text = description if isinstance(description, str) else ""
+    return OAuthError(known, "".join(filter(str.isprintable, text))[:_DESCRIPTION_LIMIT])
+
+
+def verdict(reply: TokenReply, error: OAuthError) -> Verdict:
+    """What a reply means: what `error` says, else what the status says."""
+    if error.code in _TRANSIENT:
+        return "transient"
+    by_status = classify(reply.status, (200, 201))
+    if by_status == "accepted" and error.code:
+        return "rejected"
+    return by_status
