@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel
 
 from proxy.config import Config, LoginCredential, RouteConfig, StaticCredential
-from proxy.config.credentials import CommonCredential, ExpiredRuleConfig, ResponseConfig, StepConfig, UnlessConfig
+from proxy.config.anycredential import CommonCredential, ExpiredRuleConfig, UnlessConfig
+from proxy.config.credentials import ResponseConfig, StepConfig
 from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig, StoreConfig
 from proxy.config.places import place
 from proxy.config.presets import Preset, presets

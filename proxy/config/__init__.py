@@ -1,9 +1,11 @@
 """The configuration: found, read and validated."""
 
 from proxy.config.addresses import ListenAddress, TcpAddress, UnixAddress
-from proxy.config.credentials import CredentialConfig, ExpiredRuleConfig, LoginCredential, StaticCredential
+from proxy.config.anycredential import ExpiredRuleConfig
+from proxy.config.credentials import CredentialConfig, LoginCredential, StaticCredential
 from proxy.config.load import load
 from proxy.config.model import Config
+from proxy.config.oauth import OAuthCredential
 from proxy.config.routing import PolicyRule, RouteConfig
 from proxy.config.secrets import SecretSource
 from proxy.config.sources import Source, find, quick
@@ -14,6 +16,7 @@ __all__ = [
     "ExpiredRuleConfig",
     "ListenAddress",
     "LoginCredential",
+    "OAuthCredential",
     "PolicyRule",
     "RouteConfig",
     "SecretSource",

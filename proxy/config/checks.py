@@ -106,12 +106,10 @@ def _plain_http(draft: Draft, problems: Problems) -> None:
                 ("routes", index, "tls", "insecure"), "anybody on the way to the upstream can read the token"
             )
     for name, credential in draft.credentials.items():
-        if not isinstance(credential, LoginCredential) or credential.insecure_http:
-            continue
-        for path, step in credential.steps().items():
-            if _is_exposed(addresses.url(step.url, query=True)[0]):
+        for path, url in () if getattr(credential, "insecure_http", False) else credential.urls().items():
+            if _is_exposed(addresses.url(url, query=True)[0]):
                 sentence = "plain http shows the secrets to the network: write https://, or set insecure_http: true"
-                problems.add(("credentials", name, *path, "url"), sentence)
+                problems.add(("credentials", name, *path), sentence)
 
 
 def _is_exposed(origin: Origin) -> bool:

@@ -2,85 +2,32 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
+from proxy.config.anycredential import CommonCredential
 from proxy.config.fields import (
-    AllowedOrigin,
     Duration,
     ExpiryPointer,
-    HeaderName,
-    HeaderValue,
     LoginFields,
     LoginHeaders,
     LoginValue,
     Method,
-    Places,
     Pointer,
     Scalar,
     SecretField,
     Section,
     Status,
-    Statuses,
     TokenPointer,
     TokenURL,
-    TokenWord,
 )
+from proxy.config.oauth import OAuthCredential
 from proxy.config.secrets import SecretSource
 from proxy.grants.login import LoginDescription, ResponseRules, Step, Value
-from proxy.injection import Place
-from proxy.lifecycle import DEFAULT_MARGIN
 
 #: A token of a static credential goes out as it is: printable ASCII, no spaces at its ends.
 _SENDABLE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
-
-
-class UnlessConfig(Section):
-    """What makes a rule of `expired` not hold."""
-
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
-    """Header name: case-insensitive glob on the whole value."""
-
-
-class ExpiredRuleConfig(Section):
-    """One way in which an upstream answer says that the token is expired; all that is given must hold."""
-
-    statuses: Statuses = None
-    """Statuses, or the word any; absent: the route's refresh_on."""
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
-    """Header name: case-insensitive glob on the whole value."""
-    body: dict[Pointer, Scalar] = Field(default_factory=dict)
-    """JSON pointer: value."""
-    unless: UnlessConfig = Field(default_factory=UnlessConfig.model_construct)
-    """Wins over the rest."""
-
-    @model_validator(mode="after")
-    def _not_everything(self) -> Self:
-        if self.statuses == "any" and not self.headers and not self.body:
-            raise ValueError(
-                "this rule takes every answer for an expired token: add headers or body, or name statuses"
-            )
-        return self
-
-
-class CommonCredential(Section):
-    """What all credentials take."""
-
-    place: Places = (Place("header", "Authorization", "Bearer"),)
-    """Where the token goes: {header: NAME, scheme: WORD}, {query: NAME}, {cookie: NAME}, or a list of them."""
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
-    """Constants sent along, such as X-GitHub-Api-Version."""
-    margin: Duration = DEFAULT_MARGIN
-    """Refresh this long before the expiry; never more than a tenth of the lifetime."""
-    origins: tuple[AllowedOrigin, ...] = ()
-    """Further origins that may get this token."""
-    expired: tuple[ExpiredRuleConfig, ...] | None = None
-    """What expiry looks like on an upstream answer; one of the rules must hold."""
-    strip_query: tuple[TokenWord, ...] = ()
-    """Query parameters of the client that are never forwarded with this credential."""
-    strip_headers: tuple[HeaderName, ...] = ()
-    """Headers of the client that are never forwarded with this credential."""
 
 
 def _sendable(source: SecretSource) -> SecretSource:
@@ -186,6 +133,10 @@ class LoginCredential(CommonCredential):
             found["refresh",] = self.refresh
         return found | {("then", index): step for index, step in enumerate(self.then)}
 
+    def urls(self) -> dict[tuple[str | int, ...], str]:
+        """Every step's."""
+        return {(*path, "url"): step.url for path, step in self.steps().items()}
+
     def description(self) -> LoginDescription:
         """The login as the grant takes it."""
         return LoginDescription(
@@ -196,4 +147,10 @@ class LoginCredential(CommonCredential):
         )
 
 
-CredentialConfig = Annotated[StaticCredential | LoginCredential, Field(discriminator="type")]
+CredentialConfig = Annotated[StaticCredential | LoginCredential | OAuthCredential, Field(discriminator="type")]
+#: The models by the word in `type`.
+TYPES: Final[Mapping[str, type[StaticCredential | LoginCredential | OAuthCredential]]] = {
+    "static": StaticCredential,
+    "login": LoginCredential,
+    "oauth2": OAuthCredential,
+}

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from proxy.config.addresses import TcpAddress, UnixAddress, origin_text
-from proxy.config.credentials import CommonCredential
+from proxy.config.anycredential import CommonCredential
 from proxy.config.fields import SECRET_NAME
 from proxy.config.model import Config
 from proxy.config.secrets import SecretSource

@@ -4,10 +4,10 @@ Each part is validated alone, so that a mistake in one hides none in another: al
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from proxy.config.checks import Draft, check
-from proxy.config.credentials import LoginCredential, StaticCredential
+from proxy.config.credentials import TYPES, CredentialConfig
 from proxy.config.fields import Listen, Name
 from proxy.config.longform import REFUSED, long_form
 from proxy.config.model import AdminConfig, Config, GuardConfig, LimitsConfig, LogConfig, StoreConfig
@@ -18,11 +18,6 @@ from proxy.config.sources import Source
 from proxy.config.translate import validate
 from proxy.config.yamltext import parse
 from proxy.errors import ConfigError
-
-_TYPES: Final[Mapping[str, type[StaticCredential | LoginCredential]]] = {
-    "static": StaticCredential,
-    "login": LoginCredential,
-}
 
 
 def load(source: Source, *, environ: Mapping[str, str]) -> Config:
@@ -102,7 +97,7 @@ class _Parts:
         written = self._data.get(name, {})
         return written if isinstance(written, dict) else {}
 
-    def credentials(self) -> dict[str, StaticCredential | LoginCredential]:
+    def credentials(self) -> dict[str, CredentialConfig]:
         """The valid credentials by name."""
         if not isinstance(self._data.get("credentials", {}), dict):
             self._problems.add(("credentials",), "write a mapping: a name, and below it a credential")
@@ -114,12 +109,12 @@ class _Parts:
                 continue
             kind = written.get("type") if isinstance(written, dict) else None
             if not isinstance(written, dict):
-                self._problems.add(path, "write a mapping with type: static or login, or with preset: NAME")
-            elif not isinstance(kind, str) or kind not in _TYPES:
-                hint = did_you_mean(kind, _TYPES) if isinstance(kind, str) else ""
-                self._problems.add((*path, "type"), f"write type: static, type: login or preset: NAME{hint}")
+                self._problems.add(path, f"write a mapping with type: {', '.join(TYPES)}, or with preset: NAME")
+            elif not isinstance(kind, str) or kind not in TYPES:
+                hint = did_you_mean(kind, TYPES) if isinstance(kind, str) else ""
+                self._problems.add((*path, "type"), f"write type: {', '.join(TYPES)}, or preset: NAME{hint}")
             else:
-                found[name] = self._validate(_TYPES[kind], written, path)
+                found[name] = self._validate(TYPES[kind], written, path)
         return {name: credential for name, credential in found.items() if credential is not None}
 
     def _validate(self, kind: Any, data: object, path: KeyPath) -> Any:  # noqa: ANN401  as in section

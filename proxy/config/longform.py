@@ -38,8 +38,8 @@ _SHORT_NOT_BUILT: Final = frozenset(path[2] for path in NOT_BUILT if path[0] == 
 _VALUES_NOT_BUILT: Final = {
     ("store", "kind"): ({"file", "redis"}, "memory"),
     ("credentials", "*", "type"): (
-        {"oauth2", "exec", "file", "metadata", "github_app", "jwt"},
-        "static, login, or a preset",
+        {"exec", "file", "metadata", "github_app", "jwt"},
+        "static, login, oauth2, or a preset",
     ),
 }
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from proxy.config.common import CommonCredential
+from proxy.config.anycredential import CommonCredential
 from proxy.config.fields import LoginFields, LoginValue, SecretField, TokenURL
 from proxy.config.secrets import SecretSource
 from proxy.grants.login import Value
@@ -99,6 +99,11 @@ class OAuthCredential(CommonCredential):
             raise ValueError("client_auth private_key_jwt needs key: add it")
         return self
 
+    def urls(self) -> dict[tuple[str | int, ...], str]:
+        """The one that names the server."""
+        named = {("issuer",): self.issuer, ("token_url",): self.token_url}
+        return {path: url for path, url in named.items() if url is not None}
+
     @property
     def auth(self) -> ClientAuth:
         """How the client proves who it is."""
@@ -130,10 +135,15 @@ class OAuthCredential(CommonCredential):
 
     def digest(self) -> bytes:
         """A digest that changes with every address and secret. It is a fast hash of secrets: keep it in memory."""
+        secrets = (self.client_secret, self.password, self.key, self.subject_token, self.refresh_token)
         given = [self.grant, self.issuer, self.token_url, self.client_id, self.auth, *self.scope, self.audience]
-        secrets = [self.client_secret, self.username, self.password, self.key, self.subject_token, self.refresh_token]
-        given += [each.value.reveal() if isinstance(each, SecretSource) else each for each in secrets]
+        given.append(str(_plain_text(self.username)))
+        given += [None if each is None else each.value.reveal() for each in secrets]
         return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
+
+
+def _plain_text(value: LoginValue) -> object:
+    return value.value.reveal() if isinstance(value, SecretSource) else value
 
 
 def _plain(value: LoginValue) -> Value:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from proxy.config.credentials import LoginCredential, StaticCredential
+from proxy.config.credentials import TYPES
 from proxy.config.fields import Section
 from proxy.config.longform import SHORT_ROUTE
 from proxy.config.model import Config
@@ -21,7 +21,7 @@ _SCALARS = ["string", "number", "boolean"]
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the short and the long form; descriptions are the sentences below the fields."""
     _refs, made = models_json_schema(
-        [(model, "validation") for model in (Config, StaticCredential, LoginCredential)],
+        [(model, "validation") for model in (Config, *TYPES.values())],
         ref_template="#/$defs/{model}",
     )
     definitions: dict[str, Any] = made["$defs"]
@@ -29,9 +29,9 @@ def schema() -> dict[str, Any]:
     config = definitions.pop("Config")
     secret = definitions["StaticCredential"]["properties"]["token"]
     for preset in presets().values():
-        stands_for = "LoginCredential" if preset.credential["type"] == "login" else "StaticCredential"
+        stands_for = TYPES[preset.credential["type"]].__name__
         definitions[f"preset {preset.name}"] = _preset(preset, definitions[stands_for]["properties"], secret)
-    choices = ["StaticCredential", "LoginCredential", *(f"preset {name}" for name in presets())]
+    choices = [*(model.__name__ for model in TYPES.values()), *(f"preset {name}" for name in presets())]
     credential = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in choices]}
     route = definitions["RouteConfig"]
     # The name comes from the prefix where it is not written.

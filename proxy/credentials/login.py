@@ -58,7 +58,8 @@ class LoginGrant:
             return None
         try:
             granted = await self._asking.ask(
-                step, self._description.response, "refresh", access_token=self._token, refresh_token=refresh_token)
+                step, self._description.response, "refresh", access_token=self._token, refresh_token=refresh_token
+            )
         except RejectedReply:
             return None
         return _keeping(refresh_token, granted)
@@ -71,7 +72,12 @@ class LoginGrant:
             for count, step in enumerate(self._description.then, start=1):
                 place = f"step {count} after login"
                 latest = await self._asking.ask(
-                    step, self._description.response, place, access_token=granted.token, refresh_token=granted.refresh_token, bearer=True
+                    step,
+                    self._description.response,
+                    place,
+                    access_token=granted.token,
+                    refresh_token=granted.refresh_token,
+                    bearer=True,
                 )
                 if latest.refresh_token is None:
                     latest = replace(latest, refresh_lifetime=granted.refresh_lifetime)

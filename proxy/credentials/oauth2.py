@@ -2,27 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from proxy.credentials.asking import Asking
+from proxy.credentials.signing import OAuthSigner
 from proxy.errors import CredentialRejected, LoginRequired
 from proxy.grants.login import Step, Value
 from proxy.grants.oauth2 import ASSERTING, INTERACTIVE, REPLY, GrantName, OAuthDescription, error_of, verdict
 from proxy.grants.reply import RejectedReply, Verdict
 from proxy.grants.request import Granted, TokenReply
 from proxy.redact import Secret
-
-
-class Signer(Protocol):
-    """Makes the JWTs that a grant needs, each a fresh one."""
-
-    def client_assertion(self, audience: str) -> Secret:
-        """Authenticates the client to `audience`, a token URL (RFC 7523 section 3)."""
-        ...
-
-    def assertion(self, audience: str) -> Secret:
-        """What the grant `jwt_bearer` redeems."""
-        ...
 
 
 def judge(reply: TokenReply, _step: Step) -> tuple[Verdict, str]:
@@ -41,7 +29,7 @@ class OAuthGrant:
         description: OAuthDescription,
         token_url: Callable[[], Awaitable[str]],
         asking: Asking,
-        signer: Signer | None,
+        signer: OAuthSigner | None,
         digest: bytes,
     ) -> None:
         self._name = name

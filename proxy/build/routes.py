@@ -1,47 +1,25 @@
-"""Makes the objects that serve requests from a configuration; opens nothing."""
+"""Guard and routes, each with what its requests need."""
 
 import ssl
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cache
 
 from proxy.binding import Binding, Timeouts
-from proxy.clock import Clock
 from proxy.config import Config
-from proxy.config.credentials import CommonCredential, ExpiredRuleConfig, LoginCredential, StaticCredential
+from proxy.config.anycredential import CommonCredential, ExpiredRuleConfig
 from proxy.config.routing import PolicyRule, RouteConfig
 from proxy.credentials.credential import Credential
-from proxy.credentials.endpoint import LazyEndpoint
-from proxy.credentials.login import LoginGrant
-from proxy.credentials.source import Events, TokenSource
-from proxy.credentials.static import StaticSource
 from proxy.errors import ConfigError
-from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.guard import Guard
 from proxy.headers import stripping
 from proxy.injection import AUTHORIZATION
-from proxy.lifecycle import Token
-from proxy.redact import Redactor, Secret
 from proxy.refusals import ExpiredRule, RefusalRules, glob
 from proxy.rewrite import Rewriter
 from proxy.routes import Policy, Route, RouteTable, Rule
-from proxy.stores.latch import Latch
 from proxy.tls import client_context
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
 from proxy.upstream.tunnel import OutboundProxy
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What credentials need of the world: the clock, a random float in [0, 1), where rejections are kept."""
-
-    clock: Clock
-    random: Callable[[], float]
-    latch: Latch
-    redactor: Redactor
-    events: Events
-    endpoint: LazyEndpoint
 
 
 def guard(config: Config) -> Guard:
@@ -54,56 +32,6 @@ def guard(config: Config) -> Guard:
 
 def _in_a_host_field(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
-    """Every credential by its name. Raises `ConfigError` for one that cannot be built."""
-    return {name: _credential(name, given, around) for name, given in config.credentials.items()}
-
-
-def _credential(name: str, given: StaticCredential | LoginCredential, around: Surroundings) -> Credential:
-    places = given.place
-    constants = tuple(given.headers.items())
-
-    def fits(value: str) -> bool:
-        return all(place.fits(value) for place in places)
-
-    if isinstance(given, StaticCredential):
-        static = StaticSource(name, _static_token(given, around.clock), around.clock)
-        return Credential(name, static, places, constants, changes=False)
-    source = TokenSource(
-        name,
-        LoginGrant(
-            name=name,
-            description=given.description(),
-            endpoint=around.endpoint.client(),
-            clock=around.clock,
-            register=_register_as(f"{name}, steps", around),
-        ),
-        margin=given.margin,
-        clock=around.clock,
-        latch=around.latch,
-        fits=fits,
-        random=around.random,
-        register=_register_as(name, around),
-        events=around.events,
-    )
-    return Credential(name, source, places, constants)
-
-
-def _static_token(given: StaticCredential, clock: Clock) -> Token:
-    value = given.token.value
-    reader = {"jwt": jwt_expiry, "vanilla": vanilla_expiry}.get(given.expires or "")
-    expires_at_wall = reader(value.reveal()) if reader is not None else None
-    now = clock.now()
-    return Token(value, 1, now, None if expires_at_wall is None else now + expires_at_wall - clock.wall())
-
-
-def _register_as(owner: str, around: Surroundings) -> Callable[[Iterable[Secret]], None]:
-    def register(secrets: Iterable[Secret]) -> None:
-        around.redactor.register_generation(owner, secrets, around.clock.now())
-
-    return register
 
 
 def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Binding]:

@@ -1,0 +1,71 @@
+"""What all credentials take, and how an upstream's answer says that a token is expired."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from proxy.config.fields import (
+    AllowedOrigin,
+    Duration,
+    HeaderName,
+    HeaderValue,
+    Places,
+    Pointer,
+    Scalar,
+    Section,
+    Statuses,
+    TokenWord,
+)
+from proxy.injection import Place
+from proxy.lifecycle import DEFAULT_MARGIN
+
+
+class UnlessConfig(Section):
+    """What makes a rule of `expired` not hold."""
+
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Header name: case-insensitive glob on the whole value."""
+
+
+class ExpiredRuleConfig(Section):
+    """One way in which an upstream answer says that the token is expired; all that is given must hold."""
+
+    statuses: Statuses = None
+    """Statuses, or the word any; absent: the route's refresh_on."""
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Header name: case-insensitive glob on the whole value."""
+    body: dict[Pointer, Scalar] = Field(default_factory=dict)
+    """JSON pointer: value."""
+    unless: UnlessConfig = Field(default_factory=UnlessConfig.model_construct)
+    """Wins over the rest."""
+
+    @model_validator(mode="after")
+    def _not_everything(self) -> Self:
+        if self.statuses == "any" and not self.headers and not self.body:
+            raise ValueError(
+                "this rule takes every answer for an expired token: add headers or body, or name statuses"
+            )
+        return self
+
+
+class CommonCredential(Section):
+    """What all credentials take."""
+
+    place: Places = (Place("header", "Authorization", "Bearer"),)
+    """Where the token goes: {header: NAME, scheme: WORD}, {query: NAME}, {cookie: NAME}, or a list of them."""
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Constants sent along, such as X-GitHub-Api-Version."""
+    margin: Duration = DEFAULT_MARGIN
+    """Refresh this long before the expiry; never more than a tenth of the lifetime."""
+    origins: tuple[AllowedOrigin, ...] = ()
+    """Further origins that may get this token."""
+    expired: tuple[ExpiredRuleConfig, ...] | None = None
+    """What expiry looks like on an upstream answer; one of the rules must hold."""
+    strip_query: tuple[TokenWord, ...] = ()
+    """Query parameters of the client that are never forwarded with this credential."""
+    strip_headers: tuple[HeaderName, ...] = ()
+    """Headers of the client that are never forwarded with this credential."""
+
+    def urls(self) -> dict[tuple[str | int, ...], str]:
+        """Where its secrets are sent, by key path; nowhere, where nothing else is said."""
+        return {}

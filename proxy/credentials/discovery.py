@@ -1,0 +1,68 @@
+"""Finds an authorization server's endpoints from its issuer (RFC 8414, OpenID Connect Discovery 1.0)."""
+
+import json
+from typing import Final
+from urllib.parse import urlsplit
+
+from proxy.credentials.grant import Endpoint
+from proxy.errors import CredentialUnavailable
+from proxy.grants.reply import BODY_LIMIT
+from proxy.grants.request import TokenRequest
+
+_HEADERS: Final = (("Accept", "application/json"), ("Accept-Encoding", "identity"), ("User-Agent", "bearer-proxy"))
+
+
+def locations(issuer: str) -> tuple[str, str]:
+    """Where the metadata may be: as OpenID Connect has it, then as RFC 8414 section 3.1 has it."""
+    parts = urlsplit(issuer)
+    path = parts.path.rstrip("/")
+    return (
+        f"{issuer.rstrip('/')}/.well-known/openid-configuration",
+        f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}",
+    )
+
+
+class Discovery:
+    """Asks `issuer` once, and remembers what it said. `secure`: an endpoint in plain HTTP is refused."""
+
+    def __init__(self, name: str, issuer: str, endpoint: Endpoint, *, secure: bool) -> None:
+        self._name = name
+        self._issuer = issuer
+        self._endpoint = endpoint
+        self._secure = secure
+        self._found: dict[str, str] | None = None
+
+    async def token_url(self) -> str:
+        """The token endpoint. Raises `CredentialUnavailable`."""
+        return await self.url("token_endpoint")
+
+    async def url(self, member: str) -> str:
+        """An endpoint by the name of its member in the metadata. Raises `CredentialUnavailable`."""
+        if self._found is None:
+            self._found = await self._ask()
+        url = self._found.get(member)
+        if url is None:
+            raise self._failed(f"its metadata has no {member}; name the endpoint in the configuration")
+        if self._secure and not url.startswith("https://"):
+            raise self._failed(f"its {member} is not https")
+        return url
+
+    async def _ask(self) -> dict[str, str]:
+        for location in locations(self._issuer):
+            reply = await self._endpoint.send(TokenRequest("GET", location, _HEADERS, None))
+            if reply.status == 404:
+                continue
+            if reply.status != 200 or len(reply.body) > BODY_LIMIT:
+                raise self._failed(f"its metadata cannot be had (status {reply.status})")
+            try:
+                document = json.loads(reply.body)
+            except (ValueError, RecursionError):
+                document = None
+            # RFC 8414 section 3.3: or one server could speak for another.
+            if not isinstance(document, dict) or document.get("issuer") != self._issuer:
+                raise self._failed("its metadata is no JSON, or names another issuer; write the issuer as it does")
+            return {key: value for key, value in document.items() if isinstance(value, str)}
+        raise self._failed("it has no metadata; name token_url in the configuration")
+
+    def _failed(self, reason: str) -> CredentialUnavailable:
+        return CredentialUnavailable(f"Credential {self._name!r}, issuer: {reason}.")
