@@ -154,19 +154,19 @@ credential: {type: static, token: {env: T}, plaec: {}}
 ### a credential without type
 upstream: https://a.example
 credential: {token: {env: T}}
-=> 2: credential.type: write type: static, type: login or preset: NAME
+=> 2: credential.type: write type: static, login, oauth2, or preset: NAME
 ### an unknown type
 upstream: https://a.example
 credential: {type: statik, token: {env: T}}
-=> 2: credential.type: write type: static, type: login or preset: NAME, did you mean static?
+=> 2: credential.type: write type: static, login, oauth2, or preset: NAME, did you mean static?
 ### a type that is not built
 upstream: https://a.example
-credential: {type: oauth2, client_secret: CANARY}
-=> 2: credential.type: oauth2 is not built yet: write static, login, or a preset
+credential: {type: github_app, key: CANARY}
+=> 2: credential.type: github_app is not built yet: write static, login, oauth2, or a preset
 ### a credential that is a list
 upstream: https://a.example
 credential: [a]
-=> 2: credential: write a mapping with type: static or login, or with preset: NAME
+=> 2: credential: write a mapping with type: static, login, oauth2, or with preset: NAME
 ### a credential that is not there
 routes:
   - prefix: /a
@@ -608,7 +608,7 @@ credentials: [a]
 ### a credential that is empty
 routes: [{prefix: /, upstream: 'https://a.example', credential: a}]
 credentials: {a: }
-=> 2: credentials.a: write a mapping with type: static or login, or with preset: NAME
+=> 2: credentials.a: write a mapping with type: static, login, oauth2, or with preset: NAME
 ### routes that are a mapping
 routes: {a: b}
 => 1: routes: write a list of routes, each with a prefix and an upstream

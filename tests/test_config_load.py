@@ -500,6 +500,7 @@ def test_every_secret_can_be_found_to_be_registered(example: Config) -> None:
     """`secrets` walks routes, credentials, guard and admin, with key paths."""
     found = {".".join(map(str, path)): source.reference for path, source in example.secrets()}
     assert found == {
+        "credentials.ledger.client_secret": "LEDGER_SECRET",
         "credentials.tracker.login.fields.username": "TELETRACKER_USER",
         "credentials.tracker.login.fields.password": "TELETRACKER_PASSWORD",
         "credentials.crm.login.fields.userName": "MAINBRAINER_USER",

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from proxy.config import Config, LoginCredential, RouteConfig, StaticCredential
+from proxy.config import Config, LoginCredential, OAuthCredential, RouteConfig, StaticCredential
 from proxy.config.anycredential import CommonCredential, ExpiredRuleConfig, UnlessConfig
 from proxy.config.credentials import ResponseConfig, StepConfig
 from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig, StoreConfig
@@ -58,6 +58,7 @@ TABLES: Mapping[str, list[tuple[type[BaseModel], set[str]]]] = {
         (StepConfig, set()),
         (ResponseConfig, set()),
     ],
+    "An OAuth 2.0 token": [(OAuthCredential, set(CommonCredential.model_fields))],
     "expired": [(ExpiredRuleConfig, set()), (UnlessConfig, set())],
     **{heading: [entry] for heading, entry in SECTIONS.items()},
 }

@@ -106,7 +106,7 @@ NEVER_REACHES: Final[dict[str, set[str]]] = {
 PACKAGES: Final[dict[str, set[str]]] = {
     "aiohttp": {"demo", "credentials"},
     "click": {"cli"},
-    "jwt": {"demo"},
+    "jwt": {"credentials", "demo"},
     "pydantic": {"config", "demo"},
     "uvloop": {"cli", "demo"},
     "yaml": {"config", "cli"},

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from proxy.credentials.asking import Asking
 from proxy.credentials.grant import Grant
 from proxy.credentials.login import LoginGrant
 from proxy.credentials.token_endpoint import TokenEndpoint
@@ -112,9 +113,7 @@ class Maker:
         return LoginGrant(
             name="billing",
             description=description,
-            endpoint=self._endpoint,
-            clock=FixedClock(),
-            register=self._register,
+            asking=Asking(name="billing", endpoint=self._endpoint, clock=FixedClock(), register=self._register),
         )
 
     def _register(self, secrets: Iterable[Secret]) -> None:

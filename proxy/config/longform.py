@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from proxy.config import presets
+from proxy.config.credentials import TYPES
 from proxy.config.model import Config
 from proxy.config.problems import KeyPath, Problems, unknown_key
 from proxy.config.routing import RouteConfig
@@ -78,7 +79,7 @@ def _spelled_out(written: dict[str, Any], problems: Problems) -> dict[str, Any]:
             data["credentials"] = {**others, _DEFAULT: inline}
             short["credential"] = _DEFAULT
         elif inline is not None and not isinstance(inline, str):
-            problems.add(("credential",), "write a mapping with type: static or login, or with preset: NAME")
+            problems.add(("credential",), f"write a mapping with type: {', '.join(TYPES)}, or with preset: NAME")
             del short["credential"]
         data["routes"] = ({"name": _DEFAULT, "prefix": "/", **short},)
     return data
