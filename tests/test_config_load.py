@@ -451,7 +451,7 @@ def written_keys(data: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, 
 def test_the_example_loads_without_a_warning(example: Config) -> None:
     """Everything in it works as it stands."""
     assert example.warnings == []
-    assert len(example.routes) == 6
+    assert len(example.routes) == 7
 
 
 def test_the_example_shows_every_key_that_there_is() -> None:

