@@ -91,7 +91,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OIDCProvider]
 
 
 async def _echo(seen: Seen) -> web.StreamResponse:
-    return web.json_response({"authorization": seen.headers.get("Authorization")})
+    return web.json_response({"authorization": seen.all("authorization")[0]})
 
 
 @pytest.mark.parametrize("client", WRITTEN)
@@ -124,7 +124,7 @@ async def test_each_way_to_authenticate_a_client_gets_a_token_that_is_live(
     ("change", "sentence"),
     [
         ({"client_secret": {"env": "WRONG"}}, "invalid_client"),
-        ({"scope": ["write"]}, "invalid_scope"),
+        ({"scope": ["offline_access"]}, "invalid_scope"),
         ({"client_id": "nobody"}, "invalid_client"),
     ],
     ids=["wrong secret", "wrong scope", "unknown client"],
