@@ -28,7 +28,8 @@ class BadOutput(ValueError):  # noqa: N818  what happened, as in errors.py
 def read(output: bytes, form: Form, *, now_wall: float) -> Granted:
     """The token in what a program printed; `now_wall` is the epoch time at which it was started.
 
-    `auto` knows the JSON forms by their members, git's by its lines; anything else is bare text. Raises `BadOutput`.
+    `auto` knows the JSON forms by their members, git's by its lines; anything else is bare text.
+    Raises `BadOutput`.
     """
     if len(output) > OUTPUT_LIMIT:
         raise BadOutput("it printed more than 64 KiB")

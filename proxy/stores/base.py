@@ -1,0 +1,55 @@
+"""What a store is: where the tokens of credentials rest, so that restarts, crashes and other processes find them."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.redact import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One credential's token as it rests. Instants are epoch seconds; None: nobody knows, or there is none.
+
+    `generation` grows with each token; `obtained_at` is when the request for it was sent; `refresh_expires_at` is
+    the hard end of the refresh token: by then a person, or the login, must begin anew.
+    """
+
+    generation: int
+    token: Secret
+    obtained_at: float
+    expires_at: float | None = None
+    refresh_token: Secret | None = None
+    refresh_expires_at: float | None = None
+
+
+class Store(Protocol):
+    """Records by the credential's name.
+
+    `binding` is a digest of what a token belongs to (addresses, accounts, upstream origins): a record that was
+    written with another one is as good as none, so that no token reaches an origin that it was not got for.
+    Methods raise `StoreUnavailable` where the store cannot be read or written.
+    """
+
+    #: Does it outlive the process? `login` needs one that does.
+    lasting: bool
+
+    async def load(self, name: str, binding: bytes) -> Record | None:
+        """The newest record, None where there is none that can be used."""
+        ...
+
+    async def save(self, name: str, binding: bytes, record: Record) -> None:
+        """Put `record` in place of what is there; it is durable when this returns."""
+        ...
+
+    async def forget(self, name: str) -> None:
+        """Remove the record, whatever it is bound to."""
+        ...
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        """The right to ask for a token of `name`: at most one holder among all that share the store."""
+        ...
+
+    def stamp(self, name: str) -> object:
+        """Something that differs as soon as the record does; cheap, does not wait. None: no record."""
+        ...
