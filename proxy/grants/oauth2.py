@@ -5,6 +5,7 @@ Nothing is signed or fetched here: an assertion that a request needs is handed i
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -13,7 +14,7 @@ from urllib.parse import quote_plus
 from proxy.grants.login import ResponseRules, Step, Value
 from proxy.grants.reply import BODY_LIMIT, Verdict, classify
 from proxy.grants.request import TokenReply
-from proxy.redact import Secret
+from proxy.redact import MASK, Secret
 
 GrantName = Literal[
     "client_credentials",
@@ -59,8 +60,12 @@ _REJECTED: Final = frozenset(
     }
 )
 _TRANSIENT: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down", "authorization_pending"})
-#: More of a description tells a reader nothing.
+#: More of a code, or of a description, tells a reader nothing.
+_CODE_LIMIT: Final = 60
 _DESCRIPTION_LIMIT: Final = 300
+#: What servers quote in a description: the code or the token that they were given. Words of people, and the names
+#: of parameters, have lower-case letters only where they are this long.
+_OPAQUE: Final = re.compile(r"(?![a-z_./-]+(?![A-Za-z0-9_~+/.%=-]))[A-Za-z0-9_~+/.%-]{16,}=*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +97,9 @@ class Client:
     def _basic(self, secret: Secret) -> Secret:
         parts = [self.client_id or "", secret.reveal()]
         if self.encoding == "form":
-            parts = [quote_plus(part) for part in parts]
-        return Secret("Basic " + base64.b64encode(":".join(parts).encode()).decode())
+            parts = [quote_plus(part, errors="surrogateescape") for part in parts]
+        # A secret from a file or the environment may hold any bytes.
+        return Secret("Basic " + base64.b64encode(":".join(parts).encode("utf-8", "surrogateescape")).decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,32 +136,48 @@ class OAuthDescription:
 
 @dataclass(frozen=True, slots=True)
 class OAuthError:
-    """What a server says is wrong (RFC 6749 section 5.2); `code` is empty where it says nothing that we know."""
+    """What a server says is wrong (RFC 6749 section 5.2).
 
-    code: str
-    description: str
+    `code`: a registered one; `error` for any other; empty where it says nothing. `stated` and `description` are
+    the server's own words, for the log alone: printable, cut, and without anything that looks like a secret.
+    """
+
+    code: str = ""
+    stated: str = ""
+    description: str = ""
 
     def __str__(self) -> str:
         return f", {self.code}" if self.code else ""
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """The server's words as fields of a log event; what it did not say is left out."""
+        found = {"oauth_error": self.stated, "oauth_error_description": self.description}
+        return {name: text for name, text in found.items() if text}
+
 
 def error_of(reply: TokenReply) -> OAuthError:
     """The error in a reply, whatever its status: some servers say 200 and `error`."""
-    nothing = OAuthError("", "")
     if len(reply.body) > BODY_LIMIT:
-        return nothing
+        return OAuthError()
     try:
         document = json.loads(reply.body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        return nothing
+        return OAuthError()
     if not isinstance(document, dict):
-        return nothing
-    code, description = document.get("error"), document.get("error_description")
-    known = code if isinstance(code, str) and code in _REJECTED | _TRANSIENT else ""
-    if isinstance(code, str) and not known:
-        known = "error"
-    text = description if isinstance(description, str) else ""
-    return OAuthError(known, "".join(filter(str.isprintable, text))[:_DESCRIPTION_LIMIT])
+        return OAuthError()
+    code, description = (_string(document.get(name)) for name in ("error", "error_description"))
+    known = code if not code or code in _REJECTED | _TRANSIENT else "error"
+    return OAuthError(known, _shown(code, _CODE_LIMIT), _shown(description, _DESCRIPTION_LIMIT))
+
+
+def _string(found: object) -> str:
+    return found if isinstance(found, str) else ""
+
+
+def _shown(text: str, limit: int) -> str:
+    """Somebody else's words as they may stand in a log (threats 79, 80). Masked first: half a secret is one."""
+    return _OPAQUE.sub(MASK, "".join(filter(str.isprintable, text)))[:limit]
 
 
 def verdict(reply: TokenReply, error: OAuthError) -> Verdict:
