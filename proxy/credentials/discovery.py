@@ -4,6 +4,7 @@ import json
 from typing import Final
 from urllib.parse import urlsplit
 
+from proxy.config import addresses
 from proxy.credentials.grant import Endpoint
 from proxy.errors import CredentialUnavailable
 from proxy.grants.reply import BODY_LIMIT
@@ -23,7 +24,10 @@ def locations(issuer: str) -> tuple[str, str]:
 
 
 class Discovery:
-    """Asks `issuer` once, and remembers what it said. `secure`: an endpoint in plain HTTP is refused."""
+    """Asks `issuer` once, and remembers what it said.
+
+    `secure`: an endpoint in plain HTTP is refused, unless it is on this machine.
+    """
 
     def __init__(self, name: str, issuer: str, endpoint: Endpoint, *, secure: bool) -> None:
         self._name = name
@@ -43,13 +47,20 @@ class Discovery:
         url = self._found.get(member)
         if url is None:
             raise self._failed(f"its metadata has no {member}; name the endpoint in the configuration")
-        if self._secure and not url.startswith("https://"):
+        try:
+            origin, _ = addresses.url(url, query=True)
+        except ValueError:
+            raise self._failed(f"its {member} is no URL that can be used") from None
+        if self._secure and origin.scheme == "http" and not addresses.is_loopback(origin.host):
             raise self._failed(f"its {member} is not https")
         return url
 
     async def _ask(self) -> dict[str, str]:
         for location in locations(self._issuer):
-            reply = await self._endpoint.send(TokenRequest("GET", location, _HEADERS, None))
+            try:
+                reply = await self._endpoint.send(TokenRequest("GET", location, _HEADERS, None))
+            except CredentialUnavailable as error:
+                raise CredentialUnavailable(f"Credential {self._name!r}, issuer: {error.detail}") from None
             if reply.status == 404:
                 continue
             if reply.status != 200 or len(reply.body) > BODY_LIMIT:
