@@ -78,6 +78,7 @@ NO_CREDENTIAL: Final = "it printed no ExecCredential with a status"
 NO_EXPIRY: Final = "it printed an expiry in no known form"
 OVER: Final = "it printed a token that has expired already"
 JSON_FORMS: Final[tuple[Form, ...]] = ("exec_credential", "docker", "azure")
+NO_OBJECTS: Final[list[object]] = [[], '"text"', 7, None, True]
 
 BAD: Final[list[tuple[Form, object, str]]] = [
     *((form, b"a" * (OUTPUT_LIMIT + 1), "it printed more than 64 KiB") for form in ("auto", "text", *JSON_FORMS)),
@@ -91,7 +92,7 @@ BAD: Final[list[tuple[Form, object, str]]] = [
         for form in JSON_FORMS
         for output in (b"", "plain", b"\xff", "{", '{"a":' + "[" * 60_000, '{"n":' + "9" * 5000 + "}")
     ),
-    *((form, output, NO_OBJECT) for form in JSON_FORMS for output in ([], '"text"', 7, None, True)),
+    *((form, output, NO_OBJECT) for form in JSON_FORMS for output in NO_OBJECTS),
     ("exec_credential", {}, NO_CREDENTIAL),
     ("exec_credential", {"kind": "Other", "status": {"token": TOKEN}}, NO_CREDENTIAL),
     ("exec_credential", {"kind": "ExecCredential"}, NO_CREDENTIAL),

@@ -233,6 +233,9 @@ def reply(body: object, status: int = 400) -> TokenReply:
     return TokenReply(status, (), body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
+ODD: Final[list[object]] = ["", None, False, 0, 7, [], ["why"], {}, {"code": "invalid_grant"}]
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -245,8 +248,8 @@ def reply(body: object, status: int = 400) -> TokenReply:
         ({"error": "Invalid_Grant"}, OAuthError("error", "Invalid_Grant")),
         ({"error_description": "why"}, OAuthError("", "", "why")),
         (b"\xef\xbb\xbf" + b'{"error":"slow_down"}', OAuthError("slow_down", "slow_down")),
-        *(({"error": nothing}, OAuthError()) for nothing in ("", None, False, 0, 7, [], {"code": "invalid_grant"})),
-        *(({"error_description": nothing}, OAuthError()) for nothing in ("", None, 7, ["why"], {})),
+        *(({"error": odd}, OAuthError()) for odd in ODD),
+        *(({"error_description": odd}, OAuthError()) for odd in ODD),
         *((document, OAuthError()) for document in ([], "invalid_grant", 7, None, ["error", "invalid_grant"])),
         *((body, OAuthError()) for body in (b"", b"<html>", b"\xff", b"error=invalid_grant", b"[" * 60_000)),
         (b'{"error":"invalid_grant","n":' + b"9" * 5000 + b"}", OAuthError()),

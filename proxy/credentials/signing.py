@@ -31,7 +31,8 @@ class Signing:
         self._clock = clock
         try:
             self._key = jwt.get_algorithm_by_name(algorithm).prepare_key(key.reveal())
-        except (ValueError, TypeError, jwt.InvalidKeyError):
+            jwt.encode({}, self._key, algorithm=algorithm)  # a public key can be prepared as well
+        except (ValueError, TypeError, AttributeError, jwt.InvalidKeyError):
             # From None: the text of the key may be in the exception.
             wanted = "any text" if algorithm == "HS256" else "a private key as PEM, without a passphrase"
             raise ConfigError([f"Credential {name!r}: key does not fit {algorithm}: give {wanted}."]) from None
