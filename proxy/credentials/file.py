@@ -6,6 +6,7 @@ Law: a file that cannot be read now says nothing about the token that was read b
 import logging
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -113,9 +114,14 @@ class FileSource:
             status = os.stat(real)  # noqa: PTH116  one call, of the resolved path
             seen = (real, status.st_ino, status.st_mtime_ns, status.st_size)
             if seen == self._seen:
+                self._trouble = None
+                return
+            if not stat.S_ISREG(status.st_mode):
+                # To read a pipe or a terminal could stop everybody until somebody writes.
+                self._keep(f"{self._path} is no regular file")
                 return
             with open(real, "rb") as file:  # noqa: PTH123  same
-                data = file.read(TOKEN_LIMIT + 1)
+                data = file.read(2 * TOKEN_LIMIT)
         except OSError as error:
             self._keep(f"{self._path} cannot be read ({os.strerror(error.errno or 0)})")
             return
