@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
@@ -19,10 +20,12 @@ from proxy.redact import Secret
 
 #: Seconds that a program may take: some of them ask a server of their own.
 TIMEOUT: Final = 30.0
+#: Seconds to wait for one that was killed; it takes longer only if it is no longer ours to kill.
+END_SECONDS: Final = 1.0
 
 
 class CommandGrant:
-    """Runs `command`, program first, with `stdin` on its input and `environ` beside the proxy's own environment."""
+    """Runs `command`, program first, with `stdin` on its input and `environ()` beside the proxy's environment."""
 
     def __init__(
         self,
@@ -31,7 +34,7 @@ class CommandGrant:
         *,
         form: Form,
         stdin: str,
-        environ: Mapping[str, str],
+        environ: Callable[[], Mapping[str, str]],
         timeout: float,
         clock: Clock,
         register: Callable[[Iterable[Secret]], None],
@@ -47,7 +50,7 @@ class CommandGrant:
 
     def fingerprint(self) -> bytes:
         """A digest over the command."""
-        given = [self._command, self._stdin.decode(), sorted(self._environ.items())]
+        given = [self._command, self._stdin.decode(), sorted(self._environ().items())]
         return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  the program keeps its own
@@ -68,7 +71,7 @@ class CommandGrant:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env=os.environ | self._environ,
+                env=os.environ | self._environ(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -80,24 +83,38 @@ class CommandGrant:
         except TimeoutError:
             raise self._failed(f"it did not end within {self._timeout:g} seconds") from None
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
+            await _end(process)
         if status != 0:
             raise self._failed(f"it ended with status {status}; run it by hand to see why")
         return output
 
     async def _talk(self, process: asyncio.subprocess.Process) -> bytes:
-        """Give it its input, and take what it prints, up to a byte beyond the limit."""
+        """Give it its input, and take what it prints, up to the limit."""
         if process.stdin is None or process.stdout is None:
             return b""
-        with suppress(ConnectionError):  # it does not read its input, which many do not
+        # It does not read its input, which many do not, or has ended already; for that uvloop has another name.
+        with suppress(ConnectionError, RuntimeError):
             process.stdin.write(self._stdin)
             await process.stdin.drain()
         process.stdin.close()
         output = b""
         while len(output) <= OUTPUT_LIMIT and (piece := await process.stdout.read(OUTPUT_LIMIT)):
             output += piece
+        if len(output) > OUTPUT_LIMIT:
+            # It would wait for somebody who reads the rest.
+            raise self._failed("it printed more than 64 KiB")
         return output
 
     def _failed(self, reason: str) -> CredentialUnavailable:
         return CredentialUnavailable(f"Credential {self._name!r}, command {self._command[0]}: {reason}.")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it with everything it started, and let go of its pipes: those of one cut short stay open."""
+    # Not permitted: it runs as somebody else by now (sudo).
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  there is no other way to it
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            await process.wait()
