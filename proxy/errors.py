@@ -42,6 +42,9 @@ from the config and may appear.
 
 from typing import ClassVar
 
+#: What a token endpoint says of a failure, as fields of a log event: masked and cut, and for the log alone.
+Said = tuple[tuple[str, str], ...]
+
 
 class BearerProxyError(Exception):
     """The root: everything that this project raises on purpose."""
@@ -260,6 +263,10 @@ class CredentialError(ProxyError):
     code = "credential_unavailable"
     title = "Credential unavailable"
     explanation = "No token could be obtained; nothing was sent upstream."
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None, said: Said = ()) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.said = said
 
 
 class CredentialRejected(CredentialError):

@@ -537,3 +537,43 @@ def test_no_text_breaks_the_reading_of_dates(text: str) -> None:
     """What is no date is None."""
     assert isinstance(expiry.http_date(text), float | None)
     assert isinstance(expiry.instant(text), float | None)
+
+
+@pytest.mark.parametrize(
+    ("stated", "own", "expected", "contradicted"),
+    [
+        (3600, 3600, 3600.0, None),
+        (3600, 1800, 3600.0, None),
+        (3600, 7200, 3600.0, None),
+        (3600, 1799, 1799.0, 3600.0),
+        (3600, 7201, 3600.0, 3600.0),
+        (3_600_000, 3600, 3600.0, 3_600_000.0),
+        (60, 3600, 60.0, 60.0),
+        (3600, 0, 3600.0, 3600.0),
+        (3600, -50, 3600.0, 3600.0),
+        (1e12, 1e12, LONGEST, None),
+    ],
+)
+def test_a_lifetime_that_the_token_itself_contradicts_gives_way_to_the_earlier_end(
+    stated: float, own: float, expected: float, contradicted: float | None
+) -> None:
+    """Milliseconds or minutes under the standard name; an end in the past is a matter of clocks, not of units."""
+    granted = answer(
+        {"access_token": jwt({"exp": NOW + own}), "expires_in": stated}, ResponseRules(lifetime="/expires_in")
+    )
+    assert (granted.lifetime, granted.contradicted) == (expected, contradicted)
+
+
+def test_a_lifetime_is_compared_by_the_servers_clock() -> None:
+    """Ours may be an hour off."""
+    body = {"access_token": jwt({"exp": NOW + 3600}), "expires_in": 7200}
+    rules = ResponseRules(lifetime="/expires_in")
+    assert answer(body, rules, {"Date": "Tue, 14 Nov 2023 21:13:20 GMT"}).contradicted is None
+    assert answer(body, rules, {"Date": "Tue, 14 Nov 2023 22:33:20 GMT"}).contradicted == 7200.0
+
+
+def test_only_a_lifetime_of_the_reply_is_compared() -> None:
+    """The default is a guess of ours."""
+    body = {"access_token": jwt({"exp": NOW + 3600})}
+    granted = answer(body, ResponseRules(lifetime="/expires_in", default_lifetime=60.0))
+    assert (granted.lifetime, granted.contradicted) == (60.0, None)

@@ -1,21 +1,31 @@
 """Sends one token request and reads its reply: what every grant of a token endpoint does."""
 
+import logging
 import secrets
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from proxy.clock import Clock
 from proxy.credentials.grant import Endpoint
 from proxy.errors import CredentialUnavailable
 from proxy.grants.login import ResponseRules, Step, build
+from proxy.grants.oauth2 import OAuthError, error_of
 from proxy.grants.reply import InvalidReply, RejectedReply, Verdict, classify, read, retry_after
 from proxy.grants.request import Granted, TokenReply
 from proxy.redact import Secret
 
+log: Final = logging.getLogger("proxy.credentials")
+
+_DOUBTFUL: Final = (
+    "The token's own expiry and the lifetime in the reply differ by more than twice: is it another unit "
+    "(response.lifetime_unit), or is a clock wrong?"
+)
+
 #: What a reply to a step means, and what the server says about it, as part of a sentence.
-Judge = Callable[[TokenReply, Step], tuple[Verdict, str]]
+Judge = Callable[[TokenReply, OAuthError, Step], tuple[Verdict, str]]
 
 
-def by_status(reply: TokenReply, step: Step) -> tuple[Verdict, str]:
+def by_status(reply: TokenReply, _error: OAuthError, step: Step) -> tuple[Verdict, str]:
     """What the status alone says."""
     return classify(reply.status, step.accept), ""
 
@@ -47,6 +57,8 @@ class Asking:
         self._register = register
         self._boundary = boundary
         self._judge = judge
+        #: The lifetimes do not fit each other: said once, not with every token.
+        self._doubted = False
 
     async def ask(
         self,
@@ -73,19 +85,29 @@ class Asking:
             reply = await self._endpoint.send(request)
         except CredentialUnavailable as error:
             raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error.detail}") from None
-        verdict, said = self._judge(reply, step)
+        said = error_of(reply)
+        try:
+            return self._judged(reply, said, step, rules, place)
+        except (CredentialUnavailable, RejectedReply) as failure:
+            failure.said = tuple(said.fields.items())
+            raise
+
+    def _judged(
+        self, reply: TokenReply, error: OAuthError, step: Step, rules: ResponseRules, place: str
+    ) -> Granted:
+        verdict, code = self._judge(reply, error, step)
         if verdict == "accepted":
             return self._read(reply, rules, place)
         if verdict == "rejected":
-            raise RejectedReply(f"The token endpoint answered that it rejects the request{said}.")
+            raise RejectedReply(f"The token endpoint answered that it rejects the request{code}.")
         if verdict == "transient":
             raise CredentialUnavailable(
                 f"Credential {self._name!r}, {place}: the token endpoint is not available now "
-                f"(status {reply.status}{said}); it is asked again later.",
+                f"(status {reply.status}{code}); it is asked again later.",
                 retry_after=retry_after(reply.headers, self._clock.wall()),
             )
         raise CredentialUnavailable(
-            f"Credential {self._name!r}, {place}: the token endpoint answered with status {reply.status}{said}: "
+            f"Credential {self._name!r}, {place}: the token endpoint answered with status {reply.status}{code}: "
             f"{_mend(reply.status)}."
         )
 
@@ -95,6 +117,10 @@ class Asking:
         except InvalidReply as error:
             raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error}") from None
         self._register([granted.token] + ([granted.refresh_token] if granted.refresh_token else []))
+        if granted.contradicted is not None and not self._doubted:
+            self._doubted = True
+            fields = {"credential": self._name, "stated": granted.contradicted, "lifetime": granted.lifetime}
+            log.warning("token_lifetime_doubtful", extra={"fields": {**fields, "detail": _DOUBTFUL}})
         return granted
 
 

@@ -82,10 +82,11 @@ class LoginGrant:
                 if latest.refresh_token is None:
                     latest = replace(latest, refresh_lifetime=granted.refresh_lifetime)
                 granted = _keeping(granted.refresh_token, latest)
-        except RejectedReply:
+        except RejectedReply as error:
             raise CredentialRejected(
                 f"The token endpoint rejects the credential {self._name!r} ({place}): "
-                f"change the secret and restart, or run `bearer-proxy token {self._name} --refresh`."
+                f"change the secret and restart, or run `bearer-proxy token {self._name} --refresh`.",
+                said=error.said,
             ) from None
         return granted
 

@@ -237,11 +237,9 @@ class TokenSource:
         retry_at = None if pause is None else self._clock.now() + pause
         self._life = replace(self._life, failure=Failure(error, count, retry_at))
         self._events.token_failed(self.name, error.code)
+        fields = {"credential": self.name, "error": error.code, "detail": error.detail, "retry_in": pause}
         log.warning(
-            "token_refresh_failed" if retry else error.code,
-            extra={
-                "fields": {"credential": self.name, "error": error.code, "detail": error.detail, "retry_in": pause}
-            },
+            "token_refresh_failed" if retry else error.code, extra={"fields": {**fields, **dict(error.said)}}
         )
         self._schedule()
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import Any, Final, Literal, NoReturn
 
-from proxy.errors import BearerProxyError
+from proxy.errors import BearerProxyError, Said
 from proxy.grants import expiry
 from proxy.grants.login import ResponseRules, Value
 from proxy.grants.pointer import resolve
@@ -25,6 +25,8 @@ Verdict = Literal["accepted", "rejected", "transient", "misconfigured"]
 
 #: The request was understood and refused: asking again with the same secret only locks the account.
 _REJECTED: Final = frozenset({400, 401, 403, 409, 422})
+#: A lifetime and a JWT's own `exp` that differ by more than this: the unit is another one, or a clock is wrong.
+_DOUBT: Final = 2.0
 _SECONDS: Final = {"seconds": 1.0, "milliseconds": 0.001, "minutes": 60.0}
 _DELAY: Final = re.compile(r"[0-9]{1,9}")
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
@@ -58,6 +60,10 @@ class InvalidReply(BearerProxyError):  # noqa: N818  the name says what happened
 
 class RejectedReply(BearerProxyError):  # noqa: N818  same
     """The token endpoint says no: by its status, or because `response.success` does not hold."""
+
+    def __init__(self, sentence: str, said: Said = ()) -> None:
+        super().__init__(sentence)
+        self.said = said
 
 
 class _Missing:
@@ -116,12 +122,16 @@ def read(reply: TokenReply, rules: ResponseRules, *, now_wall: float) -> Granted
     server_wall = expiry.http_date(_header(reply.headers, "Date") or "")
     now = now_wall if server_wall is None else server_wall
     lifetime, expires_at_wall = _lifetime(document, token, rules, now)
+    contradicted = None
+    if _at(document, rules.lifetime) is not _MISSING:
+        lifetime, contradicted = _compared(lifetime, token, now)
     return Granted(
         token=Secret(token),
         refresh_token=_refresh_token(reply, document, rules),
         lifetime=lifetime,
         refresh_lifetime=_refresh_lifetime(document, rules, now),
         expires_at_wall=expires_at_wall,
+        contradicted=contradicted,
     )
 
 
@@ -209,6 +219,20 @@ def _lifetime(document: object, token: str, rules: ResponseRules, now: float) ->
     if expires_at <= now:
         raise InvalidReply(Fault.EXPIRED)
     return min(expires_at - now, expiry.LONGEST_LIFETIME), expires_at
+
+
+def _compared(lifetime: float | None, token: str, now: float) -> tuple[float | None, float | None]:
+    """The lifetime that counts, and a stated one that the token itself contradicts (else None).
+
+    An end in the past tells of the clocks, not of the unit: the stated lifetime goes on to count.
+    """
+    end = expiry.jwt_expiry(token)
+    if lifetime is None or end is None:
+        return lifetime, None
+    own = min(end - now, expiry.LONGEST_LIFETIME)
+    if lifetime <= own * _DOUBT and own <= lifetime * _DOUBT:
+        return lifetime, None
+    return min(lifetime, own) if own > 0 else lifetime, lifetime
 
 
 def _expires_at(document: object, token: str, rules: ResponseRules, *, strict: bool) -> float | None:

@@ -36,7 +36,8 @@ class Granted:
 
     `lifetime` is in seconds from when the request was sent; None where the reply does not say.
     `refresh_lifetime` likewise for the refresh token. `expires_at_wall` is kept beside it for people: epoch
-    seconds as the vendor stated them, None where it did not.
+    seconds as the vendor stated them, None where it did not. `contradicted` is a lifetime that the reply states
+    and the token's own expiry does not bear out, None where they agree; `lifetime` is then the shorter one.
     """
 
     token: Secret
@@ -44,3 +45,4 @@ class Granted:
     lifetime: float | None = None
     refresh_lifetime: float | None = None
     expires_at_wall: float | None = None
+    contradicted: float | None = None
