@@ -266,7 +266,7 @@ ROWS: Final[dict[str, Row]] = {
     "minutes": Row(http(token("JWT+7200", expires_in=120)), GRANTED, lifetime=120, doubt=True),
     "a JWT that ends before": Row(http(token("JWT+600")), GRANTED, lifetime=600, doubt=True),
     "a JWT that is over": Row(http(token("JWT-600")), GRANTED, doubt=True),
-    "a JWT alone": Row(http({"access_token": "JWT+600"}), GRANTED, lifetime=600, login=GRANTED),
+    "a JWT alone": Row(http({"access_token": "JWT+600"}), GRANTED, lifetime=600),
     # -- refresh_token
     "refresh_token empty": Row(http(token(refresh_token="")), GRANTED),
     "refresh_token null": Row(http(token(refresh_token=None)), GRANTED),
@@ -317,9 +317,9 @@ ROWS: Final[dict[str, Row]] = {
     **{f"status {status}": Row(http(token(), f"{status} No"), REJECTED) for status in (400, 401, 403, 409, 422)},
     **{
         f"status {status}": Row(http(token(), f"{status} No"), UNAVAILABLE, f"status {status}")
-        for status in (201, 202, 404, 405, 408, 410, 415, 418, 500, 502, 504, 599, 600, 999)
-        if status != 201
+        for status in (202, 404, 405, 408, 410, 415, 418, 500, 502, 504, 599, 600, 999)
     },
+    "status 201": Row(http(token(), "201 Created"), GRANTED, login=UNAVAILABLE),
     # -- later
     **{
         f"{status}, Retry-After {text}": Row(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
-from urllib.parse import quote_plus
+from urllib.parse import quote
 
 from proxy.grants.login import ResponseRules, Step, Value
 from proxy.grants.reply import BODY_LIMIT, Verdict, classify
@@ -97,7 +97,8 @@ class Client:
     def _basic(self, secret: Secret) -> Secret:
         parts = [self.client_id or "", secret.reveal()]
         if self.encoding == "form":
-            parts = [quote_plus(part, errors="surrogateescape") for part in parts]
+            # A space as %20: every server reads that, and some do not read the + (RFC 6749 appendix B).
+            parts = [quote(part, safe="", errors="surrogateescape") for part in parts]
         # A secret from a file or the environment may hold any bytes.
         return Secret("Basic " + base64.b64encode(":".join(parts).encode("utf-8", "surrogateescape")).decode())
 
