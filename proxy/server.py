@@ -24,7 +24,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.addresses import ListenAddress, TcpAddress
 from proxy.credentials.credential import Report
-from proxy.credentials.endpoint import LazyEndpoint
+from proxy.credentials.endpoint import Endpoints
 from proxy.errors import CredentialError
 from proxy.guard import Guard
 from proxy.lines import Lines
@@ -68,15 +68,15 @@ class Instance:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
-        self._endpoint = LazyEndpoint(ca=world.token_ca)
+        self._endpoints = Endpoints(ca=world.token_ca)
         self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
-            world.redactor.register(source.value)
+            world.redactor.register(source.value)  # one that is borrowed is still empty
         key = config.admin.key
         self.admin_key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
         world.redactor.register(self.admin_key)
         around = build.Surroundings(
-            world.clock, world.random, Latch(world.state), world.redactor, self.metrics, self._endpoint
+            world.clock, world.random, Latch(world.state), world.redactor, self.metrics, self._endpoints
         )
         self._credentials = build.credentials(config, around)
         self._bindings = build.bindings(config, self._credentials)
@@ -163,7 +163,7 @@ class Instance:
         await asyncio.gather(*(each.source.close(TOKEN_DRAIN_SECONDS) for each in self._credentials.values()))
         for binding in self._bindings.values():
             binding.pool.close()
-        await self._endpoint.close()
+        await self._endpoints.close()
 
     def _close_doors(self) -> None:
         for bound in self._sockets:

@@ -17,7 +17,7 @@ from pydantic import (
 
 from proxy.config import addresses, values
 from proxy.config.places import INJECT_SCHEMA, PLACE_SCHEMA, distinct, inject, place
-from proxy.config.secrets import FORMS, LiteralSecret, SecretReader, SecretSource
+from proxy.config.secrets import FORMS, KINDS, LiteralSecret, SecretReader, SecretSource
 from proxy.grants.login import Value
 from proxy.injection import Inject, Place
 from proxy.routes import Origin
@@ -40,7 +40,7 @@ _REFERENCE_SCHEMA: Final[dict[str, Any]] = {
                 "required": [kind],
                 "additionalProperties": False,
             }
-            for kind in ("env", "file", "systemd")
+            for kind in KINDS
         ),
         {
             "type": "object",
@@ -78,6 +78,12 @@ def reader(info: ValidationInfo) -> SecretReader:
 
 def _read_secret(value: object, info: ValidationInfo) -> SecretSource:
     return reader(info).read(value)
+
+
+def _own(source: SecretSource) -> SecretSource:
+    if source.kind == "credential":
+        raise ValueError("a key is not the token of another credential: write another reference")
+    return source
 
 
 def _mark_literals(value: object) -> object:
@@ -163,6 +169,7 @@ Timeout = Annotated[float, PlainValidator(values.positive_duration), _DURATION_S
 Size = Annotated[int, PlainValidator(values.size), _SIZE_SCHEMA]
 Count = Annotated[int, Field(gt=0)]
 SecretField = Annotated[SecretSource, PlainValidator(_read_secret), WithJsonSchema(_REFERENCE_SCHEMA)]
+KeyField = Annotated[SecretField, AfterValidator(_own)]
 Scalar = Annotated[Value, PlainValidator(scalar), WithJsonSchema(_SCALAR_SCHEMA)]
 LoginValue = Annotated[
     SecretSource | str | int | float | bool | None,

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from proxy.config.anycredential import CommonCredential
-from proxy.config.fields import LoginFields, LoginValue, SecretField, TokenURL
+from proxy.config.anycredential import AskingCredential
+from proxy.config.fields import KeyField, LoginFields, LoginValue, SecretField, TokenURL
 from proxy.config.secrets import SecretSource
 from proxy.grants.login import Value
 from proxy.grants.oauth2 import ASSERTING, Client, ClientAuth, GrantName, OAuthDescription
@@ -35,7 +35,7 @@ def _scope_word(value: str) -> str:
 Scope = Annotated[tuple[Annotated[str, AfterValidator(_scope_word)], ...], BeforeValidator(_words)]
 
 
-class OAuthCredential(CommonCredential):
+class OAuthCredential(AskingCredential):
     """A token of an OAuth 2.0 authorization server."""
 
     type: Literal["oauth2"]
@@ -50,7 +50,7 @@ class OAuthCredential(CommonCredential):
     """Who asks."""
     client_secret: SecretField | None = None
     """The secret of the client, for basic, post and client_secret_jwt."""
-    client_auth: Literal["basic", "post", "private_key_jwt", "client_secret_jwt", "none"] | None = None
+    client_auth: Literal["basic", "post", "private_key_jwt", "client_secret_jwt", "tls", "none"] | None = None
     """How the client proves who it is; absent: basic where there is a secret, else none."""
     client_auth_encoding: Literal["form", "raw"] = "form"
     """basic: form-encoded first, as the standard says; raw: for servers that do not decode it."""
@@ -66,7 +66,7 @@ class OAuthCredential(CommonCredential):
     """password: the user's name."""
     password: SecretField | None = None
     """password: the user's password."""
-    key: SecretField | None = None
+    key: KeyField | None = None
     """jwt_bearer and private_key_jwt: a private key as PEM."""
     algorithm: Literal["RS256", "PS256", "ES256", "EdDSA"] = "RS256"
     """What the key signs with."""
@@ -80,8 +80,6 @@ class OAuthCredential(CommonCredential):
     """token_exchange: what it is, such as urn:ietf:params:oauth:token-type:jwt."""
     refresh_token: SecretField | None = None
     """refresh_token: the one to begin with."""
-    insecure_http: bool = False
-    """true: send secrets in plain http to something that is not loopback."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -97,6 +95,8 @@ class OAuthCredential(CommonCredential):
             raise ValueError(f"client_auth {auth} needs client_secret: add it")
         if auth == "private_key_jwt" and self.key is None:
             raise ValueError("client_auth private_key_jwt needs key: add it")
+        if auth == "tls" and self.tls.cert is None:
+            raise ValueError("client_auth tls needs tls.cert: add it")
         return self
 
     def urls(self) -> dict[tuple[str | int, ...], str]:

@@ -22,7 +22,7 @@ TIMEOUT: Final = 30.0
 
 
 class CommandGrant:
-    """Runs `command`, program first, with `stdin` on its input and `environ` beside the proxy's own environment."""
+    """Runs `command`, program first: `stdin` on its input, `environ()` beside the proxy's own environment."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class CommandGrant:
         *,
         form: Form,
         stdin: str,
-        environ: Mapping[str, str],
+        environ: Callable[[], Mapping[str, str]],
         timeout: float,
         clock: Clock,
         register: Callable[[Iterable[Secret]], None],
@@ -47,7 +47,7 @@ class CommandGrant:
 
     def fingerprint(self) -> bytes:
         """A digest over the command."""
-        given = [self._command, self._stdin.decode(), sorted(self._environ.items())]
+        given = [self._command, self._stdin.decode(), sorted(self._environ().items())]
         return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  the program keeps its own
@@ -68,7 +68,7 @@ class CommandGrant:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env=os.environ | self._environ,
+                env=os.environ | self._environ(),
                 start_new_session=True,
             )
         except OSError as error:

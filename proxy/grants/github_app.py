@@ -1,0 +1,34 @@
+"""GitHub Apps: the proof of the app, and the request for an installation's token (docs.github.com, apps)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.grants.login import ResponseRules, Step, Value
+
+REPLY: Final = ResponseRules(token="/token", expires="/expires_at")  # noqa: S106  a JSON pointer, no secret
+#: How long a proof may be good: ten minutes at most, and GitHub's clock may be behind.
+PROOF_SECONDS: Final = 540
+
+
+@dataclass(frozen=True, slots=True)
+class GitHubApp:
+    """One installation; `repositories` and `permissions` narrow its token where they are given."""
+
+    app_id: str
+    installation_id: int
+    base_url: str
+    repositories: tuple[str, ...] = ()
+    permissions: Mapping[str, str] = field(default_factory=dict)
+
+    def request(self) -> Step:
+        """The request for a token; the proof goes along as its bearer."""
+        fields: dict[str, Value] = {f"/repositories/{at}": name for at, name in enumerate(self.repositories)}
+        fields |= {f"/permissions/{name}": level for name, level in self.permissions.items()}
+        return Step(
+            f"{self.base_url}/app/installations/{self.installation_id}/access_tokens",
+            encoding="json",
+            fields=fields,
+            headers={"Accept": "application/vnd.github+json"},
+            accept=(201,),
+        )
