@@ -106,6 +106,8 @@ NEVER_REACHES: Final[dict[str, set[str]]] = {
 PACKAGES: Final[dict[str, set[str]]] = {
     "aiohttp": {"demo", "credentials"},
     "click": {"cli"},
+    "cryptography": {"credentials", "stores"},
+    "keyring": {"config"},
     "jwt": {"credentials", "demo"},
     "pydantic": {"config", "demo"},
     "uvloop": {"cli", "demo"},

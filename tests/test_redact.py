@@ -24,14 +24,21 @@ PROXY: Final = Path(redact.__file__).parent
 
 #: Who may see a value, and what for. Everybody else passes `Secret` objects around.
 REVEALERS: Final = {
-    "build.py": "does a static token fit its place, and when does it expire",
+    "build/sources.py": "when does a static token expire",
     "cli/run.py": "writes the admin key into the run file, which is private",
-    "config/checks.py": "does a static token fit a cookie",
+    "config/credentialchecks.py": "does a static token fit a cookie",
     "config/credentials.py": "does a static token hold only what a header may",
     "config/model.py": "is the client key in its alphabet",
+    "config/oauth.py": "fingerprint of a configuration, kept in memory",
+    "config/provided.py": "gives a program its environment",
+    "config/secrets.py": "looks for a member in a file of JSON",
+    "config/selfsigned.py": "fingerprint of a configuration, kept in memory",
     "credentials/credential.py": "renders the token into the head of a request, and knows its echoes",
+    "credentials/file.py": "does the token itself say when it ends",
+    "credentials/signing.py": "signs with the key",
     "credentials/source.py": "does a granted token fit its places",
     "grants/login.py": "writes the token request",
+    "grants/oauth2.py": "writes the Basic scheme of a token request",
     "guard.py": "compares the client key",
     "upstream/tunnel.py": "writes who we are to an outbound proxy",
     "redact.py": "has to know what it masks",

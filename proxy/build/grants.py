@@ -1,7 +1,5 @@
 """The grant of each credential that asks for its token."""
 
-import hashlib
-import json
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -18,6 +16,7 @@ from proxy.config import (
     OAuthCredential,
 )
 from proxy.config.clienttls import ClientTLS
+from proxy.config.selfsigned import plain_claims
 from proxy.credentials.asking import Asking
 from proxy.credentials.command import CommandGrant
 from proxy.credentials.discovery import Discovery
@@ -83,8 +82,7 @@ def _github_app(name: str, given: GitHubAppCredential, around: Surroundings) -> 
 
 def _jwt(name: str, given: JWTCredential, around: Surroundings) -> Grant:
     signing = Signing(name, given.key.value, given.algorithm, given.key_id, around.clock)
-    digest = hashlib.sha256(json.dumps([name, given.claims], default=str).encode()).digest()
-    return JWTGrant(signing, given.claims, lifetime=given.lifetime, digest=digest)
+    return JWTGrant(signing, given.signed(), lifetime=given.lifetime, digest=given.digest())
 
 
 _MAKERS: Final[Mapping[type, Callable[..., Grant]]] = {
@@ -122,7 +120,7 @@ def _signer(name: str, given: OAuthCredential, around: Surroundings) -> OAuthSig
     client = private
     if given.auth == "client_secret_jwt" and given.client_secret is not None:
         client = Signing(name, given.client_secret.value, "HS256", None, around.clock)
-    return OAuthSigner(given.client_id, given.claims, client=client, bearer=private)
+    return OAuthSigner(given.client_id, plain_claims(given.claims), client=client, bearer=private)
 
 
 def _token_url(name: str, given: OAuthCredential, endpoint: Endpoint) -> Callable[[], Awaitable[str]]:

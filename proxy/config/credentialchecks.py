@@ -101,7 +101,8 @@ def _login_steps(draft: Draft, problems: Problems) -> None:
                 problems.add(
                     (*path, "login"), f"the first step has no {substitute} yet: write a reference to a secret"
                 )
-        if credential.refresh is not None and credential.response.refresh_token is None:
+        refresh = credential.refresh
+        if refresh and refresh.uses("$refresh_token") and credential.response.refresh_token is None:
             sentence = "a refresh needs response.refresh_token: say where it stands in the reply, or remove refresh"
             problems.add((*path, "refresh"), sentence)
 

@@ -24,7 +24,9 @@ from proxy.routes import Origin
 
 #: Fields of a login and headers with such names hold secrets; written out, they count as literals.
 SECRET_NAME: Final = re.compile(
-    r"password|passwd|passphrase|secret|token|key|credential|authorization|cookie", re.IGNORECASE
+    r"^(?!.*[-_](?:type|version)$)"
+    r".*(?:password|passwd|passphrase|secret|token|key|credential|authorization|assertion|cookie)",
+    re.IGNORECASE,
 )
 #: What stands for a token of the step before; any other `$` is an ordinary character.
 SUBSTITUTES: Final = frozenset({"$access_token", "$refresh_token"})
@@ -36,7 +38,7 @@ _REFERENCE_SCHEMA: Final[dict[str, Any]] = {
         *(
             {
                 "type": "object",
-                "properties": {kind: {"type": "string"}},
+                "properties": {kind: {"type": "string"}, "json": {"type": "string"}},
                 "required": [kind],
                 "additionalProperties": False,
             }
@@ -44,7 +46,10 @@ _REFERENCE_SCHEMA: Final[dict[str, Any]] = {
         ),
         {
             "type": "object",
-            "properties": {"command": {"type": "array", "items": {"type": "string"}, "minItems": 1}},
+            "properties": {
+                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                "json": {"type": "string"},
+            },
             "required": ["command"],
             "additionalProperties": False,
         },
@@ -105,6 +110,27 @@ def _login_value(value: object, info: ValidationInfo) -> object:
     if isinstance(value, Mapping | LiteralSecret):
         return reader(info).read(value)
     return scalar(value)
+
+
+def _claims(value: object, info: ValidationInfo) -> dict[str, Any]:
+    """A JSON object; a member that is a reference to a secret becomes one."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError("write a mapping, such as {iss: tools, sub: ann@example.com}")
+    return {
+        name: reader(info).read(each) if isinstance(each, Mapping) and _is_reference(each) else _listed(each)
+        for name, each in value.items()
+    }
+
+
+def _is_reference(value: Mapping[Any, Any]) -> bool:
+    return set(value) - {"json"} <= {*KINDS, "command"} and len(value) <= 2
+
+
+def _listed(value: object) -> object:
+    """Plain JSON: YAML's lists are tuples here."""
+    if isinstance(value, Mapping):
+        return {str(name): _listed(each) for name, each in value.items()}
+    return [_listed(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def scalar(value: object) -> object:
@@ -177,6 +203,7 @@ LoginValue = Annotated[
     WithJsonSchema({"anyOf": [*_REFERENCE_SCHEMA["anyOf"], _SCALAR_SCHEMA]}),
 ]
 LoginFields = Annotated[dict[str, LoginValue], BeforeValidator(_mark_literals)]
+Claims = Annotated[dict[str, Any], PlainValidator(_claims), WithJsonSchema({"type": "object"})]
 LoginHeaders = Annotated[dict[HeaderName, LoginValue], BeforeValidator(_mark_literals)]
 AllowedOrigin = Annotated[
     Origin, PlainValidator(addresses.credential_origin), WithJsonSchema({"type": "string", "format": "uri"})

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from proxy.config.anycredential import AskingCredential
-from proxy.config.fields import KeyField, LoginFields, LoginValue, SecretField, TokenURL
+from proxy.config.fields import Claims, KeyField, LoginFields, LoginValue, SecretField, TokenURL
 from proxy.config.secrets import SecretSource
 from proxy.grants.login import Value
 from proxy.grants.oauth2 import ASSERTING, Client, ClientAuth, GrantName, OAuthDescription
@@ -72,7 +72,7 @@ class OAuthCredential(AskingCredential):
     """What the key signs with."""
     key_id: str | None = None
     """The key's name at the server (kid)."""
-    claims: dict[str, Any] = Field(default_factory=dict)
+    claims: Claims = Field(default_factory=dict)
     """jwt_bearer: the claims of the assertion besides aud, iat, exp and jti."""
     subject_token: SecretField | None = None
     """token_exchange: the token to exchange."""

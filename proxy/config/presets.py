@@ -31,12 +31,14 @@ class Fact:
 class Preset:
     """One vendor's API.
 
-    `route` holds defaults of routes that use it, `redact` says what its tokens look like.
+    `upstream` is an example of one, `route` holds defaults of routes that use it, `redact` says what its tokens
+    look like.
     """
 
     name: str
     aliases: tuple[str, ...]
     title: str
+    upstream: str
     parameters: tuple[Parameter, ...]
     route: Mapping[str, Any]
     credential: Mapping[str, Any]
@@ -91,21 +93,14 @@ def show(name: str) -> str:
     preset = named(name)
     if preset is None:
         raise KeyError(name)
-    examples = {each.name: _example(each) for each in preset.parameters if each.required}
-    origin = examples.get(
-        "base_url", next((each.default for each in preset.parameters if each.kind == "url"), None)
-    )
-    route = {"prefix": "/", "upstream": origin or "https://api.example.com", "credential": preset.name}
+    examples = {each.name: example(each, preset) for each in preset.parameters if each.required or each.unless}
+    route = {"prefix": "/", "upstream": preset.upstream, "credential": preset.name}
     config = {
         "routes": [{**route, **preset.route}],
         "credentials": {preset.name: preset.expand(examples).credential},
     }
     lines = [f"# {preset.title}", f"# preset: {', '.join([preset.name, *preset.aliases])}", "#", "# Parameters:"]
-    for each in preset.parameters:
-        state = (
-            "required" if each.required else f"default {str(each.default).lower()}" if each.default else "optional"
-        )
-        lines.append(f"#   {each.name} ({state}): {each.help}")
+    lines += [f"#   {each.name} ({each.state}): {each.help}" for each in preset.parameters]
     lines += [
         "#",
         "# It stands for:",
@@ -114,8 +109,20 @@ def show(name: str) -> str:
         "# What it relies on (V: read there, I: inferred):",
     ]
     lines += [f"#   [{fact.mark}] {fact.what}\n#       {fact.source}" for fact in preset.facts]
+    if preset.redact:
+        lines += ["#", "# Masked in logs wherever it stands, besides the tokens themselves:"]
+        lines += [f"#   {pattern.regex.pattern}" for pattern in preset.redact]
     return "\n".join(lines) + "\n"
 
 
-def _example(parameter: Parameter) -> object:
-    return "https://api.example.com" if parameter.kind == "url" else {"env": parameter.name.upper()}
+def example(parameter: Parameter, preset: Preset) -> object:
+    """What somebody might write for a parameter that has no default."""
+    examples = {
+        "url": preset.upstream,
+        "file": f"{parameter.name}.json",
+        "word": parameter.name.upper(),
+        "list": (parameter.name,),
+        "path": "/path",
+        "flag": True,
+    }
+    return examples.get(parameter.kind, {"env": f"{preset.name}_{parameter.name}".upper().replace("-", "_")})

@@ -120,6 +120,9 @@ def _parameter(parameter: Parameter, secret: dict[str, Any]) -> dict[str, Any]:
         "flag": {"type": "boolean"},
         "url": {"type": "string", "format": "uri"},
         "path": {"type": "string"},
+        "word": {"type": "string"},
+        "file": {"type": "string"},
+        "list": {"type": "array", "items": {"type": "string"}},
         "body_or_header": {"anyOf": [{"const": "body"}, {"type": "object", "required": ["header"]}]},
         "value": {"anyOf": [{"type": _SCALARS}, *secret["anyOf"]]},
     }

@@ -3,15 +3,17 @@
 Law: a sentence from here names where the secret should have come from, never what came (threats 125, 134).
 """
 
+import json
 import os
 import re
 import stat
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from proxy.grants.pointer import resolve
 from proxy.redact import MASK, Borrowed, Secret
 
 #: Longer is no password or token, but the wrong file.
@@ -50,22 +52,24 @@ class SecretSource:
 
     `kind` is `env`, `file`, `command`, `keyring`, `systemd`, `credential` or `literal`; `reference` is the name,
     path or program (None for a literal); `warning` is a sentence to show at load, or None. The value of a
-    `credential` is `Borrowed`: it comes when it is needed.
+    `credential` is `Borrowed`: it comes when it is needed. `member` is the JSON pointer to it in what was read.
     """
 
     kind: str
     reference: str | tuple[str, ...] | None
     value: Secret
     warning: str | None = None
+    member: str | None = None
 
     def describe(self) -> object:
         """The reference as it may be shown; a command without its arguments, a literal as `***`."""
         if self.reference is None:
             return MASK
+        member = {} if self.member is None else {"json": self.member}
         if isinstance(self.reference, tuple):
             arguments = [MASK] if len(self.reference) > 1 else []
-            return {self.kind: [self.reference[0], *arguments]}
-        return {self.kind: self.reference}
+            return {self.kind: [self.reference[0], *arguments], **member}
+        return {self.kind: self.reference, **member}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,9 @@ class SecretReader:
             value = LiteralSecret(str(value))
         if isinstance(value, LiteralSecret):
             return self._literal(value.text)
+        if isinstance(value, Mapping) and len(value) == 2 and "json" in value:
+            whole = {key: each for key, each in value.items() if key != "json"}
+            return _member(self.read(whole), value["json"])
         if not isinstance(value, Mapping) or len(value) != 1:
             raise ValueError(f"write a reference to a secret: {FORMS}")
         [(kind, reference)] = value.items()
@@ -215,6 +222,19 @@ class SecretReader:
             if path.is_relative_to(point) and len(point) >= longest:
                 kind, longest = system, len(point)
         return kind
+
+
+def _member(source: SecretSource, pointer: object) -> SecretSource:
+    """A text inside of what a reference leads to, which is JSON: a cloud's key file, say."""
+    if not isinstance(pointer, str) or source.kind == "credential":
+        raise ValueError("json takes a JSON pointer into what the reference leads to, such as /private_key")
+    try:
+        found = resolve(json.loads(source.value.reveal()), pointer)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, str) or not found:
+        raise ValueError(f"there is no text at {pointer}, or what the reference leads to is no JSON: correct json")
+    return replace(source, value=Secret(found), member=pointer)
 
 
 def _keyring(reference: str) -> SecretSource:

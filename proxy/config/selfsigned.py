@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from proxy.config.anycredential import AskingCredential, CommonCredential
-from proxy.config.fields import Count, KeyField, Timeout, TokenURL
+from proxy.config.fields import Claims, Count, KeyField, Timeout, TokenURL
+from proxy.config.secrets import SecretSource
 from proxy.grants.github_app import GitHubApp
+from proxy.redact import Secret
 
 _GITHUB: Final = "https://api.github.com"
 
@@ -26,10 +29,19 @@ class JWTCredential(CommonCredential):
     """What the key signs with."""
     key_id: str | None = None
     """The key's name at the server (kid)."""
-    claims: dict[str, Any] = Field(default_factory=dict)
+    claims: Claims = Field(default_factory=dict)
     """The claims besides iat, exp and jti; $key_sha256 in a text is the fingerprint of the public key."""
     lifetime: Timeout = 300.0
     """How long it is good; a new one is signed ahead of its end."""
+
+    def signed(self) -> dict[str, Any]:
+        """The claims for the grant."""
+        return plain_claims(self.claims)
+
+    def digest(self) -> bytes:
+        """A digest that changes with key and claims. It is a fast hash of a secret: keep it in memory."""
+        claims = {name: _revealed(value) for name, value in self.signed().items()}
+        return _digest([self.algorithm, self.key_id, self.key.value.reveal(), claims])
 
 
 class GitHubAppCredential(AskingCredential):
@@ -66,5 +78,17 @@ class GitHubAppCredential(AskingCredential):
 
     def digest(self) -> bytes:
         """A digest that changes with address, app and key. It is a fast hash of a secret: keep it in memory."""
-        given = [str(self.app_id), self.installation_id, self.base_url, self.key.value.reveal()]
-        return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
+        return _digest([str(self.app_id), self.installation_id, self.base_url, self.key.value.reveal()])
+
+
+def plain_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Claims with their secrets as the grants take them."""
+    return {name: each.value if isinstance(each, SecretSource) else each for name, each in claims.items()}
+
+
+def _revealed(value: object) -> object:
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _digest(given: list[Any]) -> bytes:
+    return hashlib.sha256(json.dumps(given, default=str).encode("utf-8", "surrogateescape")).digest()

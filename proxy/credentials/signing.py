@@ -63,6 +63,8 @@ class Signing:
         return Secret(self._jwt.encode(whole, self._usable(), algorithm=self._algorithm, headers=self._headers))
 
     def _filled(self, value: object) -> object:
+        if isinstance(value, Secret):
+            return value.reveal()
         if not isinstance(value, str) or _FINGERPRINT not in value:
             return value
         return value.replace(_FINGERPRINT, self._fingerprint())
