@@ -16,6 +16,7 @@ from proxy.config import (
     OAuthCredential,
 )
 from proxy.config.clienttls import ClientTLS
+from proxy.config.fields import plain_text
 from proxy.config.selfsigned import plain_claims
 from proxy.credentials.asking import Asking
 from proxy.credentials.command import CommandGrant
@@ -120,7 +121,7 @@ def _signer(name: str, given: OAuthCredential, around: Surroundings) -> OAuthSig
     client = private
     if given.auth == "client_secret_jwt" and given.client_secret is not None:
         client = Signing(name, given.client_secret.value, "HS256", None, around.clock)
-    return OAuthSigner(given.client_id, plain_claims(given.claims), client=client, bearer=private)
+    return OAuthSigner(plain_text(given.client_id), plain_claims(given.claims), client=client, bearer=private)
 
 
 def _token_url(name: str, given: OAuthCredential, endpoint: Endpoint) -> Callable[[], Awaitable[str]]:

@@ -20,6 +20,7 @@ from proxy.config.places import INJECT_SCHEMA, PLACE_SCHEMA, distinct, inject, p
 from proxy.config.secrets import FORMS, KINDS, LiteralSecret, SecretReader, SecretSource
 from proxy.grants.login import Value
 from proxy.injection import Inject, Place
+from proxy.redact import Secret
 from proxy.routes import Origin
 
 #: Fields of a login and headers with such names hold secrets; written out, they count as literals.
@@ -133,6 +134,20 @@ def _listed(value: object) -> object:
     return [_listed(each) for each in value] if isinstance(value, tuple | list) else value
 
 
+def _text_value(value: object, info: ValidationInfo) -> object:
+    """Text, or a reference to one; numbers are taken as they are written."""
+    if isinstance(value, Mapping):
+        return reader(info).read(value)
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool) and value != ""):
+        return None if value is None else str(value)
+    raise ValueError("write text, or a reference to it such as {env: NAME}")
+
+
+def plain_text(value: SecretSource | str | None) -> Secret | str | None:
+    """A text as the grants take it."""
+    return value.value if isinstance(value, SecretSource) else value
+
+
 def scalar(value: object) -> object:
     """Text, a number, true, false or null."""
     if value is None or isinstance(value, str | int | float):
@@ -201,6 +216,11 @@ LoginValue = Annotated[
     SecretSource | str | int | float | bool | None,
     PlainValidator(_login_value),
     WithJsonSchema({"anyOf": [*_REFERENCE_SCHEMA["anyOf"], _SCALAR_SCHEMA]}),
+]
+TextValue = Annotated[
+    SecretSource | str | None,
+    PlainValidator(_text_value),
+    WithJsonSchema({"anyOf": [*_REFERENCE_SCHEMA["anyOf"], {"type": ["string", "integer", "null"]}]}),
 ]
 LoginFields = Annotated[dict[str, LoginValue], BeforeValidator(_mark_literals)]
 Claims = Annotated[dict[str, Any], PlainValidator(_claims), WithJsonSchema({"type": "object"})]

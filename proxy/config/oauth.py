@@ -7,7 +7,16 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from proxy.config.anycredential import AskingCredential
-from proxy.config.fields import Claims, KeyField, LoginFields, LoginValue, SecretField, TokenURL
+from proxy.config.fields import (
+    Claims,
+    KeyField,
+    LoginFields,
+    LoginValue,
+    SecretField,
+    TextValue,
+    TokenURL,
+    plain_text,
+)
 from proxy.config.secrets import SecretSource
 from proxy.grants.login import Value
 from proxy.grants.oauth2 import ASSERTING, Client, ClientAuth, GrantName, OAuthDescription
@@ -46,7 +55,7 @@ class OAuthCredential(AskingCredential):
     """The server's own URL; its token endpoint is discovered from it."""
     token_url: TokenURL | None = None
     """The token endpoint, where there is no issuer to discover it from."""
-    client_id: str | None = None
+    client_id: TextValue = None
     """Who asks."""
     client_secret: SecretField | None = None
     """The secret of the client, for basic, post and client_secret_jwt."""
@@ -126,7 +135,7 @@ class OAuthCredential(AskingCredential):
         secret = None if self.client_secret is None else self.client_secret.value
         return OAuthDescription(
             grant=self.grant,
-            client=Client(self.client_id, self.auth, secret, self.client_auth_encoding),
+            client=Client(plain_text(self.client_id), self.auth, secret, self.client_auth_encoding),
             refresh_token=None if self.refresh_token is None else self.refresh_token.value,
             parameters=own.get(self.grant, {}),
             common={"scope": " ".join(self.scope) or None, "audience": self.audience, "resource": self.resource},
@@ -136,8 +145,8 @@ class OAuthCredential(AskingCredential):
     def digest(self) -> bytes:
         """A digest that changes with every address and secret. It is a fast hash of secrets: keep it in memory."""
         secrets = (self.client_secret, self.password, self.key, self.subject_token, self.refresh_token)
-        given = [self.grant, self.issuer, self.token_url, self.client_id, self.auth, *self.scope, self.audience]
-        given.append(str(_plain_text(self.username)))
+        given = [self.grant, self.issuer, self.token_url, self.auth, *self.scope, self.audience]
+        given += [str(_plain_text(each)) for each in (self.client_id, self.username)]
         given += [None if each is None else each.value.reveal() for each in secrets]
         return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
 

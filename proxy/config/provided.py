@@ -7,7 +7,16 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from proxy.config.anycredential import CommonCredential
-from proxy.config.fields import LoginFields, LoginValue, SecretField, Timeout, TokenURL, reader
+from proxy.config.fields import (
+    LoginFields,
+    LoginValue,
+    SecretField,
+    TextValue,
+    Timeout,
+    TokenURL,
+    plain_text,
+    reader,
+)
 from proxy.config.oauth import Scope
 from proxy.config.secrets import SecretSource
 from proxy.grants.command import Form
@@ -96,7 +105,7 @@ class MetadataCredential(CommonCredential):
     """azure: what App Service wants to see; absent: the variable IDENTITY_HEADER, with IDENTITY_ENDPOINT."""
     resource: str | None = None
     """azure: whom the token is for, such as https://management.azure.com/."""
-    client_id: str | None = None
+    client_id: TextValue = None
     """azure: which of several identities of the machine."""
     account: str = "default"
     """gcp: which service account of the machine."""
@@ -140,7 +149,7 @@ class MetadataCredential(CommonCredential):
             endpoint=self.endpoint,
             identity_header=None if self.identity_header is None else self.identity_header.value,
             resource=self.resource,
-            client_id=self.client_id,
+            client_id=plain_text(self.client_id),
             account=self.account,
             scope=self.scope,
             audience=self.audience,

@@ -3,17 +3,23 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from proxy.config.anycredential import AskingCredential, CommonCredential
-from proxy.config.fields import Claims, Count, KeyField, Timeout, TokenURL
+from proxy.config.fields import Claims, KeyField, TextValue, Timeout, TokenURL, plain_text
 from proxy.config.secrets import SecretSource
 from proxy.grants.github_app import GitHubApp
 from proxy.redact import Secret
 
 _GITHUB: Final = "https://api.github.com"
+
+
+def _given(value: SecretSource | str | None) -> SecretSource | str:
+    if value is None:
+        raise ValueError("write text, or a reference to it such as {env: NAME}")
+    return value
 
 
 class JWTCredential(CommonCredential):
@@ -49,9 +55,9 @@ class GitHubAppCredential(AskingCredential):
 
     type: Literal["github_app"]
     """github_app: sign as the app, and ask for the installation's token."""
-    app_id: int | str
+    app_id: Annotated[TextValue, AfterValidator(_given)]
     """The app's id or client id."""
-    installation_id: Count
+    installation_id: Annotated[TextValue, AfterValidator(_given)]
     """Which installation of the app."""
     key: KeyField
     """The app's private key as PEM."""
@@ -69,8 +75,8 @@ class GitHubAppCredential(AskingCredential):
     def description(self) -> GitHubApp:
         """The same for the grant."""
         return GitHubApp(
-            str(self.app_id),
-            self.installation_id,
+            plain_text(self.app_id),
+            plain_text(self.installation_id),
             self.base_url.rstrip("/"),
             self.repositories,
             self.permissions,
@@ -78,7 +84,7 @@ class GitHubAppCredential(AskingCredential):
 
     def digest(self) -> bytes:
         """A digest that changes with address, app and key. It is a fast hash of a secret: keep it in memory."""
-        return _digest([str(self.app_id), self.installation_id, self.base_url, self.key.value.reveal()])
+        return _digest([_revealed(plain_text(self.app_id)), self.base_url, self.key.value.reveal()])
 
 
 def plain_claims(claims: Mapping[str, Any]) -> dict[str, Any]:

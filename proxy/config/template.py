@@ -81,7 +81,7 @@ def expand(template: Mapping[str, Any], parameters: Iterable[Parameter], given: 
             found.problems.append(((name,), sentence))
         elif parameter.secret and isinstance(filled[name], str):
             filled[name] = LiteralSecret(filled[name])
-        elif parameter.kind == "url":
+        elif parameter.kind == "url" and filled[name] is not None:
             filled[name] = str(filled[name]).rstrip("/")
     if not found.problems:
         found.credential = _fill(template, filled, (), found.moved)

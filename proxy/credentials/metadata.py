@@ -19,7 +19,7 @@ class MetadataGrant:
     def fingerprint(self) -> bytes:
         """A digest over the request."""
         step = self._metadata.request()
-        return hashlib.sha256(json.dumps([step.url, dict(step.fields)]).encode()).digest()
+        return hashlib.sha256(json.dumps([step.url, sorted(map(str, step.fields.items()))]).encode()).digest()
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
         """One request. Raises `CredentialUnavailable`."""

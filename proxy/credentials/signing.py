@@ -83,7 +83,7 @@ class OAuthSigner:
 
     def __init__(
         self,
-        client_id: str | None,
+        client_id: Secret | str | None,
         claims: Mapping[str, Any],
         *,
         client: Signing | None,

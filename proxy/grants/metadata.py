@@ -30,7 +30,7 @@ class Metadata:
     endpoint: str | None = None
     identity_header: Secret | None = None
     resource: str | None = None
-    client_id: str | None = None
+    client_id: Secret | str | None = None
     account: str = "default"
     scope: tuple[str, ...] = ()
     audience: str | None = None

@@ -71,7 +71,7 @@ class Client:
     do not decode it.
     """
 
-    client_id: str | None
+    client_id: Secret | str | None
     auth: ClientAuth = "basic"
     secret: Secret | None = None
     encoding: Literal["form", "raw"] = "form"
@@ -90,7 +90,8 @@ class Client:
         return fields, {}
 
     def _basic(self, secret: Secret) -> Secret:
-        parts = [self.client_id or "", secret.reveal()]
+        name = self.client_id.reveal() if isinstance(self.client_id, Secret) else self.client_id or ""
+        parts = [name, secret.reveal()]
         if self.encoding == "form":
             parts = [quote_plus(part) for part in parts]
         return Secret("Basic " + base64.b64encode(":".join(parts).encode()).decode())
