@@ -37,6 +37,7 @@ REVEALERS: Final = {
     "credentials/file.py": "does the token itself say when it ends",
     "credentials/signing.py": "signs with the key",
     "credentials/source.py": "does a granted token fit its places",
+    "grants/github_app.py": "writes the installation into the URL",
     "grants/login.py": "writes the token request",
     "grants/oauth2.py": "writes the Basic scheme of a token request",
     "guard.py": "compares the client key",

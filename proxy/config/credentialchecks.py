@@ -102,7 +102,7 @@ def _login_steps(draft: Draft, problems: Problems) -> None:
                     (*path, "login"), f"the first step has no {substitute} yet: write a reference to a secret"
                 )
         refresh = credential.refresh
-        if refresh and refresh.uses("$refresh_token") and credential.response.refresh_token is None:
+        if refresh and not refresh.uses("$access_token") and credential.response.refresh_token is None:
             sentence = "a refresh needs response.refresh_token: say where it stands in the reply, or remove refresh"
             problems.add((*path, "refresh"), sentence)
 

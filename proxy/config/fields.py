@@ -223,7 +223,9 @@ TextValue = Annotated[
     WithJsonSchema({"anyOf": [*_REFERENCE_SCHEMA["anyOf"], {"type": ["string", "integer", "null"]}]}),
 ]
 LoginFields = Annotated[dict[str, LoginValue], BeforeValidator(_mark_literals)]
-Claims = Annotated[dict[str, Any], PlainValidator(_claims), WithJsonSchema({"type": "object"})]
+Claims = Annotated[
+    dict[str, Any], PlainValidator(_claims), WithJsonSchema({"type": "object", "additionalProperties": {}})
+]
 LoginHeaders = Annotated[dict[HeaderName, LoginValue], BeforeValidator(_mark_literals)]
 AllowedOrigin = Annotated[
     Origin, PlainValidator(addresses.credential_origin), WithJsonSchema({"type": "string", "format": "uri"})

@@ -82,7 +82,7 @@ def named(name: str) -> Preset | None:
 def unknown(name: str) -> str:
     """The sentence for a preset that does not exist."""
     words = [word for preset in presets().values() for word in (preset.name, *preset.aliases)]
-    return f"there is no such preset{did_you_mean(name, words) or ': write one of ' + ', '.join(words)}"
+    return f"there is no such preset{did_you_mean(name, words) or ': `bearer-proxy presets` lists them'}"
 
 
 def show(name: str) -> str:

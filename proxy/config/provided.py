@@ -103,7 +103,7 @@ class MetadataCredential(CommonCredential):
     """Where the service is; absent: its usual address, or where GCE_METADATA_HOST or IDENTITY_ENDPOINT say."""
     identity_header: SecretField | None = None
     """azure: what App Service wants to see; absent: the variable IDENTITY_HEADER, with IDENTITY_ENDPOINT."""
-    resource: str | None = None
+    resource: TextValue = None
     """azure: whom the token is for, such as https://management.azure.com/."""
     client_id: TextValue = None
     """azure: which of several identities of the machine."""
@@ -111,7 +111,7 @@ class MetadataCredential(CommonCredential):
     """gcp: which service account of the machine."""
     scope: Scope = ()
     """gcp: narrower than what the machine may do."""
-    audience: str | None = None
+    audience: TextValue = None
     """gcp: an identity token for this audience, instead of an access token."""
 
     @model_validator(mode="before")
@@ -138,7 +138,7 @@ class MetadataCredential(CommonCredential):
             )
         others = {"azure": ("scope", "audience", "account"), "gcp": ("resource", "client_id", "identity_header")}
         for key in others[self.cloud]:
-            if key in self.model_fields_set:
+            if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key} is not for {self.cloud}: remove it")
         return self
 
@@ -148,11 +148,11 @@ class MetadataCredential(CommonCredential):
             self.cloud,
             endpoint=self.endpoint,
             identity_header=None if self.identity_header is None else self.identity_header.value,
-            resource=self.resource,
+            resource=plain_text(self.resource),
             client_id=plain_text(self.client_id),
             account=self.account,
             scope=self.scope,
-            audience=self.audience,
+            audience=plain_text(self.audience),
         )
 
 

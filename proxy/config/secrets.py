@@ -233,7 +233,7 @@ def _member(source: SecretSource, pointer: object) -> SecretSource:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, str) or not found:
-        raise ValueError(f"there is no text at {pointer}, or what the reference leads to is no JSON: correct json")
+        raise ValueError("json names no text there, or what the reference leads to is no JSON: correct json")
     return replace(source, value=Secret(found), member=pointer)
 
 

@@ -29,11 +29,11 @@ class Metadata:
     cloud: Cloud
     endpoint: str | None = None
     identity_header: Secret | None = None
-    resource: str | None = None
+    resource: Secret | str | None = None
     client_id: Secret | str | None = None
     account: str = "default"
     scope: tuple[str, ...] = ()
-    audience: str | None = None
+    audience: Secret | str | None = None
 
     def request(self) -> Step:
         """The token request."""
