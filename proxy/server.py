@@ -132,9 +132,18 @@ class Instance:
     async def refresh(self, name: str) -> Report:
         """Get a new token for a credential now. Raises `KeyError`, or a `CredentialError`."""
         credential = self._credentials[name]
-        waits = [route.timeouts.token for route in self._config.routes if route.credential == name]
-        await credential.source.refresh(max(waits, default=20.0))
+        await credential.source.refresh(self._wait(name))
         return credential.source.report()
+
+    async def obtain(self, name: str) -> Report:
+        """See to it that a credential has a usable token. Raises `KeyError`, or a `CredentialError`."""
+        await self._credentials[name].source.token(self._wait(name))
+        return self._credentials[name].source.report()
+
+    def _wait(self, name: str) -> float:
+        """How long somebody may wait for a token of this credential."""
+        waits = [route.timeouts.token for route in self._config.routes if route.credential == name]
+        return max(waits, default=20.0)
 
     # -- the end
 

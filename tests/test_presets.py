@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from proxy.config import Config, LoginCredential, Source, StaticCredential, load, presets
+from proxy.config import Config, LoginCredential, Source, StaticCredential, load, presets, presettext
 from proxy.grants.login import LoginDescription, ResponseRules, Step
 from proxy.injection import Place
 from proxy.redact import Secret
@@ -195,7 +195,7 @@ def test_routes_that_use_another_credential_get_no_defaults() -> None:
 def test_what_a_preset_shows_is_a_configuration_that_loads(name: str, tmp_path: Path) -> None:
     """With parameters and facts beside it, each fact with source and mark."""
     preset = presets.presets()[name]
-    shown = presets.show(name)
+    shown = presettext.show(name)
     path = tmp_path / "shown.yaml"
     path.touch(mode=0o644)
     key_file = tmp_path / "key_file.json"
@@ -215,9 +215,9 @@ def test_what_a_preset_shows_is_a_configuration_that_loads(name: str, tmp_path: 
 
 def test_a_preset_is_found_by_alias_and_an_unknown_one_is_not() -> None:
     """`show` raises what a mapping raises."""
-    assert presets.show("loyalty-communication") == presets.show("mainbrainer")
+    assert presettext.show("loyalty-communication") == presettext.show("mainbrainer")
     with pytest.raises(KeyError):
-        presets.show("nobody")
+        presettext.show("nobody")
 
 
 @pytest.mark.parametrize(
@@ -256,3 +256,20 @@ def test_a_parameter_that_is_null_is_as_good_as_absent() -> None:
     """Templates of other tools write null for what they do not have."""
     keys = {**TELETRACKER, "base_url": None, "account_id": None, "authorization": None, "masquerade_path": None}
     assert config_of("teletracker", keys) == config_of("teletracker", TELETRACKER)
+
+
+@pytest.mark.parametrize("name", presets.presets())
+def test_a_configuration_to_begin_with_loads_once_its_secrets_are_there(name: str, tmp_path: Path) -> None:
+    """Every parameter stands in it, those that may be left out as comments; with those it loads as well."""
+    text = presettext.starter(name)
+    path = tmp_path / "begun.yaml"
+    path.touch(mode=0o600)
+    key_file = tmp_path / "key_file.json"
+    key_file.touch(mode=0o600)
+    key_file.write_text(json.dumps({"private_key": "PEM", "client_email": "tool@project.example.com"}))
+    environ = dict.fromkeys(re.findall(r"\{env: (\w+)\}", text), TOKEN)
+    for begun in (text, re.sub(r"^  # (?=\w+: )", "  ", text, flags=re.MULTILINE)):
+        config = load(Source(begun, "begun", path, str(path)), environ=environ)
+        assert list(config.credentials) == ["default"]
+    for parameter in presets.presets()[name].parameters:
+        assert re.search(rf"^  (# )?{parameter.name}: ", text, re.MULTILINE)

@@ -11,7 +11,6 @@ import yaml
 
 from proxy.config.problems import did_you_mean
 from proxy.config.template import Expansion, Parameter, expand
-from proxy.config.yamltext import dump
 from proxy.patterns import Pattern
 
 #: Every start reads all presets; with libyaml, where PyYAML has it, that takes a tenth of the time.
@@ -83,46 +82,3 @@ def unknown(name: str) -> str:
     """The sentence for a preset that does not exist."""
     words = [word for preset in presets().values() for word in (preset.name, *preset.aliases)]
     return f"there is no such preset{did_you_mean(name, words) or ': `bearer-proxy presets` lists them'}"
-
-
-def show(name: str) -> str:
-    """The configuration that a preset stands for, its parameters, and where each fact comes from.
-
-    Raises `KeyError` where there is no such preset.
-    """
-    preset = named(name)
-    if preset is None:
-        raise KeyError(name)
-    examples = {each.name: example(each, preset) for each in preset.parameters if each.required or each.unless}
-    route = {"prefix": "/", "upstream": preset.upstream, "credential": preset.name}
-    config = {
-        "routes": [{**route, **preset.route}],
-        "credentials": {preset.name: preset.expand(examples).credential},
-    }
-    lines = [f"# {preset.title}", f"# preset: {', '.join([preset.name, *preset.aliases])}", "#", "# Parameters:"]
-    lines += [f"#   {each.name} ({each.state}): {each.help}" for each in preset.parameters]
-    lines += [
-        "#",
-        "# It stands for:",
-        dump(config).rstrip(),
-        "#",
-        "# What it relies on (V: read there, I: inferred):",
-    ]
-    lines += [f"#   [{fact.mark}] {fact.what}\n#       {fact.source}" for fact in preset.facts]
-    if preset.redact:
-        lines += ["#", "# Masked in logs wherever it stands, besides the tokens themselves:"]
-        lines += [f"#   {pattern.regex.pattern}" for pattern in preset.redact]
-    return "\n".join(lines) + "\n"
-
-
-def example(parameter: Parameter, preset: Preset) -> object:
-    """What somebody might write for a parameter that has no default."""
-    examples = {
-        "url": preset.upstream,
-        "file": f"{parameter.name}.json",
-        "word": parameter.name.upper(),
-        "list": (parameter.name,),
-        "path": "/path",
-        "flag": True,
-    }
-    return examples.get(parameter.kind, {"env": f"{preset.name}_{parameter.name}".upper().replace("-", "_")})
