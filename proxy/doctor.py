@@ -7,6 +7,7 @@ that it says holds a secret: the sentences are those of the proxy's own answers.
 import asyncio
 import http.client
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ CONNECT_SECONDS: Final = 10.0
 CLOCK_SECONDS: Final = 60.0
 #: A certificate that ends within so many days.
 CERTIFICATE_DAYS: Final = 14.0
+#: The proxy's own answers where there is no token.
+_NO_TOKEN: Final = frozenset({"credential_rejected", "credential_unavailable", "login_required"})
 _BODY_LIMIT: Final = 64 * 1024
 
 Status = Literal["ok", "warning", "failure"]
@@ -101,12 +104,10 @@ async def _server(what: str, origin: Origin, context: ssl.SSLContext | None, wor
         return Finding("failure", what, f"the certificate of {where} cannot be verified: {mend}")
     except ssl.SSLError:
         return Finding("failure", what, f"{where} speaks no TLS that we do (1.2 or later): check scheme and port")
-    except OSError as error:
-        is_name = error.__class__.__name__ == "gaierror"
-        mend = (
-            "its name cannot be resolved: check it, and this machine's DNS" if is_name else "nothing listens there"
-        )
-        return Finding("failure", what, f"{where}: {mend}")
+    except socket.gaierror:
+        return Finding("failure", what, f"the name {origin.host} cannot be resolved: check it, and the DNS")
+    except OSError:
+        return Finding("failure", what, f"no connection to {where}: check the address, and whether the server runs")
     certificate: dict[str, Any] = writer.get_extra_info("peercert") or {}
     writer.close()
     if "notAfter" not in certificate:
@@ -195,6 +196,8 @@ def _verdict(what: str, route: RouteConfig, answer: _Answer) -> Finding:
     base = f"GET {route.upstream}"
     if answer.code == "path_denied":
         return Finding("ok", what, "its base is denied by its own rules, so nothing was sent")
+    if answer.code in _NO_TOKEN:
+        return Finding("failure", what, f"{base}: nothing was sent, see credential {route.credential}")
     if answer.code is not None and "bearer-proxy" in answer.proxy_status:
         return Finding("failure", what, f"{base}: {answer.detail}")
     if answer.status in (401, 403) or "credential rejected" in answer.proxy_status:

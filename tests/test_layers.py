@@ -31,8 +31,20 @@ DATA: Final = {
 #: Every other room may import the pure part, `config` (its types), the package's version, and these.
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
-    "cli": {"server", "demo", "adminclient", "healthcheck", "runfile", "clock", "compiled", "lines", "logs"},
+    "cli": {
+        "server",
+        "demo",
+        "doctor",
+        "adminclient",
+        "healthcheck",
+        "runfile",
+        "clock",
+        "compiled",
+        "lines",
+        "logs",
+    },
     "demo": {"server", "clock", "lines", "logs"},
+    "doctor": {"server", "credentials", "tls"},
     "server": {
         "build",
         "relay",
