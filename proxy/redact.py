@@ -66,6 +66,20 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
+class Borrowed(Secret):
+    """The token of the credential `lender`, as a part of another one: empty, or the one that was lent last."""
+
+    __slots__ = ("lender",)
+
+    def __init__(self, lender: str) -> None:
+        super().__init__("")
+        self.lender = lender
+
+    def lend(self, token: Secret) -> None:
+        """Be `token` from now on."""
+        self._value = token.reveal()
+
+
 #: What URL libraries leave unquoted: nothing, a path, a query (RFC 3986), and JavaScript's encodeURIComponent.
 _LEFT_UNQUOTED: Final = ("", "/", "!$&'()*+,;=:@/?", "!'()*")
 

@@ -24,7 +24,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.addresses import ListenAddress, TcpAddress
 from proxy.credentials.credential import Report
-from proxy.credentials.endpoint import LazyEndpoint
+from proxy.credentials.endpoint import Endpoints
 from proxy.errors import CredentialError
 from proxy.guard import Guard
 from proxy.lines import Lines
@@ -68,15 +68,15 @@ class Instance:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
-        self._endpoint = LazyEndpoint(ca=world.token_ca)
+        self._endpoints = Endpoints(ca=world.token_ca)
         self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
-            world.redactor.register(source.value)
+            world.redactor.register(source.value)  # one that is borrowed is still empty
         key = config.admin.key
         self.admin_key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
         world.redactor.register(self.admin_key)
         around = build.Surroundings(
-            world.clock, world.random, Latch(world.state), world.redactor, self.metrics, self._endpoint
+            world.clock, world.random, Latch(world.state), world.redactor, self.metrics, self._endpoints
         )
         self._credentials = build.credentials(config, around)
         self._bindings = build.bindings(config, self._credentials)
@@ -132,9 +132,18 @@ class Instance:
     async def refresh(self, name: str) -> Report:
         """Get a new token for a credential now. Raises `KeyError`, or a `CredentialError`."""
         credential = self._credentials[name]
-        waits = [route.timeouts.token for route in self._config.routes if route.credential == name]
-        await credential.source.refresh(max(waits, default=20.0))
+        await credential.source.refresh(self._wait(name))
         return credential.source.report()
+
+    async def obtain(self, name: str) -> Report:
+        """See to it that a credential has a usable token. Raises `KeyError`, or a `CredentialError`."""
+        await self._credentials[name].source.token(self._wait(name))
+        return self._credentials[name].source.report()
+
+    def _wait(self, name: str) -> float:
+        """How long somebody may wait for a token of this credential."""
+        waits = [route.timeouts.token for route in self._config.routes if route.credential == name]
+        return max(waits, default=20.0)
 
     # -- the end
 
@@ -163,7 +172,7 @@ class Instance:
         await asyncio.gather(*(each.source.close(TOKEN_DRAIN_SECONDS) for each in self._credentials.values()))
         for binding in self._bindings.values():
             binding.pool.close()
-        await self._endpoint.close()
+        await self._endpoints.close()
 
     def _close_doors(self) -> None:
         for bound in self._sockets:

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from proxy.cli import main as cli
 from proxy.config import find, load
 from proxy.config.addresses import UNIX_PATH_LONGEST
+from proxy.config.credentials import TYPES
 from proxy.config.secrets import FORMS
 from proxy.errors import ConfigError
 
@@ -154,19 +155,15 @@ credential: {type: static, token: {env: T}, plaec: {}}
 ### a credential without type
 upstream: https://a.example
 credential: {token: {env: T}}
-=> 2: credential.type: write type: static, login, oauth2, or preset: NAME
+=> 2: credential.type: write type: TYPES, or preset: NAME
 ### an unknown type
 upstream: https://a.example
 credential: {type: statik, token: {env: T}}
-=> 2: credential.type: write type: static, login, oauth2, or preset: NAME, did you mean static?
-### a type that is not built
-upstream: https://a.example
-credential: {type: github_app, key: CANARY}
-=> 2: credential.type: github_app is not built yet: write static, login, oauth2, or a preset
+=> 2: credential.type: write type: TYPES, or preset: NAME, did you mean static?
 ### a credential that is a list
 upstream: https://a.example
 credential: [a]
-=> 2: credential: write a mapping with type: static, login, oauth2, or with preset: NAME
+=> 2: credential: write a mapping with type: TYPES, or with preset: NAME
 ### a credential that is not there
 routes:
   - prefix: /a
@@ -197,10 +194,90 @@ credential:
 upstream: https://a.example
 credential: {type: static, token: {CANARY}}
 => 2: credential.token: write a reference to a secret: REFERENCES
-### a keyring reference
-upstream: https://a.example
-credential: {type: static, token: {keyring: CANARY}}
-=> 2: credential.token: a keyring reference is not built yet: write REFERENCES
+### references that lead nowhere
+routes:
+  - {prefix: /a, upstream: 'https://a.example', credential: a}
+  - {prefix: /b, upstream: 'https://a.example', credential: b}
+  - {prefix: /c, upstream: 'https://a.example', credential: c}
+credentials:
+  a: {type: static, token: {keyring: CANARY}}
+  b: {type: static, token: {env: T, json: CANARY}}
+  c: {type: static, token: {env: T, json: /token}}
+=> 6: credentials.a.token: keyring takes SERVICE/USER, as `keyring set SERVICE USER` was given them
+=> 7: credentials.b.token: json names no text there, or what the reference leads to is no JSON: correct json
+=> 8: credentials.c.token: json names no text there, or what the reference leads to is no JSON: correct json
+### credentials that stand on others
+routes:
+  - {prefix: /a, upstream: 'https://a.example', credential: a, via: {url: 'http://p.example', username: x, password: {credential: a}}}
+credentials:
+  a: {type: static, token: {credential: missing}}
+  b: {type: static, token: {credential: c}}
+  c: {type: static, token: {credential: b}}
+  d: {type: jwt, key: {credential: a}}
+  e: {type: static, token: {credential: a, json: /x}}
+=> 2: routes.0.via.password: only a credential may stand on another one: write another reference to a secret
+=> 4: credentials.a.token: there is no credential of this name: add it to credentials, or correct the name
+=> 5: credentials.b.token: this credential stands on itself in the end: get one of them from elsewhere
+=> 6: credentials.c.token: this credential stands on itself in the end: get one of them from elsewhere
+=> 7: credentials.d.key: a key is not the token of another credential: write another reference
+=> 8: credentials.e.token: json takes a JSON pointer into what the reference leads to, such as /private_key
+### types of credentials that cannot work
+routes:
+  - {prefix: /a, upstream: 'https://a.example'}
+credentials:
+  a: {type: file, path: 5}
+  b: {type: file, path: /}
+  c: {type: exec, command: gh auth token}
+  d: {type: exec, command: []}
+  e: {type: exec, command: [x], format: xml, timeout: 0}
+  f: {type: metadata, cloud: aws}
+  g: {type: metadata, cloud: azure}
+  h: {type: metadata, cloud: gcp, resource: x}
+  i: {type: metadata, cloud: azure, resource: x, scope: [y]}
+  j: {type: github_app, app_id: true, installation_id: null, key: {env: T}}
+  k: {type: jwt, key: {env: T}, claims: [a]}
+  l: {type: jwt, key: {env: T}, algorithm: none}
+=> 4: credentials.a.path: write the path of a file
+=> 5: credentials.b: path is a folder: name the file in it
+=> 6: credentials.c.command: write a list, program first, each argument by itself: there is no shell
+=> 7: credentials.d.command: this value is of the wrong kind: see config.example.yaml
+=> 8: credentials.e.format: write auto, text, exec_credential, docker, git or azure
+=> 8: credentials.e.timeout: write a duration above zero, such as 30s
+=> 9: credentials.f.cloud: write gcp or azure
+=> 10: credentials.g: azure needs resource: say whom the token is for, such as https://management.azure.com/
+=> 11: credentials.h: resource is not for gcp: remove it
+=> 12: credentials.i: scope is not for azure: remove it
+=> 13: credentials.j.app_id: write text, or a reference to it such as {env: NAME}
+=> 13: credentials.j.installation_id: write text, or a reference to it such as {env: NAME}
+=> 14: credentials.k.claims: write a mapping, such as {iss: tools, sub: ann@example.com}
+=> 15: credentials.l.algorithm: write RS256, RS384, RS512, PS256, ES256, ES384, EdDSA, HS256, HS384 or HS512
+### a route to a metadata service
+upstream: http://169.254.169.254
+insecure_http: true
+=> 1: upstream: this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a credential of type metadata
+### oauth2 that cannot authenticate
+routes:
+  - {prefix: /a, upstream: 'https://a.example'}
+credentials:
+  a: {type: oauth2, grant: client_credentials, token_url: 'https://id.example', client_id: x, client_auth: tls}
+  b: {type: oauth2, grant: client_credentials, token_url: 'https://id.example', client_id: x, client_secret: {env: T}, tls: {ca: missing.pem}}
+  c: {type: oauth2, grant: client_credentials, token_url: 'https://id.example', client_id: [x]}
+=> 4: credentials.a: client_auth tls needs tls.cert: add it
+=> 5: credentials.b.tls.ca: the file FOLDER/missing.pem does not exist: create it, or correct the path
+=> 6: credentials.c.client_id: write text, or a reference to it such as {env: NAME}
+### parameters of presets
+routes:
+  - {prefix: /a, upstream: 'https://a.example'}
+credentials:
+  a: {preset: entra, tenant: a b, client_id: x}
+  b: {preset: vault, base_url: 'https://v.example', role: x}
+  c: {preset: google-service-account, key_file: 5}
+  d: {preset: github-app, app_id: 1, installation_id: 2, private_key: {env: T}, repositories: tools}
+=> 4: credentials.a.tenant: write one word of letters, digits, '.', '_' and '-'
+=> 4: credentials.a.client_secret: this key is missing: add it (the application's secret; or client_assertion)
+=> 5: credentials.b.secret_id: this key is missing: add it (the secret_id of the AppRole; or jwt)
+=> 6: credentials.c.key_file: write the path of a file
+=> 7: credentials.d.repositories: write a list of texts, such as [a, b]
 ### a secret file that is not there
 upstream: https://a.example
 credential: {type: static, token: {file: missing}}
@@ -608,7 +685,7 @@ credentials: [a]
 ### a credential that is empty
 routes: [{prefix: /, upstream: 'https://a.example', credential: a}]
 credentials: {a: }
-=> 2: credentials.a: write a mapping with type: static, login, oauth2, or with preset: NAME
+=> 2: credentials.a: write a mapping with type: TYPES, or with preset: NAME
 ### routes that are a mapping
 routes: {a: b}
 => 1: routes: write a list of routes, each with a prefix and an upstream
@@ -706,7 +783,7 @@ credential: {preset: mainbrainer, base_url: 5, username: u, password: 5, private
 ### a preset that is no text
 upstream: https://a.example
 credential: {preset: 5}
-=> 2: credential.preset: there is no such preset: write one of mainbrainer, loyalty-communication, teletracker, vanilla
+=> 2: credential.preset: there is no such preset: `bearer-proxy presets` lists them
 ### secrets written out in a preset
 upstream: https://a.example
 credential:
@@ -829,6 +906,7 @@ EACH_CASE = pytest.mark.parametrize("case", [text for _title, text in CASES], id
 def prepared(case: str, path: Path) -> tuple[str, list[str]]:
     """The text of a configuration that will stand in `path`, and its problems."""
     words = {
+        "TYPES": ", ".join(TYPES),
         "REFERENCES": FORMS,
         "FOLDER": str(path.parent),
         "FILE": str(path),

@@ -1,16 +1,19 @@
 """The pages in docs/ say what the code says: every setting with its default, every fact, no path into nothing."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
-from proxy.config import Config, LoginCredential, OAuthCredential, RouteConfig, StaticCredential
-from proxy.config.anycredential import CommonCredential, ExpiredRuleConfig, UnlessConfig
-from proxy.config.credentials import ResponseConfig, StepConfig
+from proxy.config import Config, LoginCredential, RouteConfig, Source, load
+from proxy.config.anycredential import AskingCredential, CommonCredential, ExpiredRuleConfig, UnlessConfig
+from proxy.config.clienttls import ClientTLS
+from proxy.config.credentials import TYPES, ResponseConfig, StepConfig
 from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig, StoreConfig
 from proxy.config.places import place
 from proxy.config.presets import Preset, presets
@@ -43,8 +46,6 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "via": (ViaConfig, set()),
     "allow and deny": (PolicyRule, set()),
     "headers of a route": (HeaderRules, set()),
-    "A credential": (CommonCredential, set()),
-    "A static token": (StaticCredential, set(CommonCredential.model_fields)),
     "guard": (GuardConfig, set()),
     "admin": (AdminConfig, set()),
     "store": (StoreConfig, set()),
@@ -52,15 +53,15 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "limits": (LimitsConfig, set()),
 }
 #: The same for all sections; some have several tables, one after another.
-TABLES: Mapping[str, list[tuple[type[BaseModel], set[str]]]] = {
-    "A login": [
-        (LoginCredential, set(CommonCredential.model_fields)),
-        (StepConfig, set()),
-        (ResponseConfig, set()),
-    ],
-    "An OAuth 2.0 token": [(OAuthCredential, set(CommonCredential.model_fields))],
-    "expired": [(ExpiredRuleConfig, set()), (UnlessConfig, set())],
-    **{heading: [entry] for heading, entry in SECTIONS.items()},
+COMMON = set(CommonCredential.model_fields)
+ASKING = set(AskingCredential.model_fields)
+TABLES: Mapping[tuple[str, str], list[tuple[type[BaseModel], set[str]]]] = {
+    ("credentials.md", "What all types take"): [(CommonCredential, set())],
+    ("credentials.md", "expired"): [(ExpiredRuleConfig, set()), (UnlessConfig, set())],
+    ("credentials.md", "login"): [(LoginCredential, ASKING), (StepConfig, set()), (ResponseConfig, set())],
+    ("credentials.md", "Token endpoints"): [(AskingCredential, COMMON), (ClientTLS, set())],
+    **{("credentials.md", name): [(model, ASKING)] for name, model in TYPES.items() if name != "login"},
+    **{("configuration.md", heading): [entry] for heading, entry in SECTIONS.items()},
 }
 
 
@@ -100,12 +101,13 @@ def is_default(cell: str, value: object) -> bool:
     return bool(written == value or written == str(value))
 
 
-@pytest.mark.parametrize("heading", TABLES)
-def test_every_setting_is_explained_with_its_default(heading: str) -> None:
+@pytest.mark.parametrize(("page", "heading"), TABLES)
+def test_every_setting_is_explained_with_its_default(page: str, heading: str) -> None:
     """The tables of the page name the keys of the model, all of them and no others."""
-    found = tables(section("configuration.md", heading))
-    assert len(found) == len(TABLES[heading])
-    for rows, (model, elsewhere) in zip(found, TABLES[heading], strict=True):
+    found = tables(section(page, heading))
+    models = TABLES[page, heading]
+    assert len(found) == len(models)
+    for rows, (model, elsewhere) in zip(found, models, strict=True):
         fields = {name: field for name, field in model.model_fields.items() if name not in elsewhere}
         assert [row[0].strip("`") for row in rows] == list(fields)
         for (key, default, meaning), field in zip(rows, fields.values(), strict=True):
@@ -152,16 +154,53 @@ def test_no_model_is_left_out() -> None:
 @pytest.mark.parametrize("preset", presets().values(), ids=presets())
 def test_every_preset_is_explained(preset: Preset) -> None:
     """Each parameter with its default, each fact with its mark and its source, in the preset's own words."""
-    parameters, facts = tables(section("vendors.md", preset.title))
+    parameters, facts = tables(section("credentials.md", preset.title))
     assert [row[0].strip("`") for row in parameters] == [each.name for each in preset.parameters]
     for (name, default, meaning), each in zip(parameters, preset.parameters, strict=True):
-        expected = (
-            "required" if each.required else "none" if each.default is None else yaml.safe_load(default.strip("`"))
-        )
-        assert expected == (default if each.required or each.default is None else each.default), name
+        if each.required or each.unless:
+            assert default.replace("`", "") == each.state, name
+        else:
+            assert (None if default == "none" else yaml.safe_load(default.strip("`"))) == each.default, name
         assert meaning.startswith(each.help), name
         assert all(f"`{choice}`" in meaning for choice in each.choices), name
     assert [tuple(row) for row in facts] == [(fact.mark, fact.what, fact.source) for fact in preset.facts]
+
+
+def examples(page: str) -> list[str]:
+    """Every whole configuration on a page."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    return [block for block in blocks if re.match(r"(listen|upstream|routes|credential)", block)]
+
+
+class Anything(dict[str, str]):
+    """An environment that has every variable."""
+
+    def __missing__(self, name: str) -> str:
+        """A value for any of them but those that would change what a type does."""
+        return f"value-of-{name}"
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Likewise, but for what decides where a metadata service is."""
+        return default if name.startswith(("IDENTITY", "GCE", "CREDENTIALS")) else self[name]
+
+
+@pytest.mark.parametrize(
+    "text", [each for page in ("credentials.md", "configuration.md") for each in examples(page)]
+)
+def test_every_configuration_in_the_pages_loads(text: str, tmp_path: Path) -> None:
+    """With every variable set, and every file there."""
+    key = json.dumps({"private_key": "a key, as PEM", "client_email": "tool@project.example.com"})
+    text = text.replace("/var/run/", "").replace("/run/secrets/", "")
+    for named in re.findall(r"(?:file|ca|path|key_file): ([\w./-]+)", text):
+        path = tmp_path / named
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(key)
+        path.chmod(0o600)
+    path = tmp_path / "config.yaml"
+    path.touch(mode=0o644)
+    config = load(Source(text, "docs", path, str(path)), environ=Anything())
+    assert config.routes
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

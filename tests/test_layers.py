@@ -31,8 +31,20 @@ DATA: Final = {
 #: Every other room may import the pure part, `config` (its types), the package's version, and these.
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
-    "cli": {"server", "demo", "adminclient", "healthcheck", "runfile", "clock", "compiled", "lines", "logs"},
+    "cli": {
+        "server",
+        "demo",
+        "doctor",
+        "adminclient",
+        "healthcheck",
+        "runfile",
+        "clock",
+        "compiled",
+        "lines",
+        "logs",
+    },
     "demo": {"server", "clock", "lines", "logs"},
+    "doctor": {"server", "credentials", "tls"},
     "server": {
         "build",
         "relay",
@@ -106,6 +118,8 @@ NEVER_REACHES: Final[dict[str, set[str]]] = {
 PACKAGES: Final[dict[str, set[str]]] = {
     "aiohttp": {"demo", "credentials"},
     "click": {"cli"},
+    "cryptography": {"credentials", "stores"},
+    "keyring": {"config"},
     "jwt": {"credentials", "demo"},
     "pydantic": {"config", "demo"},
     "uvloop": {"cli", "demo"},

@@ -1,12 +1,14 @@
 """The presets: what each stands for under its parameters, and that it says where its facts come from."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from proxy.config import Config, LoginCredential, Source, StaticCredential, load, presets
+from proxy.config import Config, LoginCredential, Source, StaticCredential, load, presets, presettext
 from proxy.grants.login import LoginDescription, ResponseRules, Step
 from proxy.injection import Place
 from proxy.redact import Secret
@@ -189,13 +191,18 @@ def test_routes_that_use_another_credential_get_no_defaults() -> None:
     assert config.routes[1].deny == ()
 
 
-@pytest.mark.parametrize("name", ["mainbrainer", "teletracker", "vanilla"])
-def test_what_a_preset_shows_is_a_configuration_that_loads(name: str) -> None:
+@pytest.mark.parametrize("name", presets.presets())
+def test_what_a_preset_shows_is_a_configuration_that_loads(name: str, tmp_path: Path) -> None:
     """With parameters and facts beside it, each fact with source and mark."""
     preset = presets.presets()[name]
-    shown = presets.show(name)
-    names = {"USERNAME", "PASSWORD", "PRIVATE_TOKEN", "TOKEN"}
-    config = load(Source(shown, "shown", None, "env:X"), environ=dict.fromkeys(names, TOKEN))
+    shown = presettext.show(name)
+    path = tmp_path / "shown.yaml"
+    path.touch(mode=0o644)
+    key_file = tmp_path / "key_file.json"
+    key_file.touch(mode=0o600)
+    key_file.write_text(json.dumps({"private_key": "PEM", "client_email": "tool@project.example.com"}))
+    environ = dict.fromkeys(re.findall(r"\{env: (\w+)\}", shown), TOKEN)
+    config = load(Source(shown, "shown", path, str(path)), environ=environ)
     assert list(config.credentials) == [name]
     assert config.routes[0].refresh_on == tuple(preset.route["refresh_on"])
     for parameter in preset.parameters:
@@ -208,9 +215,9 @@ def test_what_a_preset_shows_is_a_configuration_that_loads(name: str) -> None:
 
 def test_a_preset_is_found_by_alias_and_an_unknown_one_is_not() -> None:
     """`show` raises what a mapping raises."""
-    assert presets.show("loyalty-communication") == presets.show("mainbrainer")
+    assert presettext.show("loyalty-communication") == presettext.show("mainbrainer")
     with pytest.raises(KeyError):
-        presets.show("nobody")
+        presettext.show("nobody")
 
 
 @pytest.mark.parametrize(
@@ -235,11 +242,13 @@ def test_a_parameter_says_whether_it_is_secret() -> None:
     found = {
         (name, each.name) for name, preset in presets.presets().items() for each in preset.parameters if each.secret
     }
-    assert found == {
+    assert {each for each in found if each[0] in ("mainbrainer", "teletracker", "vanilla", "vault")} == {
         ("mainbrainer", "password"),
         ("mainbrainer", "private_token"),
         ("teletracker", "password"),
         ("vanilla", "token"),
+        ("vault", "secret_id"),
+        ("vault", "jwt"),
     }
 
 
@@ -247,3 +256,20 @@ def test_a_parameter_that_is_null_is_as_good_as_absent() -> None:
     """Templates of other tools write null for what they do not have."""
     keys = {**TELETRACKER, "base_url": None, "account_id": None, "authorization": None, "masquerade_path": None}
     assert config_of("teletracker", keys) == config_of("teletracker", TELETRACKER)
+
+
+@pytest.mark.parametrize("name", presets.presets())
+def test_a_configuration_to_begin_with_loads_once_its_secrets_are_there(name: str, tmp_path: Path) -> None:
+    """Every parameter stands in it, those that may be left out as comments; with those it loads as well."""
+    text = presettext.starter(name)
+    path = tmp_path / "begun.yaml"
+    path.touch(mode=0o600)
+    key_file = tmp_path / "key_file.json"
+    key_file.touch(mode=0o600)
+    key_file.write_text(json.dumps({"private_key": "PEM", "client_email": "tool@project.example.com"}))
+    environ = dict.fromkeys(re.findall(r"\{env: (\w+)\}", text), TOKEN)
+    for begun in (text, re.sub(r"^  # (?=\w+: )", "  ", text, flags=re.MULTILINE)):
+        config = load(Source(begun, "begun", path, str(path)), environ=environ)
+        assert list(config.credentials) == ["default"]
+    for parameter in presets.presets()[name].parameters:
+        assert re.search(rf"^  (# )?{parameter.name}: ", text, re.MULTILINE)

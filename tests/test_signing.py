@@ -133,6 +133,15 @@ def test_given_claims_win(clock: HeldClock) -> None:
 
 
 ASYMMETRIC: Final[tuple[Algorithm, ...]] = ("RS256", "PS256", "ES256", "EdDSA")
+
+
+def test_a_number_becomes_a_text_where_the_standard_wants_one(clock: HeldClock) -> None:
+    """YAML reads the identifier of an app as a number; other claims stay what they are."""
+    token = signing(pem("ed25519"), "EdDSA", clock).sign({"iss": 12345, "sub": 7, "n": 8})
+    claims = verified(token, public_pem("ed25519"), "EdDSA")
+    assert (claims["iss"], claims["sub"], claims["n"]) == ("12345", "7", 8)
+
+
 BAD_KEYS: Final[list[tuple[Algorithm, str]]] = [
     ("RS256", pem("p256")),
     ("RS256", pem("ed25519")),

@@ -12,7 +12,9 @@ from proxy.compiled import is_compiled
 _MODULES: Final = {
     "check": "check",
     "demo": "demo",
+    "doctor": "doctor",
     "healthcheck": "ask",
+    "init": "reference",
     "presets": "reference",
     "run": "run",
     "schema": "reference",

@@ -1,14 +1,18 @@
-"""The commands that tell what a configuration may say: `presets`, `schema`."""
+"""The commands that tell what a configuration may say: `presets`, `init`, `schema`."""
 
+import os
 from dataclasses import asdict
 
 import click
 import yaml
 
 from proxy.cli.common import JSON_OPTION, ends_with_status, print_json
-from proxy.config.presets import named, show, unknown
+from proxy.config.presets import named, unknown
 from proxy.config.presets import presets as all_presets
+from proxy.config.presettext import show, starter
 from proxy.config.schema import schema as json_schema
+from proxy.config.sources import FILE_NAME
+from proxy.errors import ConfigError
 
 
 @click.command()
@@ -46,6 +50,34 @@ def presets(name: str | None, *, as_json: bool) -> int:
         )
     else:
         click.echo(show(preset.name), nl=False)
+    return 0
+
+
+@click.command()
+@click.argument("preset")
+@click.option("-o", "--output", metavar="PATH", default=FILE_NAME, show_default=True, help="Where; - prints it.")
+@ends_with_status
+def init(preset: str, output: str) -> int:
+    """Write a configuration to begin with, from a preset.
+
+    Example: bearer-proxy init github-app
+    """
+    try:
+        text = starter(preset)
+    except KeyError:
+        raise click.BadParameter(unknown(preset), param_hint="PRESET") from None
+    if output == "-":
+        click.echo(text, nl=False)
+        return 0
+    try:
+        # Who fills in secrets after all finds a file that nobody else reads.
+        with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123  a descriptor
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError([f"{output} is there already: name another file with -o PATH"]) from None
+    except OSError as error:
+        raise ConfigError([f"{output} cannot be written ({os.strerror(error.errno or 0)})"]) from None
+    click.echo(f"Wrote {output}. Fill it in, then run `bearer-proxy check`, and `bearer-proxy doctor`.")
     return 0
 
 

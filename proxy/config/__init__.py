@@ -6,16 +6,23 @@ from proxy.config.credentials import CredentialConfig, LoginCredential, StaticCr
 from proxy.config.load import load
 from proxy.config.model import Config
 from proxy.config.oauth import OAuthCredential
+from proxy.config.provided import ExecCredential, FileCredential, MetadataCredential
 from proxy.config.routing import PolicyRule, RouteConfig
 from proxy.config.secrets import SecretSource
+from proxy.config.selfsigned import GitHubAppCredential, JWTCredential
 from proxy.config.sources import Source, find, quick
 
 __all__ = [
     "Config",
     "CredentialConfig",
+    "ExecCredential",
     "ExpiredRuleConfig",
+    "FileCredential",
+    "GitHubAppCredential",
+    "JWTCredential",
     "ListenAddress",
     "LoginCredential",
+    "MetadataCredential",
     "OAuthCredential",
     "PolicyRule",
     "RouteConfig",

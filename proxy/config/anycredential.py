@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from proxy.config.clienttls import ClientTLS
 from proxy.config.fields import (
     AllowedOrigin,
     Duration,
@@ -69,3 +70,12 @@ class CommonCredential(Section):
     def urls(self) -> dict[tuple[str | int, ...], str]:
         """Where its secrets are sent, by key path; nowhere, where nothing else is said."""
         return {}
+
+
+class AskingCredential(CommonCredential):
+    """What those take besides that send secrets to a token endpoint."""
+
+    tls: ClientTLS = Field(default_factory=ClientTLS.model_construct)
+    """How the token endpoint is verified, and what it is shown."""
+    insecure_http: bool = False
+    """true: send secrets in plain http to something that is not loopback."""

@@ -4,48 +4,23 @@ Law: nothing is read and nothing is changed here; each check takes the parts tha
 problems at their key paths.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Final
 
 from proxy.config import addresses
 from proxy.config.addresses import ListenAddress, TcpAddress, UnixAddress
-from proxy.config.credentials import CredentialConfig, LoginCredential, StaticCredential
-from proxy.config.fields import SECRET_NAME
-from proxy.config.model import AdminConfig, GuardConfig, secrets_in
-from proxy.config.problems import KeyPath, Problems, did_you_mean
-from proxy.config.routing import RouteConfig
-from proxy.redact import SHORTEST
+from proxy.config.credentialchecks import CREDENTIAL_CHECKS
+from proxy.config.draft import Draft
+from proxy.config.problems import KeyPath, Problems
 from proxy.routes import Origin
 
-#: RFC 6265 section 4.1.1.
-_COOKIE_VALUE: Final = re.compile(r"[!#-+\--:<-\[\]-~]*")
 #: What `forwarded: true` sends.
 _FORWARDED: Final = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
+#: The metadata services of clouds.
+_METADATA_HOSTS: Final = frozenset(
+    {"169.254.169.254", "fd00:ec2::254", "100.100.100.200", "metadata.google.internal", "metadata"}
+)
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """The parts of a configuration that are valid by themselves; the others are missing.
-
-    `names` are all credentials that were written, and `wanted` those that routes name by their index, valid or not;
-    `literals_refused` says why secrets may not be written out (None: they may).
-    """
-
-    listen: tuple[ListenAddress, ...] = ()
-    routes: Mapping[int, RouteConfig] = field(default_factory=dict)
-    credentials: Mapping[str, CredentialConfig] = field(default_factory=dict)
-    names: frozenset[str] = frozenset()
-    wanted: Mapping[int, str] = field(default_factory=dict)
-    guard: GuardConfig | None = None
-    admin: AdminConfig | None = None
-    literals_refused: str | None = None
-
-    def users(self, credential: str) -> Iterator[tuple[int, RouteConfig]]:
-        """The routes that use a credential."""
-        return ((index, route) for index, route in self.routes.items() if route.credential == credential)
 
 
 def check(draft: Draft, problems: Problems) -> None:
@@ -99,8 +74,6 @@ def _plain_http(draft: Draft, problems: Problems) -> None:
         if origin.socket is not None and route.via is not None:
             sentence = "a Unix socket is on this machine: remove via, or write the upstream's https:// URL"
             problems.add(("routes", index, "via"), sentence)
-        if route.tls.key_warning is not None:
-            problems.warn(("routes", index, "tls", "key" if route.tls.key else "cert"), route.tls.key_warning)
         if route.tls.insecure:
             problems.warn(
                 ("routes", index, "tls", "insecure"), "anybody on the way to the upstream can read the token"
@@ -143,24 +116,15 @@ def _reaches(origin: Origin, address: ListenAddress) -> bool:
     )
 
 
-def _credential_uses(draft: Draft, problems: Problems) -> None:
-    for index, wanted in draft.wanted.items():
-        if wanted not in draft.names:
-            hint = did_you_mean(wanted, draft.names) or ": add it to credentials, or correct the name"
-            problems.add(("routes", index, "credential"), f"there is no credential of this name{hint}")
-    used = {route.credential for route in draft.routes.values()}
-    for name, credential in draft.credentials.items():
-        if name not in used:
-            problems.warn(("credentials", name), "no route uses this credential")
-        bound: Origin | None = None
-        for index, route in draft.users(name):
-            origin = route.upstream_origin
-            if origin in credential.origins:
-                continue
-            if bound is not None and origin != bound:
-                sentence = f"its credential is bound to another origin: add this one to the origins of {name}"
-                problems.add(("routes", index, "upstream"), sentence)
-            bound = bound or origin
+def _metadata_services(draft: Draft, problems: Problems) -> None:
+    """A route to them would give the machine's own identity to every client (WIRE 3.13)."""
+    for index, route in draft.routes.items():
+        if route.upstream_origin.host.rstrip(".").lower() in _METADATA_HOSTS:
+            sentence = (
+                "this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a "
+                "credential of type metadata"
+            )
+            problems.add(("routes", index, "upstream"), sentence)
 
 
 def _forwarding(draft: Draft, problems: Problems) -> None:
@@ -183,69 +147,13 @@ def _foreign_grants(draft: Draft, problems: Problems) -> None:
             problems.warn(("routes", index, "rewrite", "cors"), sentence)
 
 
-def _placing(draft: Draft, problems: Problems) -> None:
-    for name, credential in draft.credentials.items():
-        path: KeyPath = ("credentials", name)
-        placed = {each.name.lower() for each in credential.place if each.kind == "header"}
-        for header in credential.headers:
-            if header.lower() in placed:
-                problems.add((*path, "headers", header), "the token itself goes into this header: remove it here")
-            elif SECRET_NAME.search(header) and draft.literals_refused:
-                sentence = (
-                    "this looks like a secret, and constants are shown: make it the token of a credential with "
-                    "place, or let only this file's owner read it (mode 0600)"
-                )
-                problems.add((*path, "headers", header), sentence)
-        in_cookie = any(each.kind == "cookie" for each in credential.place)
-        if not in_cookie or not isinstance(credential, StaticCredential):
-            continue
-        if not _COOKIE_VALUE.fullmatch(credential.token.value.reveal()):
-            sentence = "this token holds characters that no cookie may hold: place it in a header"
-            problems.add((*path, "token"), sentence)
-
-
-def _login_steps(draft: Draft, problems: Problems) -> None:
-    for name, credential in draft.credentials.items():
-        if not isinstance(credential, LoginCredential):
-            continue
-        path: KeyPath = ("credentials", name)
-        for substitute in ("$access_token", "$refresh_token"):
-            if credential.login.uses(substitute):
-                problems.add(
-                    (*path, "login"), f"the first step has no {substitute} yet: write a reference to a secret"
-                )
-        if credential.refresh is not None and credential.response.refresh_token is None:
-            sentence = "a refresh needs response.refresh_token: say where it stands in the reply, or remove refresh"
-            problems.add((*path, "refresh"), sentence)
-
-
-def _short_secrets(draft: Draft, problems: Problems) -> None:
-    parts = {
-        "routes": dict(draft.routes),
-        "credentials": dict(draft.credentials),
-        "guard": draft.guard,
-        "admin": draft.admin,
-    }
-    for path, source in secrets_in(parts):
-        if source.warning:
-            problems.warn(path, source.warning)
-        # References under other names, a user name say, are no secrets.
-        if len(source.value) < SHORTEST and SECRET_NAME.search(str(path[-1])):
-            sentence = (
-                f"this secret is shorter than {SHORTEST} characters: it is masked by field, not wherever it stands"
-            )
-            problems.warn(path, sentence)
-
-
 _CHECKS: Final[tuple[Callable[[Draft, Problems], None], ...]] = (
     _listeners,
     _same_routes,
     _plain_http,
     _loops,
-    _credential_uses,
+    _metadata_services,
     _forwarding,
     _foreign_grants,
-    _placing,
-    _login_steps,
-    _short_secrets,
+    *CREDENTIAL_CHECKS,
 )

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from proxy.config.anycredential import CommonCredential
+from proxy.config.anycredential import AskingCredential, CommonCredential
 from proxy.config.fields import (
     Duration,
     ExpiryPointer,
@@ -23,7 +23,9 @@ from proxy.config.fields import (
     TokenURL,
 )
 from proxy.config.oauth import OAuthCredential
+from proxy.config.provided import ExecCredential, FileCredential, MetadataCredential
 from proxy.config.secrets import SecretSource
+from proxy.config.selfsigned import GitHubAppCredential, JWTCredential
 from proxy.grants.login import LoginDescription, ResponseRules, Step, Value
 
 #: A token of a static credential goes out as it is: printable ASCII, no spaces at its ends.
@@ -31,7 +33,7 @@ _SENDABLE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 def _sendable(source: SecretSource) -> SecretSource:
-    if not _SENDABLE.fullmatch(source.value.reveal()):
+    if source.kind != "credential" and not _SENDABLE.fullmatch(source.value.reveal()):
         raise ValueError(
             "the token holds line breaks, spaces at its ends or characters beyond ASCII: correct it there"
         )
@@ -110,7 +112,7 @@ class ResponseConfig(Section):
         return ResponseRules(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-class LoginCredential(CommonCredential):
+class LoginCredential(AskingCredential):
     """Any "post credentials, get a token" API."""
 
     type: Literal["login"]
@@ -123,8 +125,6 @@ class LoginCredential(CommonCredential):
     """Further steps after login, each with the bearer of the step before."""
     response: ResponseConfig = Field(default_factory=ResponseConfig.model_construct)
     """Where the parts of the reply stand."""
-    insecure_http: bool = False
-    """true: send passwords in plain http to something that is not loopback."""
 
     def steps(self) -> dict[tuple[str | int, ...], StepConfig]:
         """Every step by its key path."""
@@ -147,10 +147,25 @@ class LoginCredential(CommonCredential):
         )
 
 
-CredentialConfig = Annotated[StaticCredential | LoginCredential | OAuthCredential, Field(discriminator="type")]
+CredentialConfig = Annotated[
+    StaticCredential
+    | LoginCredential
+    | OAuthCredential
+    | FileCredential
+    | ExecCredential
+    | MetadataCredential
+    | GitHubAppCredential
+    | JWTCredential,
+    Field(discriminator="type"),
+]
 #: The models by the word in `type`.
-TYPES: Final[Mapping[str, type[StaticCredential | LoginCredential | OAuthCredential]]] = {
+TYPES: Final[Mapping[str, type[CommonCredential]]] = {
     "static": StaticCredential,
     "login": LoginCredential,
     "oauth2": OAuthCredential,
+    "file": FileCredential,
+    "exec": ExecCredential,
+    "metadata": MetadataCredential,
+    "github_app": GitHubAppCredential,
+    "jwt": JWTCredential,
 }

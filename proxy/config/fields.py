@@ -17,14 +17,17 @@ from pydantic import (
 
 from proxy.config import addresses, values
 from proxy.config.places import INJECT_SCHEMA, PLACE_SCHEMA, distinct, inject, place
-from proxy.config.secrets import FORMS, LiteralSecret, SecretReader, SecretSource
+from proxy.config.secrets import FORMS, KINDS, LiteralSecret, SecretReader, SecretSource
 from proxy.grants.login import Value
 from proxy.injection import Inject, Place
+from proxy.redact import Secret
 from proxy.routes import Origin
 
 #: Fields of a login and headers with such names hold secrets; written out, they count as literals.
 SECRET_NAME: Final = re.compile(
-    r"password|passwd|passphrase|secret|token|key|credential|authorization|cookie", re.IGNORECASE
+    r"^(?!.*[-_](?:type|version)$)"
+    r".*(?:password|passwd|passphrase|secret|token|key|credential|authorization|assertion|cookie)",
+    re.IGNORECASE,
 )
 #: What stands for a token of the step before; any other `$` is an ordinary character.
 SUBSTITUTES: Final = frozenset({"$access_token", "$refresh_token"})
@@ -36,15 +39,18 @@ _REFERENCE_SCHEMA: Final[dict[str, Any]] = {
         *(
             {
                 "type": "object",
-                "properties": {kind: {"type": "string"}},
+                "properties": {kind: {"type": "string"}, "json": {"type": "string"}},
                 "required": [kind],
                 "additionalProperties": False,
             }
-            for kind in ("env", "file", "systemd")
+            for kind in KINDS
         ),
         {
             "type": "object",
-            "properties": {"command": {"type": "array", "items": {"type": "string"}, "minItems": 1}},
+            "properties": {
+                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                "json": {"type": "string"},
+            },
             "required": ["command"],
             "additionalProperties": False,
         },
@@ -80,6 +86,12 @@ def _read_secret(value: object, info: ValidationInfo) -> SecretSource:
     return reader(info).read(value)
 
 
+def _own(source: SecretSource) -> SecretSource:
+    if source.kind == "credential":
+        raise ValueError("a key is not the token of another credential: write another reference")
+    return source
+
+
 def _mark_literals(value: object) -> object:
     """Plain values under names that mean secrets become literals, which only a private file may hold."""
     if not isinstance(value, Mapping):
@@ -99,6 +111,41 @@ def _login_value(value: object, info: ValidationInfo) -> object:
     if isinstance(value, Mapping | LiteralSecret):
         return reader(info).read(value)
     return scalar(value)
+
+
+def _claims(value: object, info: ValidationInfo) -> dict[str, Any]:
+    """A JSON object; a member that is a reference to a secret becomes one."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError("write a mapping, such as {iss: tools, sub: ann@example.com}")
+    return {
+        name: reader(info).read(each) if isinstance(each, Mapping) and _is_reference(each) else _listed(each)
+        for name, each in value.items()
+    }
+
+
+def _is_reference(value: Mapping[Any, Any]) -> bool:
+    return set(value) - {"json"} <= {*KINDS, "command"} and len(value) <= 2
+
+
+def _listed(value: object) -> object:
+    """Plain JSON: YAML's lists are tuples here."""
+    if isinstance(value, Mapping):
+        return {str(name): _listed(each) for name, each in value.items()}
+    return [_listed(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def _text_value(value: object, info: ValidationInfo) -> object:
+    """Text, or a reference to one; numbers are taken as they are written."""
+    if isinstance(value, Mapping):
+        return reader(info).read(value)
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool) and value != ""):
+        return None if value is None else str(value)
+    raise ValueError("write text, or a reference to it such as {env: NAME}")
+
+
+def plain_text(value: SecretSource | str | None) -> Secret | str | None:
+    """A text as the grants take it."""
+    return value.value if isinstance(value, SecretSource) else value
 
 
 def scalar(value: object) -> object:
@@ -163,13 +210,22 @@ Timeout = Annotated[float, PlainValidator(values.positive_duration), _DURATION_S
 Size = Annotated[int, PlainValidator(values.size), _SIZE_SCHEMA]
 Count = Annotated[int, Field(gt=0)]
 SecretField = Annotated[SecretSource, PlainValidator(_read_secret), WithJsonSchema(_REFERENCE_SCHEMA)]
+KeyField = Annotated[SecretField, AfterValidator(_own)]
 Scalar = Annotated[Value, PlainValidator(scalar), WithJsonSchema(_SCALAR_SCHEMA)]
 LoginValue = Annotated[
     SecretSource | str | int | float | bool | None,
     PlainValidator(_login_value),
     WithJsonSchema({"anyOf": [*_REFERENCE_SCHEMA["anyOf"], _SCALAR_SCHEMA]}),
 ]
+TextValue = Annotated[
+    SecretSource | str | None,
+    PlainValidator(_text_value),
+    WithJsonSchema({"anyOf": [*_REFERENCE_SCHEMA["anyOf"], {"type": ["string", "integer", "null"]}]}),
+]
 LoginFields = Annotated[dict[str, LoginValue], BeforeValidator(_mark_literals)]
+Claims = Annotated[
+    dict[str, Any], PlainValidator(_claims), WithJsonSchema({"type": "object", "additionalProperties": {}})
+]
 LoginHeaders = Annotated[dict[HeaderName, LoginValue], BeforeValidator(_mark_literals)]
 AllowedOrigin = Annotated[
     Origin, PlainValidator(addresses.credential_origin), WithJsonSchema({"type": "string", "format": "uri"})

@@ -6,8 +6,9 @@ Each part is validated alone, so that a mistake in one hides none in another: al
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.config.checks import Draft, check
+from proxy.config.checks import check
 from proxy.config.credentials import TYPES, CredentialConfig
+from proxy.config.draft import Draft
 from proxy.config.fields import Listen, Name
 from proxy.config.longform import REFUSED, long_form
 from proxy.config.model import AdminConfig, Config, GuardConfig, LimitsConfig, LogConfig, StoreConfig

@@ -38,10 +38,6 @@ _SHORT_NOT_BUILT: Final = frozenset(path[2] for path in NOT_BUILT if path[0] == 
 #: Values that this version does not have, and what to write instead.
 _VALUES_NOT_BUILT: Final = {
     ("store", "kind"): ({"file", "redis"}, "memory"),
-    ("credentials", "*", "type"): (
-        {"exec", "file", "metadata", "github_app", "jwt"},
-        "static, login, oauth2, or a preset",
-    ),
 }
 
 
@@ -96,10 +92,7 @@ def _refuse_later_settings(data: dict[str, Any], problems: Problems) -> None:
             value = holder[path[-1]]
             if isinstance(value, str) and value in later:
                 problems.add(path, f"{value} is not built yet: write {instead}")
-                if path[0] == "credentials":
-                    data["credentials"][path[1]] = REFUSED
-                else:
-                    del holder[path[-1]]
+                del holder[path[-1]]
 
 
 def _holders(value: object, pattern: tuple[str, ...], path: KeyPath = ()) -> list[tuple[_Holder, KeyPath]]:

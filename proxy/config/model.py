@@ -23,6 +23,7 @@ from proxy.config.fields import (
 from proxy.config.problems import KeyPath
 from proxy.config.routing import RouteConfig
 from proxy.config.secrets import SecretSource
+from proxy.redact import Borrowed
 
 #: Client keys go into headers, cookies, passwords and path segments, so no character needs quoting anywhere.
 _CLIENT_KEY: Final = re.compile(r"[A-Za-z0-9_-]{16,}")
@@ -146,3 +147,8 @@ def secrets_in(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Secret
     elif isinstance(value, tuple):
         for index, each in enumerate(value):
             yield from secrets_in(each, (*path, index))
+
+
+def borrowed_in(value: Any) -> tuple[Borrowed, ...]:  # noqa: ANN401  any part of a model
+    """What stands on other credentials below `value`."""
+    return tuple(source.value for _path, source in secrets_in(value) if isinstance(source.value, Borrowed))

@@ -2,12 +2,21 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from proxy.config.anycredential import CommonCredential
-from proxy.config.fields import LoginFields, LoginValue, SecretField, TokenURL
+from proxy.config.anycredential import AskingCredential
+from proxy.config.fields import (
+    Claims,
+    KeyField,
+    LoginFields,
+    LoginValue,
+    SecretField,
+    TextValue,
+    TokenURL,
+    plain_text,
+)
 from proxy.config.secrets import SecretSource
 from proxy.grants.login import Value
 from proxy.grants.oauth2 import ASSERTING, Client, ClientAuth, GrantName, OAuthDescription
@@ -35,7 +44,7 @@ def _scope_word(value: str) -> str:
 Scope = Annotated[tuple[Annotated[str, AfterValidator(_scope_word)], ...], BeforeValidator(_words)]
 
 
-class OAuthCredential(CommonCredential):
+class OAuthCredential(AskingCredential):
     """A token of an OAuth 2.0 authorization server."""
 
     type: Literal["oauth2"]
@@ -46,11 +55,11 @@ class OAuthCredential(CommonCredential):
     """The server's own URL; its token endpoint is discovered from it."""
     token_url: TokenURL | None = None
     """The token endpoint, where there is no issuer to discover it from."""
-    client_id: str | None = None
+    client_id: TextValue = None
     """Who asks."""
     client_secret: SecretField | None = None
     """The secret of the client, for basic, post and client_secret_jwt."""
-    client_auth: Literal["basic", "post", "private_key_jwt", "client_secret_jwt", "none"] | None = None
+    client_auth: Literal["basic", "post", "private_key_jwt", "client_secret_jwt", "tls", "none"] | None = None
     """How the client proves who it is; absent: basic where there is a secret, else none."""
     client_auth_encoding: Literal["form", "raw"] = "form"
     """basic: form-encoded first, as the standard says; raw: for servers that do not decode it."""
@@ -66,13 +75,13 @@ class OAuthCredential(CommonCredential):
     """password: the user's name."""
     password: SecretField | None = None
     """password: the user's password."""
-    key: SecretField | None = None
+    key: KeyField | None = None
     """jwt_bearer and private_key_jwt: a private key as PEM."""
     algorithm: Literal["RS256", "PS256", "ES256", "EdDSA"] = "RS256"
     """What the key signs with."""
     key_id: str | None = None
     """The key's name at the server (kid)."""
-    claims: dict[str, Any] = Field(default_factory=dict)
+    claims: Claims = Field(default_factory=dict)
     """jwt_bearer: the claims of the assertion besides aud, iat, exp and jti."""
     subject_token: SecretField | None = None
     """token_exchange: the token to exchange."""
@@ -80,8 +89,6 @@ class OAuthCredential(CommonCredential):
     """token_exchange: what it is, such as urn:ietf:params:oauth:token-type:jwt."""
     refresh_token: SecretField | None = None
     """refresh_token: the one to begin with."""
-    insecure_http: bool = False
-    """true: send secrets in plain http to something that is not loopback."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -97,6 +104,8 @@ class OAuthCredential(CommonCredential):
             raise ValueError(f"client_auth {auth} needs client_secret: add it")
         if auth == "private_key_jwt" and self.key is None:
             raise ValueError("client_auth private_key_jwt needs key: add it")
+        if auth == "tls" and self.tls.cert is None:
+            raise ValueError("client_auth tls needs tls.cert: add it")
         return self
 
     def urls(self) -> dict[tuple[str | int, ...], str]:
@@ -126,7 +135,7 @@ class OAuthCredential(CommonCredential):
         secret = None if self.client_secret is None else self.client_secret.value
         return OAuthDescription(
             grant=self.grant,
-            client=Client(self.client_id, self.auth, secret, self.client_auth_encoding),
+            client=Client(plain_text(self.client_id), self.auth, secret, self.client_auth_encoding),
             refresh_token=None if self.refresh_token is None else self.refresh_token.value,
             parameters=own.get(self.grant, {}),
             common={"scope": " ".join(self.scope) or None, "audience": self.audience, "resource": self.resource},
@@ -136,8 +145,8 @@ class OAuthCredential(CommonCredential):
     def digest(self) -> bytes:
         """A digest that changes with every address and secret. It is a fast hash of secrets: keep it in memory."""
         secrets = (self.client_secret, self.password, self.key, self.subject_token, self.refresh_token)
-        given = [self.grant, self.issuer, self.token_url, self.client_id, self.auth, *self.scope, self.audience]
-        given.append(str(_plain_text(self.username)))
+        given = [self.grant, self.issuer, self.token_url, self.auth, *self.scope, self.audience]
+        given += [str(_plain_text(each)) for each in (self.client_id, self.username)]
         given += [None if each is None else each.value.reveal() for each in secrets]
         return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
 

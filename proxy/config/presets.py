@@ -11,7 +11,6 @@ import yaml
 
 from proxy.config.problems import did_you_mean
 from proxy.config.template import Expansion, Parameter, expand
-from proxy.config.yamltext import dump
 from proxy.patterns import Pattern
 
 #: Every start reads all presets; with libyaml, where PyYAML has it, that takes a tenth of the time.
@@ -31,12 +30,14 @@ class Fact:
 class Preset:
     """One vendor's API.
 
-    `route` holds defaults of routes that use it, `redact` says what its tokens look like.
+    `upstream` is an example of one, `route` holds defaults of routes that use it, `redact` says what its tokens
+    look like.
     """
 
     name: str
     aliases: tuple[str, ...]
     title: str
+    upstream: str
     parameters: tuple[Parameter, ...]
     route: Mapping[str, Any]
     credential: Mapping[str, Any]
@@ -80,42 +81,4 @@ def named(name: str) -> Preset | None:
 def unknown(name: str) -> str:
     """The sentence for a preset that does not exist."""
     words = [word for preset in presets().values() for word in (preset.name, *preset.aliases)]
-    return f"there is no such preset{did_you_mean(name, words) or ': write one of ' + ', '.join(words)}"
-
-
-def show(name: str) -> str:
-    """The configuration that a preset stands for, its parameters, and where each fact comes from.
-
-    Raises `KeyError` where there is no such preset.
-    """
-    preset = named(name)
-    if preset is None:
-        raise KeyError(name)
-    examples = {each.name: _example(each) for each in preset.parameters if each.required}
-    origin = examples.get(
-        "base_url", next((each.default for each in preset.parameters if each.kind == "url"), None)
-    )
-    route = {"prefix": "/", "upstream": origin or "https://api.example.com", "credential": preset.name}
-    config = {
-        "routes": [{**route, **preset.route}],
-        "credentials": {preset.name: preset.expand(examples).credential},
-    }
-    lines = [f"# {preset.title}", f"# preset: {', '.join([preset.name, *preset.aliases])}", "#", "# Parameters:"]
-    for each in preset.parameters:
-        state = (
-            "required" if each.required else f"default {str(each.default).lower()}" if each.default else "optional"
-        )
-        lines.append(f"#   {each.name} ({state}): {each.help}")
-    lines += [
-        "#",
-        "# It stands for:",
-        dump(config).rstrip(),
-        "#",
-        "# What it relies on (V: read there, I: inferred):",
-    ]
-    lines += [f"#   [{fact.mark}] {fact.what}\n#       {fact.source}" for fact in preset.facts]
-    return "\n".join(lines) + "\n"
-
-
-def _example(parameter: Parameter) -> object:
-    return "https://api.example.com" if parameter.kind == "url" else {"env": parameter.name.upper()}
+    return f"there is no such preset{did_you_mean(name, words) or ': `bearer-proxy presets` lists them'}"

@@ -1,11 +1,11 @@
 """The models of routes: one upstream each, and how requests reach it."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from proxy.config import addresses
+from proxy.config.clienttls import ClientTLS
 from proxy.config.fields import (
     Count,
     HeaderName,
@@ -23,23 +23,8 @@ from proxy.config.fields import (
     Status,
     Timeout,
     UpstreamURL,
-    reader,
 )
 from proxy.routes import Origin
-
-
-def _file(value: object, info: ValidationInfo) -> Path | None:
-    if value is None or isinstance(value, Path):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("write the path of a file")  # noqa: TRY004  pydantic collects ValueError only
-    path = reader(info).folder / value
-    if not path.is_file():
-        raise ValueError(f"the file {path} does not exist: create it, or correct the path")
-    return path
-
-
-PEMFile = Annotated[Path | None, BeforeValidator(_file)]
 
 
 def _outbound_proxy(value: str) -> str:
@@ -85,34 +70,13 @@ class PoolConfig(Section):
     """How long one may rest before it is closed."""
 
 
-class TLSConfig(Section):
+class TLSConfig(ClientTLS):
     """How the upstream is verified, and what it is shown."""
 
-    ca: PEMFile = None
-    """A file of certificate authorities in PEM, instead of the system's."""
-    cert: PEMFile = None
-    """A file with the client certificate (and its chain) in PEM, for an upstream that asks for one."""
-    key: PEMFile = None
-    """The file of its private key, without a passphrase; null: in the same file."""
     server_name: Host | None = None
     """The name that is asked for (SNI) and must be in the certificate; null: the upstream's host."""
     insecure: bool = False
     """true: do not verify; anybody on the way can read the token."""
-    _key_warning: str | None = PrivateAttr(default=None)
-
-    @property
-    def key_warning(self) -> str | None:
-        """A sentence about the mode of the file with the private key, where that is doubtful."""
-        return self._key_warning
-
-    @model_validator(mode="after")
-    def _has_a_pair(self, info: ValidationInfo) -> Self:
-        if self.key is not None and self.cert is None:
-            raise ValueError("a key belongs to a certificate: add cert: client.pem")
-        holder = self.key or self.cert
-        if holder is not None:
-            self._key_warning = reader(info).warning_of_mode(holder)
-        return self
 
 
 class ViaConfig(Section):

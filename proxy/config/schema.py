@@ -20,8 +20,9 @@ _SCALARS = ["string", "number", "boolean"]
 
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the short and the long form; descriptions are the sentences below the fields."""
+    models: tuple[type[Section], ...] = (Config, *TYPES.values())
     _refs, made = models_json_schema(
-        [(model, "validation") for model in (Config, *TYPES.values())],
+        [(model, "validation") for model in models],
         ref_template="#/$defs/{model}",
     )
     definitions: dict[str, Any] = made["$defs"]
@@ -119,6 +120,9 @@ def _parameter(parameter: Parameter, secret: dict[str, Any]) -> dict[str, Any]:
         "flag": {"type": "boolean"},
         "url": {"type": "string", "format": "uri"},
         "path": {"type": "string"},
+        "word": {"type": "string"},
+        "file": {"type": "string"},
+        "list": {"type": "array", "items": {"type": "string"}},
         "body_or_header": {"anyOf": [{"const": "body"}, {"type": "object", "required": ["header"]}]},
         "value": {"anyOf": [{"type": _SCALARS}, *secret["anyOf"]]},
     }

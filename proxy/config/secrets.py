@@ -1,18 +1,20 @@
-"""Reads secrets by reference: environment, file, command, systemd credential; a literal only in a private file.
+"""Reads secrets by reference: environment, file, command, keyring, systemd; a literal only in a private file.
 
 Law: a sentence from here names where the secret should have come from, never what came (threats 125, 134).
 """
 
+import json
 import os
 import re
 import stat
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from proxy.redact import MASK, Secret
+from proxy.grants.pointer import resolve
+from proxy.redact import MASK, Borrowed, Secret
 
 #: Longer is no password or token, but the wrong file.
 LONGEST: Final = 64 * 1024
@@ -23,8 +25,13 @@ LENIENT_FOLDERS: Final = ("/run/secrets", "/var/run/secrets")
 _MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KINDS: Final = ("env", "file", "command", "systemd")
-FORMS: Final = "{env: NAME}, {file: PATH}, {command: [PROGRAM, ARGUMENT]} or {systemd: NAME}"
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+#: The kinds whose reference is one text.
+KINDS: Final = ("env", "file", "systemd", "keyring", "credential")
+FORMS: Final = (
+    "{env: NAME}, {file: PATH}, {command: [PROGRAM, ARGUMENT]}, {keyring: SERVICE/USER} or {systemd: NAME}; "
+    "in a credential also {credential: NAME}"
+)
 
 
 class LiteralSecret:
@@ -43,23 +50,26 @@ class LiteralSecret:
 class SecretSource:
     """A secret, and where it came from.
 
-    `kind` is `env`, `file`, `command`, `systemd` or `literal`; `reference` is the name, path or program (None for
-    a literal); `warning` is a sentence to show at load, or None.
+    `kind` is `env`, `file`, `command`, `keyring`, `systemd`, `credential` or `literal`; `reference` is the name,
+    path or program (None for a literal); `warning` is a sentence to show at load, or None. The value of a
+    `credential` is `Borrowed`: it comes when it is needed. `member` is the JSON pointer to it in what was read.
     """
 
     kind: str
     reference: str | tuple[str, ...] | None
     value: Secret
     warning: str | None = None
+    member: str | None = None
 
     def describe(self) -> object:
         """The reference as it may be shown; a command without its arguments, a literal as `***`."""
         if self.reference is None:
             return MASK
+        member = {} if self.member is None else {"json": self.member}
         if isinstance(self.reference, tuple):
             arguments = [MASK] if len(self.reference) > 1 else []
-            return {self.kind: [self.reference[0], *arguments]}
-        return {self.kind: self.reference}
+            return {self.kind: [self.reference[0], *arguments], **member}
+        return {self.kind: self.reference, **member}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +92,24 @@ class SecretReader:
             value = LiteralSecret(str(value))
         if isinstance(value, LiteralSecret):
             return self._literal(value.text)
+        if isinstance(value, Mapping) and len(value) == 2 and "json" in value:
+            whole = {key: each for key, each in value.items() if key != "json"}
+            return _member(self.read(whole), value["json"])
         if not isinstance(value, Mapping) or len(value) != 1:
             raise ValueError(f"write a reference to a secret: {FORMS}")
         [(kind, reference)] = value.items()
-        if kind == "keyring":
-            raise ValueError(f"a keyring reference is not built yet: write {FORMS}")
         if kind == "command":
             return self._command(reference)
-        if kind not in _KINDS or not isinstance(reference, str) or not reference or "\0" in reference:
+        if kind not in KINDS or not isinstance(reference, str) or not reference or "\0" in reference:
             raise ValueError(f"write a reference to a secret: {FORMS}")
-        if kind == "env":
-            return self._env(reference)
-        return self._file(reference) if kind == "file" else self._systemd(reference)
+        read = {
+            "env": self._env,
+            "file": self._file,
+            "systemd": self._systemd,
+            "keyring": _keyring,
+            "credential": _credential,
+        }[kind]
+        return read(reference)
 
     def warning_of_mode(self, path: Path) -> str | None:
         """What is wrong with the mode of a file that holds a secret; raises `ValueError` where that is refused."""
@@ -206,6 +222,43 @@ class SecretReader:
             if path.is_relative_to(point) and len(point) >= longest:
                 kind, longest = system, len(point)
         return kind
+
+
+def _member(source: SecretSource, pointer: object) -> SecretSource:
+    """A text inside of what a reference leads to, which is JSON: a cloud's key file, say."""
+    if not isinstance(pointer, str) or source.kind == "credential":
+        raise ValueError("json takes a JSON pointer into what the reference leads to, such as /private_key")
+    try:
+        found = resolve(json.loads(source.value.reveal()), pointer)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, str) or not found:
+        raise ValueError("json names no text there, or what the reference leads to is no JSON: correct json")
+    return replace(source, value=Secret(found), member=pointer)
+
+
+def _keyring(reference: str) -> SecretSource:
+    """A password of the desktop's keyring, by service and user."""
+    service, _slash, user = reference.rpartition("/")
+    if not service or not user:
+        raise ValueError("keyring takes SERVICE/USER, as `keyring set SERVICE USER` was given them")
+    try:
+        import keyring  # noqa: PLC0415  an extra, which few need
+    except ImportError:
+        raise ValueError("the keyring needs an extra: pip install 'bearer-proxy[keyring]'") from None
+    try:
+        text = keyring.get_password(service, user)
+    except Exception:  # noqa: BLE001  every backend has failures of its own, and their texts are not ours to show
+        raise ValueError("the keyring cannot be opened: unlock it, or use another reference") from None
+    if text is None:
+        raise ValueError(f"the keyring has no password for {reference}: run `keyring set {service} {user}`")
+    return SecretSource("keyring", reference, _proper(text, f"the keyring's entry {reference}"))
+
+
+def _credential(reference: str) -> SecretSource:
+    if not _NAME.fullmatch(reference):
+        raise ValueError("credential takes the name of another credential")
+    return SecretSource("credential", reference, Borrowed(reference))
 
 
 def _text(raw: bytes, whence: str) -> str:

@@ -14,8 +14,9 @@ from proxy.config.secrets import FORMS, LiteralSecret
 from proxy.config.values import header_name
 
 #: What every preset credential takes besides its parameters: the common keys of credentials.
-COMMON: Final = frozenset({"place", "headers", "margin", "origins", "expired", "insecure_http"})
+COMMON: Final = frozenset({"place", "headers", "margin", "origins", "expired", "insecure_http", "tls"})
 
+_WORD: Final = re.compile(r"[A-Za-z0-9_.@-]+")
 _PARAMETER: Final = re.compile(r"<([a-z_.]+)>")
 
 
@@ -23,7 +24,7 @@ _PARAMETER: Final = re.compile(r"<([a-z_.]+)>")
 class Parameter:
     """A value that a preset takes; `kind` says what it may be, `choices` (if any) the words.
 
-    `needs` is a parameter without which this one has no effect.
+    `needs` is a parameter without which this one has no effect, `unless` one without which this one is required.
     """
 
     name: str
@@ -33,11 +34,21 @@ class Parameter:
     default: object = None
     choices: tuple[str, ...] = ()
     needs: str | None = None
+    unless: str | None = None
 
     @property
     def secret(self) -> bool:
         """Is it masked, and given by reference?"""
         return self.kind == "secret"
+
+    @property
+    def state(self) -> str:
+        """Whether it must be given, for people."""
+        if self.required:
+            return "required"
+        if self.unless is not None:
+            return f"required without {self.unless}"
+        return f"default {str(self.default).lower()}" if self.default else "optional"
 
 
 @dataclass(slots=True)
@@ -70,7 +81,7 @@ def expand(template: Mapping[str, Any], parameters: Iterable[Parameter], given: 
             found.problems.append(((name,), sentence))
         elif parameter.secret and isinstance(filled[name], str):
             filled[name] = LiteralSecret(filled[name])
-        elif parameter.kind == "url":
+        elif parameter.kind == "url" and filled[name] is not None:
             filled[name] = str(filled[name]).rstrip("/")
     if not found.problems:
         found.credential = _fill(template, filled, (), found.moved)
@@ -84,7 +95,7 @@ def _wrong(parameter: Parameter, filled: Mapping[str, Any], given: Mapping[str, 
     """What is wrong with the value of a parameter, or None."""
     value = filled[parameter.name]
     if value is None:
-        needed = parameter.required
+        needed = parameter.required or (parameter.unless is not None and filled[parameter.unless] is None)
         return f"this key is missing: add it ({parameter.help})" if needed else None
     if parameter.needs is not None and filled[parameter.needs] is None:
         return f"this has no effect without {parameter.needs}: add that key, or remove this one"
@@ -109,6 +120,15 @@ def _is_header(value: object) -> bool:
 _KINDS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "flag": (lambda value: isinstance(value, bool), "write true or false"),
     "url": (lambda value: isinstance(value, str), "write a URL, such as https://api.example.com"),
+    "word": (
+        lambda value: isinstance(value, str) and _WORD.fullmatch(value) is not None,
+        "write one word of letters, digits, '.', '_' and '-'",
+    ),
+    "file": (lambda value: isinstance(value, str) and bool(value), "write the path of a file"),
+    "list": (
+        lambda value: isinstance(value, tuple) and all(isinstance(each, str) for each in value),
+        "write a list of texts, such as [a, b]",
+    ),
     "path": (
         lambda value: isinstance(value, str) and value.startswith("/"),
         "write a path that begins with '/'",

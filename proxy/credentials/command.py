@@ -25,7 +25,7 @@ END_SECONDS: Final = 1.0
 
 
 class CommandGrant:
-    """Runs `command`, program first, with `stdin` on its input and `environ()` beside the proxy's environment."""
+    """Runs `command`, program first: `stdin` on its input, `environ()` beside the proxy's own environment."""
 
     def __init__(
         self,

@@ -26,14 +26,16 @@ def locations(issuer: str) -> tuple[str, str]:
 class Discovery:
     """Asks `issuer` once, and remembers what it said.
 
-    `secure`: an endpoint in plain HTTP is refused, unless it is on this machine.
+    `secure`: an endpoint in plain HTTP is refused, unless it is on this machine. `mutual`: the client shows a
+    certificate, for which a server may have endpoints of their own (RFC 8705 section 5).
     """
 
-    def __init__(self, name: str, issuer: str, endpoint: Endpoint, *, secure: bool) -> None:
+    def __init__(self, name: str, issuer: str, endpoint: Endpoint, *, secure: bool, mutual: bool = False) -> None:
         self._name = name
         self._issuer = issuer
         self._endpoint = endpoint
         self._secure = secure
+        self._mutual = mutual
         self._found: dict[str, str] | None = None
 
     async def token_url(self) -> str:
@@ -72,7 +74,9 @@ class Discovery:
             # RFC 8414 section 3.3: or one server could speak for another.
             if not isinstance(document, dict) or document.get("issuer") != self._issuer:
                 raise self._failed("its metadata is no JSON, or names another issuer; write the issuer as it does")
-            return {key: value for key, value in document.items() if isinstance(value, str)}
+            aliases = document.get("mtls_endpoint_aliases") if self._mutual else None
+            members = {**document, **(aliases if isinstance(aliases, dict) else {})}
+            return {key: value for key, value in members.items() if isinstance(value, str)}
         raise self._failed("it has no metadata; name token_url in the configuration")
 
     def _failed(self, reason: str) -> CredentialUnavailable:

@@ -1,22 +1,26 @@
 """Signs JSON Web Tokens (RFC 7515, 7519): to prove who a client is, and for grants that redeem one."""
 
+import base64
+import hashlib
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from proxy.clock import Clock
 from proxy.errors import ConfigError
-from proxy.redact import Secret
+from proxy.redact import Borrowed, Secret
 
-Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"]
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA", "HS256", "HS384", "HS512"]
 #: How long an assertion is good, in seconds: it is used at once (RFC 7523 section 3, item 4).
 ASSERTION_SECONDS: Final = 120
 #: So far may a server's clock be behind ours.
 BEHIND_SECONDS: Final = 10
+#: In a claim's text: the fingerprint of the public key, as Snowflake wants it.
+_FINGERPRINT: Final = "$key_sha256"
 
 
 class Signing:
-    """Signs with one key: PEM for the asymmetric algorithms, any text for HS256.
+    """Signs with one key: PEM for the asymmetric algorithms, any text for HS256 and its like.
 
     `key_id` is its name at the server (`kid`, RFC 7515 section 4.1.4). Raises `ConfigError` at once for a key that
     the algorithm cannot use.
@@ -26,27 +30,57 @@ class Signing:
         import jwt  # noqa: PLC0415  few credentials sign, and it takes as long to load as all the rest
 
         self._jwt = jwt
+        self._name = name
+        self._secret = key
         self._algorithm = algorithm
         self._headers = None if key_id is None else {"kid": key_id}
         self._clock = clock
-        try:
-            self._key = jwt.get_algorithm_by_name(algorithm).prepare_key(key.reveal())
-            jwt.encode({}, self._key, algorithm=algorithm)  # a public key can be prepared as well
-        except (ValueError, TypeError, AttributeError, jwt.InvalidKeyError):
-            # From None: the text of the key may be in the exception.
-            wanted = "any text" if algorithm == "HS256" else "a private key as PEM, without a passphrase"
-            raise ConfigError([f"Credential {name!r}: key does not fit {algorithm}: give {wanted}."]) from None
+        self._key = None if isinstance(key, Borrowed) else self._prepared()
 
-    def sign(self, claims: Mapping[str, Any]) -> Secret:
+    def _prepared(self) -> Any:  # noqa: ANN401  each algorithm has a kind of its own
+        try:
+            key = self._jwt.get_algorithm_by_name(self._algorithm).prepare_key(self._secret.reveal())
+            self._jwt.encode({}, key, algorithm=self._algorithm)  # a public key can be prepared as well
+        except (ValueError, TypeError, AttributeError, self._jwt.InvalidKeyError):
+            # From None: the text of the key may be in the exception.
+            is_shared = self._algorithm.startswith("HS")
+            wanted = "any text" if is_shared else "a private key as PEM, without a passphrase"
+            sentence = f"Credential {self._name!r}: key does not fit {self._algorithm}: give {wanted}."
+            raise ConfigError([sentence]) from None
+        return key
+
+    def _usable(self) -> Any:  # noqa: ANN401  as above
+        """The key; one that is borrowed is another one each time."""
+        return self._prepared() if self._key is None else self._key
+
+    def sign(self, claims: Mapping[str, Any], *, seconds: float = ASSERTION_SECONDS) -> Secret:
         """A token with these claims, and with `iat`, `exp` and a `jti` of its own where they are not given."""
         now = int(self._clock.wall())
         whole = {
             "iat": now - BEHIND_SECONDS,
-            "exp": now + ASSERTION_SECONDS,
+            "exp": now + int(seconds),
             "jti": secrets.token_hex(16),
-            **claims,
+            **{name: self._filled(value) for name, value in claims.items()},
         }
-        return Secret(self._jwt.encode(whole, self._key, algorithm=self._algorithm, headers=self._headers))
+        for name in ("iss", "sub"):  # texts (RFC 7519 section 4.1); YAML reads the number of an app as a number
+            if isinstance(whole.get(name), int):
+                whole[name] = str(whole[name])
+        return Secret(self._jwt.encode(whole, self._usable(), algorithm=self._algorithm, headers=self._headers))
+
+    def _filled(self, value: object) -> object:
+        if isinstance(value, Secret):
+            return value.reveal()
+        if not isinstance(value, str) or _FINGERPRINT not in value:
+            return value
+        return value.replace(_FINGERPRINT, self._fingerprint())
+
+    def _fingerprint(self) -> str:
+        """SHA-256 of the public key (DER of SubjectPublicKeyInfo) in base64."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  as jwt
+
+        form, kind = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        public = self._usable().public_key().public_bytes(form, kind)
+        return base64.b64encode(hashlib.sha256(public).digest()).decode()
 
 
 class OAuthSigner:
@@ -54,7 +88,7 @@ class OAuthSigner:
 
     def __init__(
         self,
-        client_id: str | None,
+        client_id: Secret | str | None,
         claims: Mapping[str, Any],
         *,
         client: Signing | None,

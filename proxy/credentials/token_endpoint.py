@@ -27,12 +27,21 @@ _FIELD_LIMIT: Final = 32 * 1024
 class TokenEndpoint:
     """A client for token endpoints: no redirects, cookies, environment proxies, netrc or connection reuse.
 
-    `ca` is a PEM file that replaces the system's certificate authorities. The session is made at the first request,
-    because it belongs to the running loop; `close()` ends it.
+    `ca` is a PEM file that replaces the system's certificate authorities; `cert` and `key` are what it shows to a
+    server that asks. The session is made at the first request, because it belongs to the running loop; `close()`
+    ends it. Raises `OSError` or `ssl.SSLError` for files that cannot be used.
     """
 
-    def __init__(self, *, ca: Path | None = None, timeout: float = TIMEOUT) -> None:
-        self._ca = ca
+    def __init__(
+        self,
+        *,
+        ca: Path | None = None,
+        cert: Path | None = None,
+        key: Path | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        # To read the machine's certificates takes 20 ms: that waits until a token is needed.
+        self._context = client_context(ca, cert=cert, key=key) if ca or cert else None
         self._timeout = timeout
         self._open: aiohttp.ClientSession | None = None
 
@@ -75,7 +84,7 @@ class TokenEndpoint:
         """The one session. No await in here: two first requests must not make two."""
         if self._open is None:
             self._open = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=client_context(self._ca), force_close=True),
+                connector=aiohttp.TCPConnector(ssl=self._context or client_context(), force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 auto_decompress=False,

@@ -5,10 +5,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 from proxy.errors import ConfigError
+from proxy.grants.pointer import unescaped
 from proxy.grants.request import TokenRequest
 from proxy.redact import Secret
 
@@ -202,10 +203,32 @@ def _encode(step: Step, fields: Mapping[str, _Plain], boundary: str) -> tuple[st
 
 def _json(fields: Mapping[str, _Plain]) -> bytes:
     try:
-        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(_nested(fields), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
         raise ConfigError(["A number in a token request is not finite; JSON has no form for it."]) from None
     return text.encode("utf-8", "surrogateescape")
+
+
+def _nested(fields: Mapping[str, _Plain]) -> dict[str, Any]:
+    """The document: a name that begins with `/` is a JSON pointer to where its value stands (RFC 6901)."""
+    root: dict[str, Any] = {}
+    for name, value in fields.items():
+        parts = [unescaped(part) for part in name.split("/")[1:]] if name.startswith("/") else [name]
+        at = root
+        for part in parts[:-1]:
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                raise ConfigError([f"The field {name!r} of a token request lies inside of one that is no object."])
+        at[parts[-1]] = value
+    return {name: _listed(each) for name, each in root.items()}
+
+
+def _listed(value: Any) -> Any:  # noqa: ANN401  JSON is of any type
+    """What has the keys 0, 1, 2 … is a list."""
+    if not isinstance(value, dict):
+        return value
+    inner = {name: _listed(each) for name, each in value.items()}
+    return list(inner.values()) if list(inner) == [str(index) for index in range(len(inner))] else inner
 
 
 def _multipart(texts: Iterable[tuple[str, str]], boundary: str) -> bytes:

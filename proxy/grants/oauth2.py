@@ -76,7 +76,7 @@ class Client:
     do not decode it.
     """
 
-    client_id: str | None
+    client_id: Secret | str | None
     auth: ClientAuth = "basic"
     secret: Secret | None = None
     encoding: Literal["form", "raw"] = "form"
@@ -95,7 +95,8 @@ class Client:
         return fields, {}
 
     def _basic(self, secret: Secret) -> Secret:
-        parts = [self.client_id or "", secret.reveal()]
+        name = self.client_id.reveal() if isinstance(self.client_id, Secret) else self.client_id or ""
+        parts = [name, secret.reveal()]
         if self.encoding == "form":
             # A space as %20: every server reads that, and some do not read the + (RFC 6749 appendix B).
             parts = [quote(part, safe="", errors="surrogateescape") for part in parts]

@@ -1,4 +1,4 @@
-"""What a store is: where the tokens of credentials rest, so that restarts, crashes and other processes find them."""
+"""What a store is: where the tokens of credentials rest, so that restarts and other processes find them."""
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass

@@ -1,0 +1,93 @@
+"""What stands on the tokens of other credentials: Vault's login with a Kubernetes token, two-stage vendors."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from proxy.credentials.credential import Report, Source
+from proxy.credentials.grant import Grant
+from proxy.errors import CredentialError, CredentialRejected
+from proxy.grants.request import Granted
+from proxy.lifecycle import Token
+from proxy.redact import Borrowed, Secret
+
+#: What was rejected may be taken with the lender's next token: it is tried again after so many seconds, at least.
+AGAIN_SECONDS: Final = 60.0
+
+
+class LentSource:
+    """The source of another credential, `lender`, for a second place: the same tokens under another name."""
+
+    def __init__(self, name: str, lender: Callable[[], Source]) -> None:
+        self._name = name
+        self._lender = lender
+
+    async def token(self, wait: float) -> Token:
+        """The lender's token. Raises what the lender raises."""
+        return await self._lender().token(wait)
+
+    async def newer_than(self, refused: Token, *, wait: float, ask: bool) -> Token | None:
+        """The lender's."""
+        return await self._lender().newer_than(refused, wait=wait, ask=ask)
+
+    async def refresh(self, wait: float) -> None:
+        """Refresh the lender's. Raises what the lender raises."""
+        await self._lender().refresh(wait)
+
+    def report(self) -> Report:
+        """The lender's state."""
+        return replace(self._lender().report(), name=self._name)
+
+    @property
+    def problem(self) -> CredentialError | None:
+        """The lender's."""
+        return self._lender().problem
+
+    async def close(self, wait: float) -> None:
+        """Nothing to end: the lender ends by itself."""
+
+
+class BorrowingGrant:
+    """Lends before each attempt what `grant` borrows; where that is rejected, the lenders may have newer ones.
+
+    `sources` gives the lender's tokens by its name, `wait` is how many seconds each may take.
+    """
+
+    def __init__(
+        self, grant: Grant, borrowed: tuple[Borrowed, ...], sources: Callable[[str], Source], *, wait: float
+    ) -> None:
+        self._grant = grant
+        self._borrowed = borrowed
+        self._sources = sources
+        self._wait = wait
+
+    def fingerprint(self) -> bytes:
+        """The grant's own, with what it has borrowed last."""
+        return self._grant.fingerprint()
+
+    async def obtain(self, refresh_token: Secret | None) -> Granted:
+        """Obtain with the lenders' tokens of now. Raises what the grant raises, and what a lender does."""
+        tokens = {}
+        for each in self._borrowed:
+            token = tokens[each.lender] = await self._sources(each.lender).token(self._wait)
+            each.lend(token.value)
+        try:
+            return await self._grant.obtain(refresh_token)
+        except CredentialRejected as error:
+            refusal = error
+        if not await self._renewed(tokens):
+            raise CredentialRejected(refusal.detail, retry_after=AGAIN_SECONDS)
+        try:
+            return await self._grant.obtain(None)
+        except CredentialRejected as error:
+            raise CredentialRejected(error.detail, retry_after=AGAIN_SECONDS) from None
+
+    async def _renewed(self, refused: dict[str, Token]) -> bool:
+        """Lend newer tokens; False where there are none."""
+        renewed = False
+        for each in self._borrowed:
+            newer = await self._sources(each.lender).newer_than(refused[each.lender], wait=self._wait, ask=True)
+            if newer is not None:
+                each.lend(newer.value)
+                renewed = True
+        return renewed

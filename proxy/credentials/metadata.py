@@ -1,0 +1,26 @@
+"""Obtains the machine's own token from the cloud's metadata service."""
+
+import hashlib
+import json
+
+from proxy.credentials.asking import Asking
+from proxy.grants.metadata import Metadata
+from proxy.grants.request import Granted
+from proxy.redact import Secret
+
+
+class MetadataGrant:
+    """Asks as `metadata` describes; `asking` judges by it, too."""
+
+    def __init__(self, metadata: Metadata, asking: Asking) -> None:
+        self._metadata = metadata
+        self._asking = asking
+
+    def fingerprint(self) -> bytes:
+        """A digest over the request."""
+        step = self._metadata.request()
+        return hashlib.sha256(json.dumps([step.url, sorted(map(str, step.fields.items()))]).encode()).digest()
+
+    async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
+        """One request. Raises `CredentialUnavailable`."""
+        return await self._asking.ask(self._metadata.request(), self._metadata.rules, "metadata service")

@@ -1,0 +1,58 @@
+"""Credentials that begin with a key of ours: a signed JWT as the token itself, or as the proof of a GitHub App."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from proxy.credentials.asking import Asking
+from proxy.credentials.signing import BEHIND_SECONDS, Signing
+from proxy.errors import CredentialRejected
+from proxy.grants.github_app import PROOF_SECONDS, REPLY, GitHubApp
+from proxy.grants.reply import RejectedReply
+from proxy.grants.request import Granted
+from proxy.redact import Secret
+
+
+class JWTGrant:
+    """Signs `claims` anew for each token; each is good for `lifetime` seconds."""
+
+    def __init__(self, signing: Signing, claims: Mapping[str, Any], *, lifetime: float, digest: bytes) -> None:
+        self._signing = signing
+        self._claims = claims
+        self._lifetime = lifetime
+        self._digest = digest
+
+    def fingerprint(self) -> bytes:
+        """A digest over key and claims."""
+        return self._digest
+
+    async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
+        """A new one."""
+        return Granted(self._signing.sign(self._claims, seconds=self._lifetime), lifetime=self._lifetime)
+
+
+class GitHubAppGrant:
+    """Proves to be the app, and asks for the installation's token."""
+
+    def __init__(self, *, name: str, app: GitHubApp, signing: Signing, asking: Asking, digest: bytes) -> None:
+        self._name = name
+        self._app = app
+        self._signing = signing
+        self._asking = asking
+        self._digest = digest
+
+    def fingerprint(self) -> bytes:
+        """A digest over address, app and key."""
+        return self._digest
+
+    async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
+        """One request. Raises `CredentialRejected`, `CredentialUnavailable`."""
+        proof = self._signing.sign({"iss": self._app.app_id}, seconds=PROOF_SECONDS - BEHIND_SECONDS)
+        try:
+            return await self._asking.ask(
+                self._app.request(), REPLY, "installation token", access_token=proof, bearer=True
+            )
+        except RejectedReply:
+            raise CredentialRejected(
+                f"GitHub rejects the app of credential {self._name!r}: check app_id, installation_id and key, "
+                f"and this machine's clock; then restart, or run `bearer-proxy token {self._name} --refresh`."
+            ) from None

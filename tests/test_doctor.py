@@ -1,0 +1,223 @@
+"""The diagnosis of a configuration: each line says what was tried, and each failure what mends it."""
+
+import socket
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import yaml
+from aiohttp import web
+
+from proxy.clock import SystemClock
+from proxy.config import Source, load
+from proxy.demo.serving import serving
+from proxy.doctor import Finding, examine
+from proxy.redact import Redactor
+from proxy.server import World
+from tests.support.api import Seen, api, fine
+from tests.support.leaks import Artefacts, Canaries
+from tests.support.vendors import Vendor
+
+
+class Doctor:
+    """Examines configurations, and has what was said searched for canaries."""
+
+    def __init__(self, state: Path, artefacts: Artefacts) -> None:
+        self._state = state
+        self._said: list[str] = []
+        artefacts.watch("doctor", lambda: "\n".join(self._said))
+
+    async def __call__(self, config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> list[Finding]:
+        """Every finding, in its order."""
+        loaded = load(Source(yaml.safe_dump(dict(config)), "test.yaml", None, "test"), environ=environ or {})
+        found = [each async for each in examine(loaded, World(Redactor(), self._state))]
+        self._said += [each.detail for each in found]
+        return found
+
+
+@pytest.fixture
+def doctor(tmp_path: Path, artefacts: Artefacts) -> Doctor:
+    """The doctor, with a state of its own."""
+    return Doctor(tmp_path / "state", artefacts)
+
+
+def closed_port() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def of(found: list[Finding], what: str, status: str) -> list[str]:
+    """What was said of something with this status."""
+    return [each.detail for each in found if (each.what, each.status) == (what, status)]
+
+
+def route(upstream: str, **more: Any) -> dict[str, Any]:
+    """A short form with a static token in $TOKEN."""
+    return {"upstream": upstream, "credential": {"type": "static", "token": {"env": "TOKEN"}}, **more}
+
+
+@pytest.fixture
+def environ(canaries: Canaries) -> dict[str, str]:
+    """$TOKEN, a canary."""
+    return {"TOKEN": canaries.mint("token"), "KEY": canaries.mint("key")}
+
+
+async def test_a_login_is_tried_for_real(doctor: Doctor, tracker: Vendor[Any]) -> None:
+    """And how long its token is good."""
+    found = await doctor(tracker.config, tracker.environ)
+    assert of(found, "config", "ok") == ["1 routes, 1 credentials"]
+    assert of(found, "credential default", "ok")[-1] == "has a token, good for 60 minutes"
+
+
+async def test_an_upstream_that_answers_is_asked_once_with_its_credential(
+    doctor: Doctor, environ: dict[str, str]
+) -> None:
+    """Through the proxy itself: prefix, client key and place as in a run."""
+    async with api() as upstream:
+        config = {
+            "routes": [{"prefix": "/x", "upstream": f"{upstream.url}/base", "credential": "a"}],
+            "credentials": {"a": {"type": "static", "token": {"env": "TOKEN"}, "place": {"header": "X-Key"}}},
+            "guard": {"client_key": {"env": "KEY"}},
+        }
+        found = await doctor(config, environ)
+        assert [each.status for each in found] == ["ok"] * len(found)
+        [seen] = upstream.seen
+        assert (seen.method, seen.target, seen.all("X-Key")) == ("GET", "/base/", [environ["TOKEN"]])
+        assert of(found, "route x", "ok")[-1] == "the upstream's clock and this one agree"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "finding", "says"),
+    [
+        (200, {}, "ok", "200"),
+        (404, {}, "ok", "404"),
+        (302, {"Location": "/elsewhere"}, "ok", "302"),
+        (401, {}, "failure", "401, the upstream refuses its token: check which rights it has"),
+        (403, {}, "failure", "403, the upstream refuses its token"),
+        (500, {}, "warning", "500, the upstream has a failure of its own"),
+        (200, {"Content-Type": "application/problem+json"}, "ok", "200"),
+    ],
+)
+async def test_what_the_upstream_says_is_judged(
+    doctor: Doctor, environ: dict[str, str], *, status: int, headers: dict[str, str], finding: str, says: str
+) -> None:
+    """Only what a credential or a person can mend is a failure."""
+
+    async def answer(_seen: Seen) -> web.StreamResponse:
+        return web.Response(status=status, headers=headers, body=b"[")
+
+    async with api(answer) as upstream:
+        found = await doctor(route(upstream.url), environ)
+        assert any(says in detail for detail in of(found, "route default", finding))
+
+
+async def test_a_route_without_a_credential_that_is_refused_wants_one(doctor: Doctor) -> None:
+    """The mend is another one then."""
+
+    async def answer(_seen: Seen) -> web.StreamResponse:
+        return web.Response(status=401)
+
+    async with api(answer) as upstream:
+        found = await doctor({"upstream": upstream.url})
+        assert "add credential: NAME" in of(found, "route default", "failure")[0]
+
+
+async def test_a_rejected_login_is_one_failure_and_nothing_is_sent(doctor: Doctor, tracker: Vendor[Any]) -> None:
+    """The route says where to look."""
+    wrong = {**tracker.environ, "TRACKER_PASSWORD": tracker.environ["TRACKER_PASSWORD"][::-1]}
+    found = await doctor(tracker.config, wrong)
+    assert "rejects the credential 'default'" in of(found, "credential default", "failure")[0]
+    assert of(found, "route default", "failure")[0].endswith("nothing was sent, see credential default")
+
+
+async def test_an_expired_fixed_token_is_a_failure(doctor: Doctor) -> None:
+    """As far as the token itself says when it ends."""
+    token = "va.AAECAwQFBgcICQoLDA0ODxAREhMUFRYX.AQAAAA.fgc0U5h"
+    async with api(fine) as upstream:
+        config = {"upstream": upstream.url, "credential": {"preset": "vanilla", "token": {"env": "TOKEN"}}}
+        found = await doctor(config, {"TOKEN": token})
+        assert "make a new one" in of(found, "credential default", "failure")[0]
+
+
+async def test_names_and_ports_that_are_not_there(doctor: Doctor, environ: dict[str, str]) -> None:
+    """Two different mends."""
+    config = {
+        "routes": [
+            {"prefix": "/a", "upstream": "https://nobody.invalid"},
+            {"prefix": "/b", "upstream": f"http://127.0.0.1:{closed_port()}"},
+        ]
+    }
+    found = await doctor(config, environ)
+    assert "cannot be resolved" in of(found, "route a", "failure")[0]
+    assert "whether the server runs" in of(found, "route b", "failure")[0]
+
+
+async def test_a_base_that_is_denied_is_left_alone(doctor: Doctor, environ: dict[str, str]) -> None:
+    """The doctor has no other rights than a client."""
+    async with api() as upstream:
+        found = await doctor(route(upstream.url, deny=[{"paths": ["/*"]}]), environ)
+        assert upstream.seen == []
+        assert of(found, "route default", "ok")[-1].startswith("its base is denied")
+
+
+@pytest.mark.parametrize(("ahead", "says"), [(3600, "behind the upstream's"), (-3600, "ahead of the upstream's")])
+async def test_a_clock_that_is_off_is_a_warning(
+    doctor: Doctor, environ: dict[str, str], ahead: float, says: str
+) -> None:
+    """By the upstream's Date."""
+
+    async def answer(_seen: Seen) -> web.StreamResponse:
+        return web.Response(headers={"Date": formatdate(SystemClock().wall() + ahead, usegmt=True)})
+
+    async with api(answer) as upstream:
+        found = await doctor(route(upstream.url), environ)
+        assert says in of(found, "route default", "warning")[0]
+
+
+@pytest.mark.parametrize(
+    ("days", "trusted", "status", "says"),
+    [
+        (100, True, "ok", "its certificate good for "),
+        (5, True, "warning", "its certificate good for 5 days"),
+        (100, False, "failure", "cannot be verified: it must name this host"),
+        (-1, True, "failure", "cannot be verified"),
+    ],
+)
+async def test_certificates_are_looked_at(  # noqa: PLR0917  columns of the table
+    doctor: Doctor,
+    environ: dict[str, str],
+    tmp_path: Path,
+    days: int,
+    trusted: bool,  # noqa: FBT001  same
+    status: str,
+    says: str,
+) -> None:
+    """One that ends soon is a warning, one that cannot be verified a failure."""
+    authority = trustme.CA()
+    end = datetime.now(UTC) + timedelta(days=days, hours=1)
+    certificate = authority.issue_cert("localhost", not_before=end - timedelta(days=400), not_after=end)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    (authority if trusted else trustme.CA()).cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with serving(web.Application(), ssl_context=context) as url:
+        config = route(url.replace("127.0.0.1", "localhost"), tls={"ca": str(tmp_path / "ca.pem")})
+        found = await doctor(config, environ)
+    assert says in of(found, "route default", status)[0]
+
+
+async def test_an_answer_that_is_not_whole_is_a_failure(doctor: Doctor, environ: dict[str, str]) -> None:
+    """The proxy's own sentence says which."""
+
+    async def answer(seen: Seen) -> web.StreamResponse:  # noqa: ARG001  the contract's
+        raise web.HTTPBadGateway(headers={"Content-Type": "application/problem+json"})
+
+    async with api(answer) as upstream:
+        found = await doctor(route(upstream.url), environ)
+        assert "502" in of(found, "route default", "warning")[0]
