@@ -251,3 +251,20 @@ async def test_an_endpoint_that_is_no_proper_url_is_refused(
     server.says(f"/realms/a{OPENID}", {"issuer": server.issuer, "token_endpoint": url})
     discovery = Discovery("billing", server.issuer, endpoint, secure=secure)
     assert "its token_endpoint is no URL that can be used" in await failure(discovery)
+
+
+@pytest.mark.parametrize(("mutual", "expected"), [(True, "https://mtls.example.com/token"), (False, "{}/token")])
+@pytest.mark.parametrize("odd", [False, True])
+async def test_a_client_that_shows_a_certificate_is_sent_to_the_endpoints_for_that(
+    server: Server, endpoint: TokenEndpoint, expected: str, *, mutual: bool, odd: bool
+) -> None:
+    """RFC 8705 section 5; aliases that are no object are none."""
+    aliases: object = ["odd"] if odd else {"token_endpoint": "https://mtls.example.com/token"}
+    document = {
+        "issuer": server.issuer,
+        "token_endpoint": f"{server.issuer}/token",
+        "mtls_endpoint_aliases": aliases,
+    }
+    server.says(f"/realms/a{OPENID}", document)
+    found = await Discovery("billing", server.issuer, endpoint, secure=True, mutual=mutual).token_url()
+    assert found == ("{}/token" if odd else expected).format(server.issuer)

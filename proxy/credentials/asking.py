@@ -9,7 +9,7 @@ from proxy.clock import Clock
 from proxy.credentials.grant import Endpoint
 from proxy.errors import CredentialUnavailable
 from proxy.grants.login import ResponseRules, Step, build
-from proxy.grants.oauth2 import OAuthError, error_of
+from proxy.grants.oauth2 import error_of
 from proxy.grants.reply import InvalidReply, RejectedReply, Verdict, classify, read, retry_after
 from proxy.grants.request import Granted, TokenReply
 from proxy.redact import Secret
@@ -22,10 +22,10 @@ _DOUBTFUL: Final = (
 )
 
 #: What a reply to a step means, and what the server says about it, as part of a sentence.
-Judge = Callable[[TokenReply, OAuthError, Step], tuple[Verdict, str]]
+Judge = Callable[[TokenReply, Step], tuple[Verdict, str]]
 
 
-def by_status(reply: TokenReply, _error: OAuthError, step: Step) -> tuple[Verdict, str]:
+def by_status(reply: TokenReply, step: Step) -> tuple[Verdict, str]:
     """What the status alone says."""
     return classify(reply.status, step.accept), ""
 
@@ -85,17 +85,14 @@ class Asking:
             reply = await self._endpoint.send(request)
         except CredentialUnavailable as error:
             raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error.detail}") from None
-        said = error_of(reply)
         try:
-            return self._judged(reply, said, step, rules, place)
+            return self._judged(reply, step, rules, place)
         except (CredentialUnavailable, RejectedReply) as failure:
-            failure.said = tuple(said.fields.items())
+            failure.said = tuple(error_of(reply).fields.items())
             raise
 
-    def _judged(
-        self, reply: TokenReply, error: OAuthError, step: Step, rules: ResponseRules, place: str
-    ) -> Granted:
-        verdict, code = self._judge(reply, error, step)
+    def _judged(self, reply: TokenReply, step: Step, rules: ResponseRules, place: str) -> Granted:
+        verdict, code = self._judge(reply, step)
         if verdict == "accepted":
             return self._read(reply, rules, place)
         if verdict == "rejected":

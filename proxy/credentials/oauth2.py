@@ -7,14 +7,15 @@ from proxy.credentials.asking import Asking
 from proxy.credentials.signing import OAuthSigner
 from proxy.errors import CredentialRejected, LoginRequired
 from proxy.grants.login import Step, Value
-from proxy.grants.oauth2 import ASSERTING, INTERACTIVE, REPLY, GrantName, OAuthDescription, OAuthError, verdict
+from proxy.grants.oauth2 import ASSERTING, INTERACTIVE, REPLY, GrantName, OAuthDescription, error_of, verdict
 from proxy.grants.reply import RejectedReply, Verdict
 from proxy.grants.request import Granted, TokenReply
 from proxy.redact import Secret
 
 
-def judge(reply: TokenReply, error: OAuthError, _step: Step) -> tuple[Verdict, str]:
+def judge(reply: TokenReply, _step: Step) -> tuple[Verdict, str]:
     """What a reply means, by the `error` in it."""
+    error = error_of(reply)
     return verdict(reply, error), str(error)
 
 

@@ -51,8 +51,9 @@ class GitHubAppGrant:
             return await self._asking.ask(
                 self._app.request(), REPLY, "installation token", access_token=proof, bearer=True
             )
-        except RejectedReply:
+        except RejectedReply as error:
             raise CredentialRejected(
                 f"GitHub rejects the app of credential {self._name!r}: check app_id, installation_id and key, "
-                f"and this machine's clock; then restart, or run `bearer-proxy token {self._name} --refresh`."
+                f"and this machine's clock; then restart, or run `bearer-proxy token {self._name} --refresh`.",
+                said=error.said,
             ) from None
