@@ -524,12 +524,15 @@ async def scene(proxying: StartProxy, canaries: Canaries, clock: HeldClock, ca: 
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint that hangs is given up soon; nothing else here takes so long. Rejections are hashed quickly."""
+def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that hangs is given up soon, and rejections are hashed quickly."""
     monkeypatch.setattr(latch, "_SCRYPT_N", 2)
-    defaults = TokenEndpoint.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "timeout", 0.5)
+    row = ROWS.get(request.node.callspec.params.get("name"))
+    play = (Act.HANG,) if row is None else row.play if isinstance(row.play, tuple) else (row.play,)
+    if Act.HANG in play:
+        defaults = TokenEndpoint.__init__.__kwdefaults__
+        assert defaults is not None
+        monkeypatch.setitem(defaults, "timeout", 0.3)
 
 
 def check_event(row: Row, outcome: Outcome, event: dict[str, Any]) -> None:
