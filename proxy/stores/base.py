@@ -1,4 +1,4 @@
-"""What a store is: where the tokens of credentials rest, so that restarts, crashes and other processes find them."""
+"""What a store is: where tokens of credentials rest, so that restarts, crashes and other processes find them."""
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -47,7 +47,10 @@ class Store(Protocol):
         ...
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
-        """The right to ask for a token of `name`: at most one holder among all that share the store."""
+        """The right to ask for a token of `name`: at most one holder among all that share the store.
+
+        Entering raises `StoreBusy` where somebody else holds it for too long.
+        """
         ...
 
     def stamp(self, name: str) -> object:
