@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from proxy.config import Config, LoginCredential, OAuthCredential, RouteConfig, StaticCredential
 from proxy.config.anycredential import CommonCredential, ExpiredRuleConfig, UnlessConfig
 from proxy.config.credentials import ResponseConfig, StepConfig
-from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig, StoreConfig
+from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig
 from proxy.config.places import place
 from proxy.config.presets import Preset, presets
 from proxy.config.routing import (
@@ -24,6 +24,7 @@ from proxy.config.routing import (
     TLSConfig,
     ViaConfig,
 )
+from proxy.config.store import StoreConfig
 from proxy.config.values import duration, size
 
 ROOT = Path(__file__).parents[1]

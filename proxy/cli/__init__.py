@@ -13,6 +13,7 @@ _MODULES: Final = {
     "check": "check",
     "demo": "demo",
     "healthcheck": "ask",
+    "keygen": "keygen",
     "presets": "reference",
     "run": "run",
     "schema": "reference",

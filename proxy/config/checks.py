@@ -16,6 +16,7 @@ from proxy.config.fields import SECRET_NAME
 from proxy.config.model import AdminConfig, GuardConfig, secrets_in
 from proxy.config.problems import KeyPath, Problems, did_you_mean
 from proxy.config.routing import RouteConfig
+from proxy.config.store import StoreConfig
 from proxy.redact import SHORTEST
 from proxy.routes import Origin
 
@@ -41,6 +42,7 @@ class Draft:
     wanted: Mapping[int, str] = field(default_factory=dict)
     guard: GuardConfig | None = None
     admin: AdminConfig | None = None
+    store: StoreConfig | None = None
     literals_refused: str | None = None
 
     def users(self, credential: str) -> Iterator[tuple[int, RouteConfig]]:
@@ -225,6 +227,7 @@ def _short_secrets(draft: Draft, problems: Problems) -> None:
         "credentials": dict(draft.credentials),
         "guard": draft.guard,
         "admin": draft.admin,
+        "store": draft.store,
     }
     for path, source in secrets_in(parts):
         if source.warning:

@@ -5,7 +5,6 @@ counts as no record, and stays until a new token takes its place; a crash leaves
 """
 
 import asyncio
-import errno
 import fcntl
 import logging
 import os
@@ -42,11 +41,9 @@ PATIENCE_SECONDS: Final = 30.0
 _FIRST_PAUSE: Final = 0.01
 _LAST_PAUSE: Final = 0.25
 _UNUSABLE: Final = (
-    "the stored token does not open and counts as none: it was damaged, sealed with another key, or got for another "
-    "account or upstream; the next token takes its place"
+    "the stored token does not open and counts as none: it was damaged, sealed with another key, or got for "
+    "another account or upstream; the next token takes its place"
 )
-#: How a lock says that another holds it.
-_HELD: Final = frozenset({errno.EAGAIN, errno.EACCES})
 
 
 class FileStore:
@@ -151,12 +148,13 @@ class FileStore:
             number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
             try:
                 fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(number).st_ino == path.lstat().st_ino:
+                there = stamp(path)
+                if there is not None and there[0] == os.fstat(number).st_ino:
                     return number
-            except OSError as error:
+            except BlockingIOError:
+                pass
+            except BaseException:
                 os.close(number)
-                if error.errno in _HELD:
-                    return None
                 raise
             os.close(number)
             return None
