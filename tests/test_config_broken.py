@@ -578,7 +578,7 @@ store: {kind: redis, url: x}
 ### a store of files without a folder
 upstream: https://a.example
 store: {kind: file, key: {env: STORE_KEY}}
-=> 2: store: kind: file needs path: add path: FOLDER, where the sealed tokens rest
+=> 2: store: kind: file needs path: name a folder for the sealed tokens, such as path: tokens
 ### a store of files without a key
 upstream: https://a.example
 store: {kind: file, path: tokens}

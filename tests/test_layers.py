@@ -106,6 +106,7 @@ NEVER_REACHES: Final[dict[str, set[str]]] = {
 PACKAGES: Final[dict[str, set[str]]] = {
     "aiohttp": {"demo", "credentials"},
     "click": {"cli"},
+    "cryptography": {"stores"},
     "jwt": {"credentials", "demo"},
     "pydantic": {"config", "demo"},
     "uvloop": {"cli", "demo"},

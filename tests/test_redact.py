@@ -24,15 +24,22 @@ PROXY: Final = Path(redact.__file__).parent
 
 #: Who may see a value, and what for. Everybody else passes `Secret` objects around.
 REVEALERS: Final = {
-    "build.py": "does a static token fit its place, and when does it expire",
+    "build/sources.py": "when does a static token expire",
     "cli/run.py": "writes the admin key into the run file, which is private",
     "config/checks.py": "does a static token fit a cookie",
     "config/credentials.py": "does a static token hold only what a header may",
     "config/model.py": "is the client key in its alphabet",
+    "config/oauth.py": "digests what a grant is made of",
+    "config/store.py": "decodes the keys that seal stored tokens",
+    "credentials/accepting.py": "does a granted token fit its places",
     "credentials/credential.py": "renders the token into the head of a request, and knows its echoes",
-    "credentials/source.py": "does a granted token fit its places",
+    "credentials/file.py": "when does a token from a file expire",
+    "credentials/signing.py": "reads the key that signs",
+    "credentials/source.py": "does a stored token fit its places",
     "grants/login.py": "writes the token request",
+    "grants/oauth2.py": "writes the token request",
     "guard.py": "compares the client key",
+    "stores/records.py": "writes a record, which is then sealed",
     "upstream/tunnel.py": "writes who we are to an outbound proxy",
     "redact.py": "has to know what it masks",
 }

@@ -14,6 +14,7 @@ from proxy.grants.request import Granted
 from proxy.lifecycle import Token
 from proxy.redact import Secret
 from proxy.stores.latch import Latch
+from proxy.stores.memory import MemoryStore
 from tests.support.harness import HeldClock
 from tests.support.leaks import Canaries
 from tests.support.waiting import until
@@ -101,6 +102,8 @@ async def bench(tmp_path: Path, canaries: Canaries, clock: HeldClock) -> AsyncIt
         margin=60.0,
         clock=clock,
         latch=Latch(tmp_path),
+        store=MemoryStore(),
+        binding=b"",
         fits=lambda value: "FORBIDDEN" not in value,
         random=lambda: 0.5,
         register=heard.register,

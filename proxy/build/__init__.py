@@ -1,6 +1,7 @@
 """Makes the objects that serve requests from a configuration; opens nothing."""
 
 from proxy.build.routes import bindings, guard
-from proxy.build.sources import Surroundings, credentials
+from proxy.build.sources import Surroundings, binding_of, credentials
+from proxy.build.stores import store
 
-__all__ = ["Surroundings", "bindings", "credentials", "guard"]
+__all__ = ["Surroundings", "binding_of", "bindings", "credentials", "guard", "store"]

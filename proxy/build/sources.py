@@ -4,31 +4,36 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from proxy.build.stores import bound
 from proxy.clock import Clock
 from proxy.config import Config, CredentialConfig, LoginCredential, OAuthCredential, StaticCredential
 from proxy.credentials.asking import Asking
 from proxy.credentials.credential import Credential
 from proxy.credentials.discovery import Discovery
 from proxy.credentials.endpoint import LazyEndpoint
+from proxy.credentials.events import Events
 from proxy.credentials.grant import Endpoint, Grant
 from proxy.credentials.login import LoginGrant
 from proxy.credentials.oauth2 import OAuthGrant, judge
 from proxy.credentials.signing import OAuthSigner, Signing
-from proxy.credentials.source import Events, TokenSource
+from proxy.credentials.source import TokenSource
 from proxy.credentials.static import StaticSource
+from proxy.errors import ConfigError
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.lifecycle import Token
 from proxy.redact import Redactor, Secret
+from proxy.stores.base import Store
 from proxy.stores.latch import Latch
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What credentials need of the world: the clock, a random float in [0, 1), where rejections are kept."""
+    """What credentials need of the world: the clock, a random float in [0, 1), where rejections and tokens rest."""
 
     clock: Clock
     random: Callable[[], float]
     latch: Latch
+    store: Store
     redactor: Redactor
     events: Events
     endpoint: LazyEndpoint
@@ -36,10 +41,21 @@ class Surroundings:
 
 def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
     """Every credential by its name. Raises `ConfigError` for one that cannot be built."""
-    return {name: _credential(name, given, around) for name, given in config.credentials.items()}
+    return {name: _credential(name, given, config, around) for name, given in config.credentials.items()}
 
 
-def _credential(name: str, given: CredentialConfig, around: Surroundings) -> Credential:
+def binding_of(name: str, config: Config, around: Surroundings) -> bytes:
+    """What the records of a credential are bound to in the store. Raises `KeyError`, and `ConfigError` as above.
+
+    A static token is in no store, and for one it raises `ConfigError`.
+    """
+    given = config.credentials[name]
+    if isinstance(given, StaticCredential):
+        raise ConfigError([f"Credential {name!r} is a fixed token: there is nothing to be stored."])
+    return bound(name, config, _grant(name, given, around).fingerprint())
+
+
+def _credential(name: str, given: CredentialConfig, config: Config, around: Surroundings) -> Credential:
     places = given.place
     constants = tuple(given.headers.items())
 
@@ -49,12 +65,15 @@ def _credential(name: str, given: CredentialConfig, around: Surroundings) -> Cre
     if isinstance(given, StaticCredential):
         static = StaticSource(name, _static_token(given, around.clock), around.clock)
         return Credential(name, static, places, constants, changes=False)
+    grant = _grant(name, given, around)
     source = TokenSource(
         name,
-        _grant(name, given, around),
+        grant,
         margin=given.margin,
         clock=around.clock,
         latch=around.latch,
+        store=around.store,
+        binding=bound(name, config, grant.fingerprint()),
         fits=fits,
         random=around.random,
         register=_register_as(name, around),

@@ -92,7 +92,7 @@ class StoreConfig(Section):
                 raise ValueError(f"{superfluous}: only for kind: file; write that, or remove the rest")
             return self
         if self.path is None:
-            raise ValueError("kind: file needs path: add path: FOLDER, where the sealed tokens rest")
+            raise ValueError("kind: file needs path: name a folder for the sealed tokens, such as path: tokens")
         if self.key is None:
             raise ValueError(
                 "kind: file needs key: run `(umask 077; bearer-proxy keygen > store.key)`, and add "
