@@ -39,6 +39,8 @@ class Keeping:
         self._stamp: object = None
         self._looked_at = float("-inf")
         self._is_saved = True
+        #: Did the last look find that somebody removed what was there: that they logged out (threat 102)?
+        self.forgotten = False
         #: The complaints that were made, so that each is made once.
         self._said: set[str] = set()
 
@@ -64,15 +66,17 @@ class Keeping:
     async def newer(self) -> Token | None:
         """The token in the store, where it is not the one in memory, but a later one."""
         self._looked_at = self._clock.now()
+        self.forgotten = False
         stamp = self._store.stamp(self._name)
         try:
             record = await self._store.load(self._name, self._binding)
         except StoreUnavailable as error:
             self._say("store_unavailable", error)
             return None
-        self._said.discard("store_unavailable")
-        self._stamp, last = stamp, self._last
+        self.forgotten = record is None and stamp is None and self.persisted is True
+        self._stamp, last = stamp, None if self.forgotten else self._last
         if record is None or (last is not None and not _is_later(record, last)):
+            self._last = last
             return None
         self._last, self._is_saved = record, True
         return _token(record, self._clock.now(), self._clock.wall())
@@ -112,7 +116,7 @@ class Keeping:
             return
         self._stamp = self._store.stamp(self._name)
         self._is_saved = True
-        self._said.discard("token_not_persisted")
+        self._said.clear()
 
     def _say(self, event: str, error: StoreUnavailable) -> None:
         if event not in self._said:

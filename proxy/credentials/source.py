@@ -175,7 +175,9 @@ class TokenSource:
     async def _in_turn(self) -> None:
         """Take over what somebody else got meanwhile (threat 88); else ask, unless the last failure forbids it."""
         adopted = await self._adopt()
-        now = self._clock.now()
+        now, held = self._clock.now(), self._life.token
+        if held is not None and self._keeping.forgotten:
+            self._life = replace(self._life, token=replace(held, expires_at=now, refresh_token=None))
         if adopted and state(self._life, now) == "fresh":
             return
         if may_ask(self._life, now):

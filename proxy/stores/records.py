@@ -28,7 +28,7 @@ def parse(content: bytes) -> Record | None:
     """The record that `dump` wrote, None for anything else; another version of this program may have sealed it."""
     try:
         found = json.loads(content)
-        if found["version"] != _VERSION:
+        if _count(found["version"]) != _VERSION:
             return None
         refresh, refresh_ends = found["refresh_token"], found["refresh_expires_at"]
         return Record(
