@@ -147,6 +147,12 @@ def test_a_record_of_another_make_is_none(key: str, value: object) -> None:
     assert parse(json.dumps(WHOLE | {key: value}).encode()) is None
 
 
+def test_a_record_of_another_version_is_none() -> None:
+    """Whatever it means there."""
+    assert parse(json.dumps(WHOLE).encode()) is not None
+    assert parse(json.dumps(WHOLE | {"version": 2}).encode()) is None
+
+
 @pytest.mark.parametrize("key", WHOLE)
 def test_a_record_with_a_part_missing_is_none(key: str) -> None:
     """Every part is written, also where it is null."""
