@@ -6,7 +6,7 @@ import pytest
 
 from proxy.errors import ConfigError
 from proxy.grants.github_app import GitHubApp
-from proxy.grants.login import Step, build
+from proxy.grants.login import Step, Value, build
 from proxy.grants.metadata import Metadata
 from proxy.grants.request import TokenReply, TokenRequest
 from proxy.redact import Secret
@@ -129,10 +129,10 @@ def test_an_installation_is_narrowed_by_repositories_and_permissions() -> None:
     ],
 )
 def test_a_name_that_begins_with_a_slash_says_where_in_the_document_its_value_stands(
-    fields: dict[str, object], document: object
+    fields: dict[str, Value], document: object
 ) -> None:
     """A JSON pointer; keys that count from zero make a list."""
-    step = Step("https://a.example", encoding="json", fields=fields)  # type: ignore[arg-type]  a table of values
+    step = Step("https://a.example", encoding="json", fields=fields)
     assert json.loads(sent(step).body or b"") == document
 
 
