@@ -59,10 +59,10 @@ def test_the_environment_gives_a_secret(reader: SecretReader) -> None:
 class Desktop(KeyringBackend):
     """A keyring with one password, which may be locked."""
 
-    priority = 1  # type: ignore[assignment]  # a plain number is what backends have
+    priority = 1
 
     def __init__(self, *, locked: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # keyring's
         self.locked = locked
 
     def get_password(self, service: str, username: str) -> str | None:

@@ -21,7 +21,8 @@ from proxy.server import World
 def doctor(config: str | None, *, as_json: bool) -> int:
     """Try a configuration for real.
 
-    Names, certificates, clocks, token requests, and one harmless request to each upstream. Each line is ok, a warning or a failure with what mends it; a failure makes the exit status 1.
+    Names, certificates, clocks, token requests, and one harmless request to each upstream.
+    A line is ok, a warning or a failure with what mends it; a failure makes the exit status 1.
 
     Example: bearer-proxy doctor -c config.yaml
     """
