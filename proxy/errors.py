@@ -30,6 +30,7 @@ from the config and may appear.
         ├── CredentialError
         │   ├── CredentialRejected       502 credential_rejected
         │   ├── CredentialUnavailable    503 credential_unavailable
+        │   │   └── StoreUnavailable     503 store_unavailable (also StoreBusy)
         │   └── LoginRequired            503 login_required
         └── UpstreamError
             ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamVia, UpstreamLost)
@@ -279,6 +280,20 @@ class CredentialRejected(CredentialError):
 
 class CredentialUnavailable(CredentialError):
     """The token endpoint cannot be used now and there is no valid token."""
+
+
+class StoreUnavailable(CredentialUnavailable):
+    """The store of tokens cannot be read or written now."""
+
+    code = "store_unavailable"
+    title = "Store unavailable"
+    explanation = "The store of tokens cannot be used now; nothing was sent upstream."
+
+
+class StoreBusy(StoreUnavailable):
+    """Another process has held the turn of this credential for too long."""
+
+    explanation = "Another process holds the turn of this credential and does not let go; it is tried again."
 
 
 class LoginRequired(CredentialError):

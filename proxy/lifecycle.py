@@ -70,6 +70,15 @@ def stale_at(token: Token, margin: float) -> float | None:
     return token.expires_at - min(margin, lifetime * MARGIN_SHARE)
 
 
+def refresh_due_at(life: Life) -> float | None:
+    """When the timer is to refresh ahead, after a failure no sooner than may be asked again; None: never."""
+    token, failure = life.token, life.failure
+    due_at = stale_at(token, life.margin) if token else None
+    if due_at is None or failure is None:
+        return due_at
+    return None if failure.retry_at is None else max(due_at, failure.retry_at)
+
+
 def state(life: Life, now: float) -> str:
     """`fresh`, `stale` or `invalid`: derived, never stored."""
     token = life.token
@@ -93,13 +102,17 @@ def decide(life: Life, now: float, after: int = 0) -> tuple[Token | None, bool]:
     3. `(None, True)`: wait for a refresh.
     4. `(None, False)`: fail at once with the last error.
     """
-    failure = life.failure
-    may_ask = failure is None or (failure.retry_at is not None and now >= failure.retry_at)
     condition = state(life, now)
     token = life.token
     if token is None or condition == "invalid" or token.generation <= after:
-        return None, may_ask
-    return token, condition == "stale" and may_ask
+        return None, may_ask(life, now)
+    return token, condition == "stale" and may_ask(life, now)
+
+
+def may_ask(life: Life, now: float) -> bool:
+    """May a token request be sent, as far as the last failure goes?"""
+    failure = life.failure
+    return failure is None or (failure.retry_at is not None and now >= failure.retry_at)
 
 
 def back_off(count: int, random: float, retry_after: float | None = None) -> float:

@@ -76,7 +76,13 @@ class Instance:
         self.admin_key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
         world.redactor.register(self.admin_key)
         around = build.Surroundings(
-            world.clock, world.random, Latch(world.state), world.redactor, self.metrics, self._endpoints
+            clock=world.clock,
+            random=world.random,
+            latch=Latch(world.state),
+            store=build.store(config),
+            redactor=world.redactor,
+            events=self.metrics,
+            endpoints=self._endpoints,
         )
         self._credentials = build.credentials(config, around)
         self._bindings = build.bindings(config, self._credentials)

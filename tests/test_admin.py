@@ -202,6 +202,7 @@ async def test_the_states_tell_everything_but_the_value(
             "expires_in": 3500,
             "last_error": None,
             "next_attempt_in": None,
+            "persisted": None,
         }
 
 

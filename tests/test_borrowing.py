@@ -1,7 +1,7 @@
 """Credentials that stand on the tokens of others, in a running proxy: lent, renewed once, told apart."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -20,8 +20,8 @@ class TwoStages:
         self.first: list[str] = []
         self.second: list[str] = []
         self.exchanges: list[str] = []
-        self.takes_first = lambda token: token == self.first[-1]
-        self.takes_second = lambda token: token == self.second[-1]
+        self.takes_first: Callable[[str], bool] = lambda token: token == self.first[-1]
+        self.takes_second: Callable[[str], bool] = lambda token: token == self.second[-1]
 
     async def __call__(self, seen: Seen) -> web.StreamResponse:
         """The two token endpoints and the API."""

@@ -20,6 +20,7 @@ ENVIRON = {
     "SHORT": "abc",
     "MULTI": "a\nb",
     "SPACED": "abc def ghi",
+    "STORE_KEY": "c3RvcmVkLXRva2Vucy1hcmUtc2VhbGVkLWJ5LXRoaXM=",
     "PATH": "/usr/bin:/bin",
 }
 
@@ -642,17 +643,47 @@ token_guard: off
 exec: {}
 guard: {client_keys: {}, peers: any, browser: true}
 admin: {inspector: false}
-store: {kind: redis, url: x, key: y, path: z}
+store: {kind: redis, url: x}
 => 2: token_guard: this setting is not built yet: remove it
 => 3: exec: this setting is not built yet: remove it
 => 4: guard.client_keys: this setting is not built yet: remove it
 => 4: guard.peers: this setting is not built yet: remove it
 => 4: guard.browser: this setting is not built yet: remove it
 => 5: admin.inspector: this setting is not built yet: remove it
-=> 6: store.path: this setting is not built yet: remove it
 => 6: store.url: this setting is not built yet: remove it
-=> 6: store.key: this setting is not built yet: remove it
-=> 6: store.kind: redis is not built yet: write memory
+=> 6: store.kind: redis is not built yet: write memory or file
+### a store of files without a folder
+upstream: https://a.example
+store: {kind: file, key: {env: STORE_KEY}}
+=> 2: store: kind: file needs path: name a folder for the sealed tokens, such as path: tokens
+### a store of files without a key
+upstream: https://a.example
+store: {kind: file, path: tokens}
+=> 2: store: kind: file needs key: run `(umask 077; bearer-proxy keygen > store.key)`, and add key: {file: store.key}
+### a store of files with no keys
+upstream: https://a.example
+store: {kind: file, path: tokens, key: []}
+=> 2: store.key: name at least one key: make one with `bearer-proxy keygen`
+### a store of files with something else for a key
+upstream: https://a.example
+store:
+  kind: file
+  path: {file: tokens}
+  key:
+    - {env: STORE_KEY}
+    - {env: T}
+    - CANARY
+=> 4: store.path: write the path of a folder
+=> 7: store.key.1: a store key is 32 bytes in base64: make one with `bearer-proxy keygen`
+=> 8: store.key.2: a secret is not written out here: write {env: NAME} or {file: PATH}, or run `chmod 600 FILE`
+### a store in memory with what files need
+upstream: https://a.example
+store: {path: tokens, key: {env: STORE_KEY}}
+=> 2: store: path and key: only for kind: file; write that, or remove the rest
+### a store that is no mapping
+upstream: https://a.example
+store: file
+=> 2: store: write a mapping, such as {key: value}
 ### a bad login
 upstream: https://a.example
 credential:

@@ -2,9 +2,14 @@
 
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import keyring
 import pytest
+from keyring.backend import KeyringBackend
+from keyring.errors import KeyringLocked
 
 from proxy.config import Source, find, load
 from proxy.config.secrets import FORMS, LiteralSecret, SecretReader
@@ -49,6 +54,82 @@ def test_the_environment_gives_a_secret(reader: SecretReader) -> None:
     assert source.value == Secret(TOKEN)
     assert source.describe() == {"env": "T"}
     assert TOKEN not in repr(source)
+
+
+class Desktop(KeyringBackend):
+    """A keyring with one password, which may be locked."""
+
+    priority = 1
+
+    def __init__(self, *, locked: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # keyring's
+        self.locked = locked
+
+    def get_password(self, service: str, username: str) -> str | None:
+        """The password of api.example.com/v2 and ann."""
+        if self.locked:
+            raise KeyringLocked(TOKEN)
+        return TOKEN if (service, username) == ("api.example.com/v2", "ann") else None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        """Nothing is set here."""
+
+    def delete_password(self, service: str, username: str) -> None:
+        """Nothing is deleted here."""
+
+
+@pytest.fixture
+def desktop() -> Iterator[Desktop]:
+    """The keyring in use."""
+    before = keyring.get_keyring()
+    made = Desktop()
+    keyring.set_keyring(made)
+    yield made
+    keyring.set_keyring(before)
+
+
+def test_the_keyring_gives_a_secret_by_service_and_user(reader: SecretReader, desktop: Desktop) -> None:
+    """The user stands behind the last slash; what is not there or locked is said, never shown."""
+    source = reader.read({"keyring": "api.example.com/v2/ann"})
+    assert source.value == Secret(TOKEN)
+    assert source.describe() == {"keyring": "api.example.com/v2/ann"}
+    assert "run `keyring set api.example.com bob`" in refusal(reader, {"keyring": "api.example.com/bob"})
+    assert "SERVICE/USER" in refusal(reader, {"keyring": "ann"})
+    desktop.locked = True
+    assert "unlock it" in refusal(reader, {"keyring": "api.example.com/v2/ann"})
+
+
+def test_without_the_extra_the_keyring_says_what_to_install(
+    reader: SecretReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers do not have it."""
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    assert "pip install 'bearer-proxy[keyring]'" in refusal(reader, {"keyring": "a/b"})
+
+
+@pytest.mark.parametrize(
+    ("content", "pointer", "found"),
+    [
+        (b'{"a": {"b": "%s"}}' % TOKEN.encode(), "/a/b", TOKEN),
+        (b'["%s"]' % TOKEN.encode(), "/0", TOKEN),
+        (b'{"a": 1}', "/a", None),
+        (b'{"a": ""}', "/a", None),
+        (b'{"a": "x"}', "/b", None),
+        (b"not JSON " + TOKEN.encode(), "/a", None),
+        (b'{"a": "x"}', 5, None),
+    ],
+)
+def test_a_member_of_a_json_document_is_a_secret(
+    reader: SecretReader, tmp_path: Path, content: bytes, pointer: object, found: str | None
+) -> None:
+    """A cloud's key file, by a JSON pointer; what is no text is refused."""
+    secret_file(tmp_path, content=content)
+    if found is None:
+        refusal(reader, {"file": "secret", "json": pointer})
+        return
+    source = reader.read({"file": "secret", "json": pointer})
+    assert source.value == Secret(found)
+    assert source.describe() == {"file": "secret", "json": pointer}
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n"])

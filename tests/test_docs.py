@@ -14,7 +14,7 @@ from proxy.config import Config, LoginCredential, RouteConfig, Source, load
 from proxy.config.anycredential import AskingCredential, CommonCredential, ExpiredRuleConfig, UnlessConfig
 from proxy.config.clienttls import ClientTLS
 from proxy.config.credentials import TYPES, ResponseConfig, StepConfig
-from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig, StoreConfig
+from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig
 from proxy.config.places import place
 from proxy.config.presets import Preset, presets
 from proxy.config.routing import (
@@ -27,6 +27,7 @@ from proxy.config.routing import (
     TLSConfig,
     ViaConfig,
 )
+from proxy.config.store import StoreConfig
 from proxy.config.values import duration, size
 
 ROOT = Path(__file__).parents[1]

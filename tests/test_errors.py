@@ -38,7 +38,7 @@ ANSWERS = {
         "upstream_protocol",
         "upstream_bad_header",
     },
-    503: {"credential_unavailable", "login_required", "overloaded"},
+    503: {"credential_unavailable", "login_required", "overloaded", "store_unavailable"},
     504: {"upstream_timeout"},
 }
 #: The registry of RFC 9209 section 2.3, as far as it can fit.

@@ -233,9 +233,14 @@ def test_a_room_never_reaches_some_others(room: str) -> None:
     assert not reached & NEVER_REACHES[room]
 
 
-def test_nobody_but_the_command_line_and_the_demo_imports_the_server() -> None:
+def test_nobody_but_the_commands_imports_the_server() -> None:
     """It is where everything comes together."""
-    assert {room for room, imported in _arrows().items() if "server" in imported} <= {"cli", "demo", "__main__"}
+    assert {room for room, imported in _arrows().items() if "server" in imported} <= {
+        "cli",
+        "demo",
+        "doctor",
+        "__main__",
+    }
 
 
 @pytest.mark.parametrize("path", PATHS)

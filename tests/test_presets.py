@@ -268,7 +268,8 @@ def test_a_configuration_to_begin_with_loads_once_its_secrets_are_there(name: st
     key_file.touch(mode=0o600)
     key_file.write_text(json.dumps({"private_key": "PEM", "client_email": "tool@project.example.com"}))
     environ = dict.fromkeys(re.findall(r"\{env: (\w+)\}", text), TOKEN)
-    for begun in (text, re.sub(r"^  # (?=\w+: )", "  ", text, flags=re.MULTILINE)):
+    names = "|".join(each.name for each in presets.presets()[name].parameters)
+    for begun in (text, re.sub(rf"^  # (?=({names}): )", "  ", text, flags=re.MULTILINE)):
         config = load(Source(begun, "begun", path, str(path)), environ=environ)
         assert list(config.credentials) == ["default"]
     for parameter in presets.presets()[name].parameters:

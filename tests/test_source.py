@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,55 +14,13 @@ from proxy.grants.request import Granted
 from proxy.lifecycle import Token
 from proxy.redact import Secret
 from proxy.stores.latch import Latch
+from proxy.stores.memory import MemoryStore
+from tests.support.granting import Heard, Script
 from tests.support.harness import HeldClock
 from tests.support.leaks import Canaries
 from tests.support.waiting import until
 
 WAIT = 30.0
-
-
-@dataclass
-class Script:
-    """A grant: each attempt waits for what the test puts in; an exception is raised."""
-
-    outcomes: asyncio.Queue[Granted | BaseException] = field(default_factory=asyncio.Queue)
-    asked_with: list[Secret | None] = field(default_factory=list)
-
-    async def obtain(self, refresh_token: Secret | None) -> Granted:
-        """One attempt."""
-        self.asked_with.append(refresh_token)
-        outcome = await self.outcomes.get()
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    def fingerprint(self) -> bytes:
-        """Always the same secret."""
-        return b"the same secret"
-
-
-@dataclass
-class Heard:
-    """What the source told its surroundings."""
-
-    events: list[str] = field(default_factory=list)
-    registered: list[Secret] = field(default_factory=list)
-
-    def token_requested(self, credential: str) -> None:
-        """A request is about to be sent."""
-        self.events.append(f"{credential} requested")
-
-    def token_obtained(self, credential: str) -> None:
-        """It gave a token."""
-        self.events.append(f"{credential} obtained")
-
-    def token_failed(self, credential: str, code: str) -> None:
-        """It failed."""
-        self.events.append(f"{credential} {code}")
-
-    def register(self, secrets: Iterable[Secret]) -> None:
-        """Mask these."""
-        self.registered += secrets
 
 
 @dataclass
@@ -101,6 +59,8 @@ async def bench(tmp_path: Path, canaries: Canaries, clock: HeldClock) -> AsyncIt
         margin=60.0,
         clock=clock,
         latch=Latch(tmp_path),
+        store=MemoryStore(),
+        binding=b"",
         fits=lambda value: "FORBIDDEN" not in value,
         random=lambda: 0.5,
         register=heard.register,

@@ -1,7 +1,8 @@
 """Makes the objects that serve requests from a configuration; opens nothing."""
 
 from proxy.build.routes import bindings, guard
-from proxy.build.sources import credentials
+from proxy.build.sources import binding_of, credentials
+from proxy.build.stores import store
 from proxy.build.surroundings import Surroundings
 
-__all__ = ["Surroundings", "bindings", "credentials", "guard"]
+__all__ = ["Surroundings", "binding_of", "bindings", "credentials", "guard", "store"]

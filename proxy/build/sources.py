@@ -1,12 +1,14 @@
 """Credentials, each with the source of its tokens."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Final
 
 from proxy.build.grants import grant
+from proxy.build.stores import bound
 from proxy.build.surroundings import Surroundings
 from proxy.clock import Clock
-from proxy.config import Config, CredentialConfig, FileCredential, StaticCredential
+from proxy.config import Config, FileCredential, StaticCredential
 from proxy.config.model import borrowed_in
 from proxy.credentials.borrowing import BorrowingGrant, LentSource
 from proxy.credentials.credential import Credential, Source
@@ -28,7 +30,7 @@ def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
         return found[name].source
 
     for name, given in config.credentials.items():
-        source = _source(name, given, around, lender)
+        source = _source(name, config, around, lender)
         found[name] = Credential(
             name,
             source,
@@ -39,7 +41,24 @@ def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
     return found
 
 
-def _source(name: str, given: CredentialConfig, around: Surroundings, lender: Callable[[str], Source]) -> Source:
+def binding_of(name: str, config: Config, around: Surroundings) -> bytes:
+    """What the records of a credential are bound to in the store. Raises `KeyError`, and `ConfigError` as above."""
+    return bound(name, config, _identity(name, config, around))
+
+
+def _identity(name: str, config: Config, around: Surroundings) -> bytes:
+    """A digest of whose tokens these are: what they are got with, and from whom those come that they stand on."""
+    given = config.credentials[name]
+    if isinstance(given, StaticCredential | FileCredential):
+        own = given.identity()
+    else:
+        own = grant(name, given, around).fingerprint()
+    lenders = sorted({each.lender for each in borrowed_in(given)})
+    return hashlib.sha256(own + b"".join(_identity(each, config, around) for each in lenders)).digest()
+
+
+def _source(name: str, config: Config, around: Surroundings, lender: Callable[[str], Source]) -> Source:
+    given = config.credentials[name]
     if isinstance(given, StaticCredential):
         lent = borrowed_in(given)
         if lent:
@@ -61,6 +80,8 @@ def _source(name: str, given: CredentialConfig, around: Surroundings, lender: Ca
         margin=given.margin,
         clock=around.clock,
         latch=around.latch,
+        store=around.store,
+        binding=binding_of(name, config, around),
         fits=fits,
         random=around.random,
         register=around.register_as(name),

@@ -5,18 +5,20 @@ from dataclasses import dataclass
 
 from proxy.clock import Clock
 from proxy.credentials.endpoint import Endpoints
-from proxy.credentials.source import Events
+from proxy.credentials.events import Events
 from proxy.redact import Redactor, Secret
+from proxy.stores.base import Store
 from proxy.stores.latch import Latch
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The clock, a random float in [0, 1), where rejections are kept, what is masked, who is told."""
+    """The clock, a random float in [0, 1), where rejections and tokens rest, what is masked, who is told."""
 
     clock: Clock
     random: Callable[[], float]
     latch: Latch
+    store: Store
     redactor: Redactor
     events: Events
     endpoints: Endpoints

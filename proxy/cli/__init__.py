@@ -15,6 +15,7 @@ _MODULES: Final = {
     "doctor": "doctor",
     "healthcheck": "ask",
     "init": "reference",
+    "keygen": "keygen",
     "presets": "reference",
     "run": "run",
     "schema": "reference",

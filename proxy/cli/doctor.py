@@ -19,9 +19,10 @@ from proxy.server import World
 @JSON_OPTION
 @ends_with_status
 def doctor(config: str | None, *, as_json: bool) -> int:
-    """Try it for real: names, TLS, clocks, token requests, one harmless request to each upstream.
+    """Try a configuration for real.
 
-    Each line is ok, a warning or a failure with what mends it; a failure makes the exit status 1.
+    Names, certificates, clocks, token requests, and one harmless request to each upstream.
+    A line is ok, a warning or a failure with what mends it; a failure makes the exit status 1.
 
     Example: bearer-proxy doctor -c config.yaml
     """

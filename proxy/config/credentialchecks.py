@@ -55,7 +55,7 @@ def _borrowing(draft: Draft, problems: Problems) -> None:
                 problems.add(path, f"there is no credential of this name{hint}")
             elif name in _stood_on(draft, lender, set()):
                 problems.add(path, "this credential stands on itself in the end: get one of them from elsewhere")
-    others = {"routes": dict(draft.routes), "guard": draft.guard, "admin": draft.admin}
+    others = {"routes": dict(draft.routes), "guard": draft.guard, "admin": draft.admin, "store": draft.store}
     for path, source in secrets_in(others):
         if isinstance(source.value, Borrowed):
             problems.add(path, "only a credential may stand on another one: write another reference to a secret")
@@ -130,6 +130,7 @@ def _short_secrets(draft: Draft, problems: Problems) -> None:
         "credentials": dict(draft.credentials),
         "guard": draft.guard,
         "admin": draft.admin,
+        "store": draft.store,
     }
     for path, source in secrets_in(parts):
         if source.warning:

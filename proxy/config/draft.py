@@ -7,6 +7,7 @@ from proxy.config.addresses import ListenAddress
 from proxy.config.credentials import CredentialConfig
 from proxy.config.model import AdminConfig, GuardConfig
 from proxy.config.routing import RouteConfig
+from proxy.config.store import StoreConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Draft:
     wanted: Mapping[int, str] = field(default_factory=dict)
     guard: GuardConfig | None = None
     admin: AdminConfig | None = None
+    store: StoreConfig | None = None
     literals_refused: str | None = None
 
     def users(self, credential: str) -> Iterator[tuple[int, RouteConfig]]:

@@ -32,7 +32,7 @@ SECRET_NAME: Final = re.compile(
 #: What stands for a token of the step before; any other `$` is an ordinary character.
 SUBSTITUTES: Final = frozenset({"$access_token", "$refresh_token"})
 
-_REFERENCE_SCHEMA: Final[dict[str, Any]] = {
+REFERENCE_SCHEMA: Final[dict[str, Any]] = {
     "description": f"A reference to a secret: {FORMS}. A literal only where the file is private (mode 0600).",
     "anyOf": [
         {"type": "string"},
@@ -209,18 +209,18 @@ Duration = Annotated[float, PlainValidator(values.duration), _DURATION_SCHEMA]
 Timeout = Annotated[float, PlainValidator(values.positive_duration), _DURATION_SCHEMA]
 Size = Annotated[int, PlainValidator(values.size), _SIZE_SCHEMA]
 Count = Annotated[int, Field(gt=0)]
-SecretField = Annotated[SecretSource, PlainValidator(_read_secret), WithJsonSchema(_REFERENCE_SCHEMA)]
+SecretField = Annotated[SecretSource, PlainValidator(_read_secret), WithJsonSchema(REFERENCE_SCHEMA)]
 KeyField = Annotated[SecretField, AfterValidator(_own)]
 Scalar = Annotated[Value, PlainValidator(scalar), WithJsonSchema(_SCALAR_SCHEMA)]
 LoginValue = Annotated[
     SecretSource | str | int | float | bool | None,
     PlainValidator(_login_value),
-    WithJsonSchema({"anyOf": [*_REFERENCE_SCHEMA["anyOf"], _SCALAR_SCHEMA]}),
+    WithJsonSchema({"anyOf": [*REFERENCE_SCHEMA["anyOf"], _SCALAR_SCHEMA]}),
 ]
 TextValue = Annotated[
     SecretSource | str | None,
     PlainValidator(_text_value),
-    WithJsonSchema({"anyOf": [*_REFERENCE_SCHEMA["anyOf"], {"type": ["string", "integer", "null"]}]}),
+    WithJsonSchema({"anyOf": [*REFERENCE_SCHEMA["anyOf"], {"type": ["string", "integer", "null"]}]}),
 ]
 LoginFields = Annotated[dict[str, LoginValue], BeforeValidator(_mark_literals)]
 Claims = Annotated[

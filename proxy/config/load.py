@@ -11,11 +11,12 @@ from proxy.config.credentials import TYPES, CredentialConfig
 from proxy.config.draft import Draft
 from proxy.config.fields import Listen, Name
 from proxy.config.longform import REFUSED, long_form
-from proxy.config.model import AdminConfig, Config, GuardConfig, LimitsConfig, LogConfig, StoreConfig
+from proxy.config.model import AdminConfig, Config, GuardConfig, LimitsConfig, LogConfig
 from proxy.config.problems import KeyPath, Problems, did_you_mean
 from proxy.config.routing import RouteConfig
 from proxy.config.secrets import SecretReader
 from proxy.config.sources import Source
+from proxy.config.store import StoreConfig
 from proxy.config.translate import validate
 from proxy.config.yamltext import parse
 from proxy.errors import ConfigError
@@ -40,10 +41,11 @@ def load(source: Source, *, environ: Mapping[str, str]) -> Config:
         wanted=parts.wanted(),
         guard=parts.section("guard", GuardConfig),
         admin=parts.section("admin", AdminConfig),
+        store=parts.section("store", StoreConfig),
         literals_refused=reader.literals_refused,
     )
     rest = {
-        "store": parts.section("store", StoreConfig),
+        "store": draft.store,
         "log": parts.section("log", LogConfig),
         "limits": parts.section("limits", LimitsConfig),
     }

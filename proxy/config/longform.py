@@ -26,9 +26,7 @@ NOT_BUILT: Final = tuple(
         "guard.peers",
         "guard.browser",
         "admin.inspector",
-        "store.path",
         "store.url",
-        "store.key",
         "routes.*.token_guard",
         "credentials.*.response.upstream",
         "credentials.*.response.upstream_allow",
@@ -37,7 +35,7 @@ NOT_BUILT: Final = tuple(
 _SHORT_NOT_BUILT: Final = frozenset(path[2] for path in NOT_BUILT if path[0] == "routes" and len(path) == 3)
 #: Values that this version does not have, and what to write instead.
 _VALUES_NOT_BUILT: Final = {
-    ("store", "kind"): ({"file", "redis"}, "memory"),
+    ("store", "kind"): ({"redis"}, "memory or file"),
 }
 
 

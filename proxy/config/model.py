@@ -23,6 +23,7 @@ from proxy.config.fields import (
 from proxy.config.problems import KeyPath
 from proxy.config.routing import RouteConfig
 from proxy.config.secrets import SecretSource
+from proxy.config.store import StoreConfig
 from proxy.redact import Borrowed
 
 #: Client keys go into headers, cookies, passwords and path segments, so no character needs quoting anywhere.
@@ -63,13 +64,6 @@ class AdminConfig(Section):
     def listen_is_default(self) -> bool:
         """Was the address not chosen, so that a free port will do if it is taken?"""
         return "listen" not in self.model_fields_set
-
-
-class StoreConfig(Section):
-    """Where tokens rest."""
-
-    kind: Literal["memory"] = "memory"
-    """memory: gone with the process."""
 
 
 class LogConfig(Section):
@@ -130,7 +124,7 @@ class Config(Section):
 
     def secrets(self) -> Iterator[tuple[KeyPath, SecretSource]]:
         """Every secret of the configuration with its key path, so that each can be registered for masking."""
-        for section in ("routes", "credentials", "guard", "admin"):
+        for section in ("routes", "credentials", "guard", "admin", "store"):
             yield from secrets_in(getattr(self, section), (section,))
 
 

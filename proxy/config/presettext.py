@@ -77,6 +77,7 @@ def _example(parameter: Parameter, preset: Preset) -> object:
     examples: dict[str, object] = {
         "url": preset.upstream,
         "file": f"{parameter.name}.json",
+        "text": parameter.name,
         "word": parameter.name.upper(),
         "list": (parameter.name,),
         "path": "/path",

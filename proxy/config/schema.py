@@ -120,6 +120,7 @@ def _parameter(parameter: Parameter, secret: dict[str, Any]) -> dict[str, Any]:
         "flag": {"type": "boolean"},
         "url": {"type": "string", "format": "uri"},
         "path": {"type": "string"},
+        "text": {"type": "string"},
         "word": {"type": "string"},
         "file": {"type": "string"},
         "list": {"type": "array", "items": {"type": "string"}},

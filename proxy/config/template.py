@@ -120,6 +120,7 @@ def _is_header(value: object) -> bool:
 _KINDS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "flag": (lambda value: isinstance(value, bool), "write true or false"),
     "url": (lambda value: isinstance(value, str), "write a URL, such as https://api.example.com"),
+    "text": (lambda value: isinstance(value, str) and bool(value), "write text"),
     "word": (
         lambda value: isinstance(value, str) and _WORD.fullmatch(value) is not None,
         "write one word of letters, digits, '.', '_' and '-'",

@@ -6,13 +6,16 @@ from urllib.parse import quote
 
 from proxy.errors import CredentialError
 from proxy.injection import Injection, Place, render
-from proxy.lifecycle import Token
+from proxy.lifecycle import Life, Token, state
 from proxy.redact import SHORTEST
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The state of a credential for people, never a value; durations in seconds from now."""
+    """The state of a credential for people, never a value; durations in seconds from now.
+
+    `persisted`: would a restart find the token? None where there is no store that outlives the process.
+    """
 
     name: str
     state: str
@@ -21,6 +24,22 @@ class Report:
     refresh_expires_in: float | None = None
     last_error: str | None = None
     next_attempt_in: float | None = None
+    persisted: bool | None = None
+
+
+def reported(name: str, life: Life, now: float, *, persisted: bool | None = None) -> Report:
+    """The state of the credential `name` at `now`, of whose life this is all."""
+    token, failure = life.token, life.failure
+    return Report(
+        name,
+        state(life, now),
+        token.generation if token else 0,
+        token.expires_at - now if token and token.expires_at is not None else None,
+        token.refresh_expires_at - now if token and token.refresh_expires_at is not None else None,
+        failure.error.detail if failure else None,
+        failure.retry_at - now if failure and failure.retry_at is not None else None,
+        persisted,
+    )
 
 
 class Source(Protocol):

@@ -1,7 +1,8 @@
 """One credential's token, got once for everybody who needs it (single-flight).
 
 Law: at most one token request of a credential is in flight (invariant 5). It runs in a task of its own, so that a
-client that hangs up cancels nobody's refresh and loses no rotated refresh token (threats 86, 87).
+client that hangs up cancels nobody's refresh and loses no rotated refresh token (threats 86, 87). A new token is in
+the store before anybody gets it (threat 90).
 What is decided stands in `lifecycle.py`; this module only acts.
 """
 
@@ -9,15 +10,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from proxy.clock import Clock
-from proxy.credentials.credential import Report
+from proxy.credentials.accepting import accepted
+from proxy.credentials.credential import Report, reported
+from proxy.credentials.events import Events
 from proxy.credentials.grant import Grant
-from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable
+from proxy.credentials.keeping import Keeping
+from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreBusy
 from proxy.grants.request import Granted
-from proxy.lifecycle import Failure, Life, Token, back_off, decide, stale_at, state
+from proxy.lifecycle import Failure, Life, Token, back_off, decide, may_ask, refresh_due_at, state
 from proxy.redact import Secret
+from proxy.stores.base import Store
 from proxy.stores.latch import Latch
 
 log: Final = logging.getLogger("proxy.credentials")
@@ -26,27 +31,12 @@ log: Final = logging.getLogger("proxy.credentials")
 LOOK_AGAIN_SECONDS: Final = 60.0
 
 
-class Events(Protocol):
-    """Who wants to know: metrics. Every call is one event of one credential."""
-
-    def token_requested(self, credential: str) -> None:
-        """A token request is about to be sent."""
-        ...
-
-    def token_obtained(self, credential: str) -> None:
-        """It gave a token."""
-        ...
-
-    def token_failed(self, credential: str, code: str) -> None:
-        """It failed."""
-        ...
-
-
 class TokenSource:
     """Keeps one token alive.
 
     `margin`: seconds before the expiry at which a refresh ahead is due. `fits`: can this value be sent in all
     places of the credential? `random` gives a float in [0, 1). `register` masks the secrets of a generation.
+    `store` keeps the token under `binding`, a digest of what it belongs to.
     """
 
     def __init__(
@@ -57,6 +47,8 @@ class TokenSource:
         margin: float,
         clock: Clock,
         latch: Latch,
+        store: Store,
+        binding: bytes,
         fits: Callable[[str], bool],
         random: Callable[[], float],
         register: Callable[[Iterable[Secret]], None],
@@ -66,6 +58,7 @@ class TokenSource:
         self._grant = grant
         self._clock = clock
         self._latch = latch
+        self._keeping = Keeping(name, store, binding, clock)
         self._fits = fits
         self._random = random
         self._register = register
@@ -90,7 +83,7 @@ class TokenSource:
             if refresh:
                 self._fly()
             return token
-        if refresh or self._flight is not None:
+        if refresh or self._flight is not None or self._keeping.has_changed():
             await self._landed(wait)
             token, _ = decide(self._life, self._clock.now())
         if token is None:
@@ -100,7 +93,9 @@ class TokenSource:
     async def newer_than(self, refused: Token, *, wait: float, ask: bool) -> Token | None:
         """A token of a later generation than `refused`, None where none can be had within `wait` seconds."""
         token, refresh = decide(self._life, self._clock.now(), after=refused.generation)
-        if token is None and ask and (refresh or self._flight is not None):
+        if token is not None or not ask:
+            return token
+        if refresh or self._flight is not None or self._keeping.has_changed(at_once=True):
             try:
                 await self._landed(wait)
             except CredentialError:
@@ -112,6 +107,8 @@ class TokenSource:
 
     async def refresh(self, wait: float) -> None:
         """Get a new token now, whatever the back-off or the latch says. Raises a `CredentialError`."""
+        if self._life.token is None:
+            await self._adopt()
         before = self._life.token.generation if self._life.token is not None else 0
         if self._flight is None:
             await self._latch.clear(self.name, self._grant.fingerprint())
@@ -123,17 +120,7 @@ class TokenSource:
 
     def report(self) -> Report:
         """The present state."""
-        now = self._clock.now()
-        token, failure = self._life.token, self._life.failure
-        return Report(
-            self.name,
-            state(self._life, now),
-            token.generation if token else 0,
-            token.expires_at - now if token and token.expires_at is not None else None,
-            token.refresh_expires_at - now if token and token.refresh_expires_at is not None else None,
-            failure.error.detail if failure else None,
-            failure.retry_at - now if failure and failure.retry_at is not None else None,
-        )
+        return reported(self.name, self._life, self._clock.now(), persisted=self._keeping.persisted)
 
     @property
     def problem(self) -> CredentialError | None:
@@ -150,6 +137,7 @@ class TokenSource:
             await asyncio.wait({self._flight}, timeout=wait)
             if self._flight is not None:
                 self._flight.cancel()
+        await self._keeping.save_again(wait)
 
     # -- the flight
 
@@ -171,28 +159,11 @@ class TokenSource:
             raise CredentialUnavailable("The proxy is shutting down; nothing was sent upstream.")
 
     async def _obtain(self) -> None:
-        """One attempt, from the latch to the published token or the remembered failure. Never raises."""
+        """One attempt, from the store to the published token or the remembered failure. Never raises."""
         try:
-            held = self._life.token
-            fingerprint = self._grant.fingerprint()
-            reason = await self._latch.is_set(self.name, fingerprint)
-            if reason is not None and (held is None or held.refresh_token is None):
-                self._life = replace(self._life, failure=Failure(CredentialRejected(reason), 1, None))
-                return
-            sent_at = self._clock.now()
-            self._events.token_requested(self.name)
-            failure: CredentialError | None = None
-            try:
-                granted = await self._grant.obtain(held.refresh_token if held else None)
-                self._publish(granted, sent_at)
-            except CredentialError as error:
-                failure = error
-            if failure is None:
-                await self._latch.clear(self.name, fingerprint)
-                return
-            if isinstance(failure, CredentialRejected):
-                await self._latch.set(self.name, fingerprint, failure.detail, self._clock.wall())
-            self._failed(failure, retry=isinstance(failure, CredentialUnavailable))
+            await self._keeping.in_turn(self._in_turn)
+        except StoreBusy as busy:
+            self._failed(busy, retry=True)
         except Exception:
             log.exception("a defect in the token request of credential %s", self.name)
             self._failed(
@@ -201,27 +172,64 @@ class TokenSource:
         finally:
             self._flight = None
 
-    def _publish(self, granted: Granted, sent_at: float) -> None:
-        """Make what was granted the token of the next generation."""
-        if not self._fits(granted.token.reveal()):
-            raise CredentialUnavailable(
-                f"The token that credential {self.name!r} got holds characters that cannot be sent in its place."
-            )
-        token = Token(
-            granted.token,
-            self._life.token.generation + 1 if self._life.token else 1,
-            sent_at,
-            None if granted.lifetime is None else sent_at + granted.lifetime,
-            granted.refresh_token,
-            None if granted.refresh_lifetime is None else sent_at + granted.refresh_lifetime,
-        )
-        if token.expires_at is not None and token.expires_at <= self._clock.now():
-            raise CredentialUnavailable(
-                f"The token of credential {self.name!r} was over when it came: check response.lifetime_unit, "
-                "and this machine's clock."
-            )
-        self._register([token.value, *([token.refresh_token] if token.refresh_token else [])])
-        self._life = Life(self._life.margin, token)
+    async def _in_turn(self) -> None:
+        """Take over what somebody else got meanwhile (threat 88); else ask, unless the last failure forbids it."""
+        adopted = await self._adopt()
+        now, held = self._clock.now(), self._life.token
+        if held is not None and self._keeping.forgotten:
+            self._life = replace(self._life, token=replace(held, expires_at=now, refresh_token=None))
+        if adopted and state(self._life, now) == "fresh":
+            return
+        if may_ask(self._life, now):
+            await self._ask()
+
+    async def _adopt(self) -> bool:
+        """Make a later token from the store the one that is used; was there one?"""
+        token = await self._keeping.newer()
+        if token is None or not self._fits(token.value.reveal()):
+            return False
+        held = self._life.token
+        if held is not None and token.generation <= held.generation:
+            token = replace(token, generation=held.generation + 1)
+        self._mask(token)
+        self._use(token)
+        log.info("token_adopted", extra={"fields": {"credential": self.name, "generation": token.generation}})
+        return True
+
+    async def _ask(self) -> None:
+        """One token request, from the latch to the published token or the remembered failure."""
+        held = self._life.token
+        fingerprint = self._grant.fingerprint()
+        reason = await self._latch.is_set(self.name, fingerprint)
+        if reason is not None and (held is None or held.refresh_token is None):
+            self._life = replace(self._life, failure=Failure(CredentialRejected(reason), 1, None))
+            return
+        sent_at = self._clock.now()
+        self._events.token_requested(self.name)
+        failure: CredentialError | None = None
+        try:
+            await self._publish(await self._grant.obtain(held.refresh_token if held else None), sent_at)
+        except CredentialError as error:
+            failure = error
+        if failure is None:
+            await self._latch.clear(self.name, fingerprint)
+            return
+        # What is no passing trouble may be one's own old refresh token, and somebody else's new one (threat 89).
+        if not isinstance(failure, CredentialUnavailable) and await self._adopt():
+            return
+        # One that says when to try again is not held against the secret: it stands on somebody else's token.
+        may_retry = isinstance(failure, CredentialUnavailable) or failure.retry_after is not None
+        if isinstance(failure, CredentialRejected) and not may_retry:
+            await self._latch.set(self.name, fingerprint, failure.detail, self._clock.wall())
+        self._failed(failure, retry=may_retry)
+
+    async def _publish(self, granted: Granted, sent_at: float) -> None:
+        """Make what was granted the token of the next generation: durable first, then in use."""
+        generation = self._life.token.generation + 1 if self._life.token else 1
+        token = accepted(self.name, granted, generation, sent_at=sent_at, now=self._clock.now(), fits=self._fits)
+        self._mask(token)
+        await self._keeping.save(token)
+        self._use(token)
         self._events.token_obtained(self.name)
         log.info(
             "token_refreshed",
@@ -229,7 +237,13 @@ class TokenSource:
                 "fields": {"credential": self.name, "generation": token.generation, "lifetime": granted.lifetime}
             },
         )
+
+    def _use(self, token: Token) -> None:
+        self._life = Life(self._life.margin, token)
         self._schedule()
+
+    def _mask(self, token: Token) -> None:
+        self._register([token.value, *([token.refresh_token] if token.refresh_token else [])])
 
     def _failed(self, error: CredentialError, *, retry: bool) -> None:
         count = (self._life.failure.count if self._life.failure else 0) + 1
@@ -258,18 +272,11 @@ class TokenSource:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due_at = self._due_at()
+        due_at = refresh_due_at(self._life)
         if due_at is None or self._closed:
             return
         seconds = min(max(0.0, due_at - self._clock.now()), LOOK_AGAIN_SECONDS)
         self._timer = asyncio.get_running_loop().call_later(seconds, self.look)
-
-    def _due_at(self) -> float | None:
-        token, failure = self._life.token, self._life.failure
-        due_at = stale_at(token, self._life.margin) if token else None
-        if due_at is None or failure is None:
-            return due_at
-        return None if failure.retry_at is None else max(due_at, failure.retry_at)
 
     @property
     def next_look(self) -> float | None:
@@ -279,7 +286,7 @@ class TokenSource:
     def look(self) -> None:
         """The timer's call: refresh if it is time and the credential was used within its last lifetime."""
         self._timer = None
-        due_at = self._due_at()
+        due_at = refresh_due_at(self._life)
         token = self._life.token
         if due_at is None or token is None or token.expires_at is None:
             return

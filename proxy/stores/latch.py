@@ -5,14 +5,11 @@ not write counts as no file.
 """
 
 import asyncio
-import errno
 import hashlib
 import hmac
 import json
 import logging
 import os
-import stat
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +18,7 @@ from typing import Final
 from urllib.parse import quote
 
 from proxy.redact import printable
+from proxy.stores.files import FOREIGN, NotOursError, Stamp, make_folder, read_own, stamp, sync_folder, write_whole
 
 _log = logging.getLogger("proxy.latch")
 
@@ -34,12 +32,6 @@ _REASON_LIMIT: Final = 1000
 _VERSION: Final = 1
 #: Rejected secrets of one name that are remembered at once.
 KEPT: Final = 16
-#: How opening a thing fails that is not our file: a symbolic link, another user's file, a socket.
-_FOREIGN: Final = frozenset({errno.ELOOP, errno.EACCES, errno.ENXIO})
-
-
-class _CorruptError(Exception):
-    """What stands in the file's place was not written by this module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +47,6 @@ class _Record:
         return hmac.compare_digest(self.digest, _digest(fingerprint, bytes.fromhex(self.salt)))
 
 
-#: Identity of a file's content without reading it: inode, size, time of the last change. None: no file.
-_Stamp = tuple[int, int, int] | None
-
-
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What was found out about a fingerprint, and the files that it was found out from.
@@ -68,7 +56,7 @@ class _Known:
 
     fingerprint: bytes
     reason: str | None
-    stamps: tuple[_Stamp, ...] | None
+    stamps: tuple[Stamp, ...] | None
 
 
 class Latch:
@@ -108,14 +96,14 @@ class Latch:
     def _files(self, name: str) -> list[Path]:
         """The files of `name`, oldest first. Quoted, so that no name leaves the folder or holds an `@`."""
         found = sorted(
-            self._folder.glob(f"{quote(name, safe='')}@*.json"), key=lambda path: (_stamp(path) or (0,))[-1]
+            self._folder.glob(f"{quote(name, safe='')}@*.json"), key=lambda path: (stamp(path) or (0,))[-1]
         )
         return found[-KEPT:]
 
     def _look(self, name: str, fingerprint: bytes) -> str | None:
         known = self._known.get(name)
         files = self._files(name)
-        stamps = tuple(map(_stamp, files))
+        stamps = tuple(map(stamp, files))
         if (
             known is not None
             and known.stamps in (None, stamps)
@@ -127,8 +115,8 @@ class Latch:
         self._known[name] = _Known(fingerprint, reason, self._stamps(name))
         return reason
 
-    def _stamps(self, name: str) -> tuple[_Stamp, ...]:
-        return tuple(map(_stamp, self._files(name)))
+    def _stamps(self, name: str) -> tuple[Stamp, ...]:
+        return tuple(map(stamp, self._files(name)))
 
     def _set(self, name: str, fingerprint: bytes, reason: str, wall: float) -> None:
         reason = printable(reason)[:_REASON_LIMIT]
@@ -137,7 +125,7 @@ class Latch:
         salt = self._random(_SALT_BYTES)
         record = _Record(salt.hex(), _digest(fingerprint, salt), reason, wall)
         try:
-            _make_folder(self._folder)
+            make_folder(self._folder)
             before = self._files(name)
             _write(self._folder / f"{quote(name, safe='')}@{salt.hex()}.json", record)
             for path in [path for path, _ in _matching(before, fingerprint)] + before[: len(before) + 1 - KEPT]:
@@ -157,7 +145,7 @@ class Latch:
         with suppress(OSError):
             for path, _ in _matching(self._files(name), fingerprint):
                 path.unlink(missing_ok=True)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         # A file that could not be removed is known, and known not to count.
         self._known[name] = _Known(fingerprint, None, self._stamps(name))
 
@@ -174,48 +162,28 @@ def _digest(fingerprint: bytes, salt: bytes) -> str:
     ).hex()
 
 
-def _stamp(path: Path) -> _Stamp:
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
 def _read(path: Path) -> _Record | None:
     """The record in `path`; None if there is none. What is no record of ours is moved out of the way."""
     try:
-        return _parse(_read_own(path))
+        return _parse(read_own(path, _FILE_LIMIT))
     except FileNotFoundError:
         return None
-    except (_CorruptError, ValueError, TypeError, KeyError, RecursionError):
+    except (NotOursError, ValueError, TypeError, KeyError, RecursionError):
         _set_aside(path)
     except OSError as error:
         # Anything else (too many open files) says nothing about the file: leave it where it is.
-        if error.errno in _FOREIGN:
+        if error.errno in FOREIGN:
             _set_aside(path)
     return None
 
 
-def _read_own(path: Path) -> bytes:
-    """The bytes of a small regular file of this user; never waits on a pipe, never follows a link."""
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        found = os.fstat(number)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > _FILE_LIMIT:
-            raise _CorruptError
-        return os.read(number, _FILE_LIMIT)
-    finally:
-        os.close(number)
-
-
 def _parse(content: bytes) -> _Record:
-    """Raises `_CorruptError`, ValueError, TypeError, KeyError, RecursionError for anything that is not a record."""
+    """Raises `NotOursError`, ValueError, TypeError, KeyError, RecursionError for anything that is not a record."""
     found = json.loads(content)
     if found["version"] != _VERSION or not isinstance(found["reason"], str) or not found["reason"].isprintable():
-        raise _CorruptError
+        raise NotOursError
     if len(bytes.fromhex(found["salt"])) != _SALT_BYTES or len(bytes.fromhex(found["digest"])) != 32:
-        raise _CorruptError
+        raise NotOursError
     return _Record(found["salt"], found["digest"], found["reason"], float(found["wall"]))
 
 
@@ -224,30 +192,5 @@ def _set_aside(path: Path) -> None:
         path.replace(path.with_name(f"{path.name}.corrupt"))
 
 
-def _make_folder(folder: Path) -> None:
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
-
-
 def _write(path: Path, record: _Record) -> None:
-    """Replace `path` as a whole: a crash leaves the old file or the new one. Mode 0600 comes from `mkstemp`."""
-    number, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with open(number, "w", encoding="ascii") as file:  # noqa: PTH123  a descriptor has no path
-            json.dump({"version": _VERSION, **asdict(record)}, file)
-            file.flush()
-            os.fsync(number)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename or removal in `folder` durable."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    write_whole(path, json.dumps({"version": _VERSION, **asdict(record)}).encode("ascii"))

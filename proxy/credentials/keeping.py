@@ -1,0 +1,163 @@
+"""One credential's token in a store: taken over from there, written there, and what to do where neither can be.
+
+Law: a store that fails costs no request. The token is then kept in memory alone, and that is said once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Final
+
+from proxy.clock import Clock
+from proxy.errors import StoreBusy, StoreUnavailable
+from proxy.grants.expiry import LONGEST_LIFETIME
+from proxy.lifecycle import Token
+from proxy.stores.base import Record, Store
+
+log: Final = logging.getLogger("proxy.credentials")
+
+#: The store is looked at no more often than this, in seconds, unless a token was refused.
+LOOK_SECONDS: Final = 2.0
+#: Clocks of machines that share a store differ, but not by more than this.
+SKEW_SECONDS: Final = 300.0
+
+
+class Keeping:
+    """What the store holds of the credential `name`, bound to `binding` (see `Store`).
+
+    Instants in the store are of the wall, those of tokens are on `clock.now()`.
+    """
+
+    def __init__(self, name: str, store: Store, binding: bytes, clock: Clock) -> None:
+        self._name = name
+        self._store = store
+        self._binding = binding
+        self._clock = clock
+        #: What memory holds: the record that was read or written last.
+        self._last: Record | None = None
+        self._stamp: object = None
+        self._looked_at = float("-inf")
+        self._is_saved = True
+        #: Did the last look find that somebody removed what was there: that they logged out (threat 102)?
+        self.forgotten = False
+        #: The complaints that were made, so that each is made once.
+        self._said: set[str] = set()
+
+    @property
+    def persisted(self) -> bool | None:
+        """Would a restart find the token? None where the store is gone with the process, or there is no token."""
+        return self._is_saved if self._store.lasting and self._last is not None else None
+
+    async def in_turn(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Run `act` while nobody else who shares the store asks for a token of this credential.
+
+        Raises `StoreBusy` where somebody else does not end; where there are no turns to be had, it runs without.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._store.turn(self._name))
+            except StoreBusy:
+                raise
+            except StoreUnavailable as error:
+                self._say("store_unavailable", error)
+            await act()
+
+    async def newer(self) -> Token | None:
+        """The token in the store, where it is not the one in memory, but a later one."""
+        self._looked_at = self._clock.now()
+        self.forgotten = False
+        stamp = self._store.stamp(self._name)
+        try:
+            record = await self._store.load(self._name, self._binding)
+        except StoreUnavailable as error:
+            self._say("store_unavailable", error)
+            return None
+        self.forgotten = record is None and stamp is None and self.persisted is True
+        self._stamp, last = stamp, None if self.forgotten else self._last
+        if record is None or (last is not None and not _is_later(record, last)):
+            self._last = last
+            return None
+        self._last, self._is_saved = record, True
+        return _token(record, self._clock.now(), self._clock.wall())
+
+    def has_changed(self, *, at_once: bool = False) -> bool:
+        """Did somebody else write to a lasting store? Looks at most every `LOOK_SECONDS`, unless `at_once`."""
+        now = self._clock.now()
+        if not self._store.lasting or (now - self._looked_at < LOOK_SECONDS and not at_once):
+            return False
+        self._looked_at = now
+        return self._store.stamp(self._name) != self._stamp
+
+    async def save(self, token: Token) -> None:
+        """Make `token` durable. Where that fails it is not, and `persisted` says so."""
+        self._is_saved = False
+        self._last = _record(token, self._clock.now(), self._clock.wall())
+        await self._write(self._last)
+
+    async def save_again(self, wait: float) -> None:
+        """One more attempt to make durable what could not be, before the process ends (threat 91)."""
+        if self._is_saved:
+            return
+        with suppress(TimeoutError, StoreBusy):
+            async with asyncio.timeout(wait):
+                await self.in_turn(self._write_unless_newer)
+
+    async def _write_unless_newer(self) -> None:
+        mine = self._last
+        if await self.newer() is None and mine is not None:
+            await self._write(mine)
+
+    async def _write(self, record: Record) -> None:
+        try:
+            await self._store.save(self._name, self._binding, record)
+        except StoreUnavailable as error:
+            self._say("token_not_persisted", error)
+            return
+        self._stamp = self._store.stamp(self._name)
+        self._is_saved = True
+        self._said.clear()
+
+    def _say(self, event: str, error: StoreUnavailable) -> None:
+        if event not in self._said:
+            self._said.add(event)
+            log.warning(event, extra={"fields": {"credential": self._name, "detail": error.detail}})
+
+
+def _is_later(record: Record, than: Record) -> bool:
+    """By number, or by time: who logs in anew may not have known the number, and begins at one."""
+    return record.generation > than.generation or record.obtained_at > than.obtained_at
+
+
+def _record(token: Token, now: float, wall: float) -> Record:
+    ahead = wall - now
+    return Record(
+        token.generation,
+        token.value,
+        token.obtained_at + ahead,
+        None if token.expires_at is None else token.expires_at + ahead,
+        token.refresh_token,
+        None if token.refresh_expires_at is None else token.refresh_expires_at + ahead,
+    )
+
+
+def _token(record: Record, now: float, wall: float) -> Token:
+    """The record on this process's clock.
+
+    Where its times cannot be (got in the future, good for longer than anything is) a clock was wrong, then or now,
+    and nobody knows its end (threat 95): it counts as over, which costs one refresh.
+    """
+    behind = now - wall
+    expires_at = None if record.expires_at is None else record.expires_at + behind
+    obtained_at = record.obtained_at + behind
+    lifetime = None if expires_at is None else expires_at - obtained_at
+    if obtained_at > now + SKEW_SECONDS or (lifetime is not None and lifetime > LONGEST_LIFETIME + SKEW_SECONDS):
+        expires_at = now
+    return Token(
+        record.token,
+        record.generation,
+        min(obtained_at, now),
+        expires_at,
+        record.refresh_token,
+        None if record.refresh_expires_at is None else record.refresh_expires_at + behind,
+    )

@@ -1,0 +1,65 @@
+"""A record as bytes, which are then sealed, and back."""
+
+import json
+import math
+from typing import Final
+
+from proxy.redact import Secret
+from proxy.stores.base import Record
+
+_VERSION: Final = 1
+
+
+def dump(record: Record) -> bytes:
+    """JSON of a record, its secrets in the clear: seal it."""
+    document = {
+        "version": _VERSION,
+        "generation": record.generation,
+        "token": record.token.reveal(),
+        "obtained_at": float(record.obtained_at),
+        "expires_at": _float(record.expires_at),
+        "refresh_token": None if record.refresh_token is None else record.refresh_token.reveal(),
+        "refresh_expires_at": _float(record.refresh_expires_at),
+    }
+    return json.dumps(document).encode("ascii")
+
+
+def parse(content: bytes) -> Record | None:
+    """The record that `dump` wrote, None for anything else; another version of this program may have sealed it."""
+    try:
+        found = json.loads(content)
+        if _count(found["version"]) != _VERSION:
+            return None
+        refresh, refresh_ends = found["refresh_token"], found["refresh_expires_at"]
+        return Record(
+            _count(found["generation"]),
+            Secret(_text(found["token"])),
+            _instant(found["obtained_at"]),
+            None if found["expires_at"] is None else _instant(found["expires_at"]),
+            None if refresh is None else Secret(_text(refresh)),
+            None if refresh_ends is None else _instant(refresh_ends),
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def _instant(value: object) -> float:
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise ValueError
+    return value

@@ -1,0 +1,472 @@
+"""A token source and its store: who is taken over, when it looks, and what a store that fails costs (nothing)."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from proxy.credentials.source import TokenSource
+from proxy.errors import CredentialRejected, CredentialUnavailable, LoginRequired, StoreBusy, StoreUnavailable
+from proxy.grants.request import Granted
+from proxy.redact import Secret
+from proxy.stores.base import Record
+from proxy.stores.latch import Latch
+from proxy.stores.memory import MemoryStore
+from tests.support.granting import Heard, Script
+from tests.support.harness import HeldClock
+from tests.support.leaks import Canaries
+from tests.support.waiting import until
+
+WAIT = 30.0
+BINDING = b"binding"
+
+
+class Shelf(MemoryStore):
+    """A store that counts as lasting, counts how often it is looked at, and fails as it is told."""
+
+    lasting = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+        self.broken: set[str] = set()
+        self.busy = False
+        self.may_save = asyncio.Event()
+        self.may_save.set()
+
+    async def load(self, name: str, binding: bytes) -> Record | None:
+        """Unless it is broken."""
+        if "load" in self.broken:
+            raise StoreUnavailable("cannot be read")
+        return await super().load(name, binding)
+
+    async def save(self, name: str, binding: bytes, record: Record) -> None:
+        """As soon as it may, unless it is broken."""
+        await self.may_save.wait()
+        if "save" in self.broken:
+            raise StoreUnavailable("cannot be written")
+        await super().save(name, binding, record)
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Unless it is broken, or somebody has it."""
+        return self._no_turn() if self.busy or "turn" in self.broken else super().turn(name)
+
+    @asynccontextmanager
+    async def _no_turn(self) -> AsyncIterator[None]:
+        raise StoreBusy if self.busy else StoreUnavailable("cannot be locked")
+        yield
+
+    def stamp(self, name: str) -> object:
+        """Counted."""
+        self.looks += 1
+        return super().stamp(name)
+
+
+@dataclass
+class Bench:
+    """A shelf, and sources of one credential on it: each is a process."""
+
+    folder: Path
+    clock: HeldClock
+    canaries: Canaries
+    shelf: Shelf = field(default_factory=Shelf)
+    sources: list[TokenSource] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
+
+    def process(self) -> tuple[TokenSource, Script]:
+        """A process that has just started, and its grant."""
+        script = Script()
+        source = TokenSource(
+            "c",
+            script,
+            margin=60.0,
+            clock=self.clock,
+            latch=Latch(self.folder),
+            store=self.shelf,
+            binding=BINDING,
+            fits=lambda value: "FORBIDDEN" not in value,
+            random=lambda: 0.5,
+            register=self.heard.register,
+            events=self.heard,
+        )
+        self.sources.append(source)
+        return source, script
+
+    def granted(self, lifetime: float | None = 3600.0) -> Granted:
+        """A token with a refresh token."""
+        return Granted(Secret(self.canaries.mint("token")), Secret(self.canaries.mint("uuid")), lifetime)
+
+    def record(self, generation: int = 1, *, age: float = 0.0, lifetime: float | None = 3600.0) -> Record:
+        """One that was got so many seconds ago."""
+        got, obtained_at = self.granted(), self.clock.wall() - age
+        expires_at = None if lifetime is None else obtained_at + lifetime
+        return Record(generation, got.token, obtained_at, expires_at, got.refresh_token)
+
+    async def put(self, record: Record) -> Record:
+        """As another process would."""
+        await MemoryStore.save(self.shelf, "c", BINDING, record)
+        return record
+
+    async def stored(self) -> Record | None:
+        """What is there."""
+        return await MemoryStore.load(self.shelf, "c", BINDING)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, clock: HeldClock, canaries: Canaries) -> AsyncIterator[Bench]:
+    """An empty shelf."""
+    made = Bench(tmp_path, clock, canaries)
+    yield made
+    for source in made.sources:
+        await source.close(0.0)
+
+
+async def test_090_a_token_is_stored_before_anybody_gets_it(bench: Bench) -> None:
+    """And nobody gets it while it is being written."""
+    source, script = bench.process()
+    bench.shelf.may_save.clear()
+    script.outcomes.put_nowait(granted := bench.granted())
+    asking = asyncio.create_task(source.token(WAIT))
+    await until(lambda: granted.token in bench.heard.registered)
+    assert source.report().generation == 0
+    assert not asking.done()
+    bench.shelf.may_save.set()
+    token = await asking
+    stored = await bench.stored()
+    assert stored is not None
+    assert (stored.token, stored.refresh_token) == (token.value, token.refresh_token)
+    assert (stored.obtained_at, stored.expires_at) == (bench.clock.wall(), bench.clock.wall() + 3600)
+    assert source.report().persisted is True
+
+
+async def test_a_stored_token_is_masked_and_used(bench: Bench) -> None:
+    """Without a token request; its times are those of this process's clock."""
+    record = await bench.put(bench.record(7, age=600.0))
+    source, script = bench.process()
+    token = await source.token(WAIT)
+    assert bench.heard.registered == [record.token, record.refresh_token]
+    assert (token.value, token.generation, token.refresh_token) == (record.token, 7, record.refresh_token)
+    assert (token.obtained_at, token.expires_at) == (bench.clock.now() - 600, bench.clock.now() + 3000)
+    assert (script.asked_with, bench.heard.events) == ([], [])
+
+
+async def test_a_stored_token_without_a_known_end_is_used_until_it_is_refused(bench: Bench) -> None:
+    """As it would be without a restart."""
+    await bench.put(bench.record(lifetime=None, age=1e6))
+    source, _ = bench.process()
+    assert (await source.token(WAIT)).expires_at is None
+
+
+async def test_a_stored_token_near_its_end_is_refreshed_in_the_same_turn(bench: Bench) -> None:
+    """It would be due at once."""
+    record = await bench.put(bench.record(7, age=3599.0))
+    source, script = bench.process()
+    script.outcomes.put_nowait(bench.granted())
+    assert (await source.token(WAIT)).generation == 8
+    assert script.asked_with == [record.refresh_token]
+
+
+ABSURD = {
+    "got in the future": replace(Record(3, Secret("-"), 0.0), obtained_at=301.0, expires_at=3901.0),
+    "got in the future, without an end": replace(Record(3, Secret("-"), 0.0), obtained_at=301.0),
+    "good for longer than anything": replace(Record(3, Secret("-"), 0.0), obtained_at=-1.0, expires_at=4e8),
+}
+
+
+@pytest.mark.parametrize("absurd", ABSURD.values(), ids=ABSURD)
+async def test_095_times_that_cannot_be_cost_one_refresh(bench: Bench, absurd: Record) -> None:
+    """A clock was wrong, then or now: nobody knows when the token ends, and it is not sent."""
+    got, wall = bench.granted(), bench.clock.wall()
+    expires_at = None if absurd.expires_at is None else wall + absurd.expires_at
+    await bench.put(Record(3, got.token, wall + absurd.obtained_at, expires_at, got.refresh_token))
+    source, script = bench.process()
+    script.outcomes.put_nowait(bench.granted())
+    for _ in range(3):
+        assert (await source.token(WAIT)).generation == 4
+    assert script.asked_with == [got.refresh_token]
+
+
+@pytest.mark.parametrize("jump", [-366 * 86400.0, 366 * 86400.0])
+async def test_095_a_wall_clock_that_jumps_by_a_year_costs_one_refresh(bench: Bench, jump: float) -> None:
+    """Between two runs; and nothing while one runs."""
+    source, script = bench.process()
+    script.outcomes.put_nowait(bench.granted())
+    token = await source.token(WAIT)
+    bench.clock.epoch += jump
+    assert await source.token(WAIT) is token
+    later, script = bench.process()
+    script.outcomes.put_nowait(bench.granted())
+    for _ in range(3):
+        assert (await later.token(WAIT)).generation == 2
+    assert script.asked_with == [token.refresh_token]
+
+
+async def test_a_clock_that_is_a_little_ahead_elsewhere_is_no_matter(bench: Bench) -> None:
+    """Two machines never agree; the end counts."""
+    await bench.put(bench.record(age=-200.0))
+    source, script = bench.process()
+    token = await source.token(WAIT)
+    assert token.obtained_at == bench.clock.now()
+    assert token.expires_at == bench.clock.now() + 3800
+    assert script.asked_with == []
+
+
+async def test_only_a_later_record_is_taken_over(bench: Bench) -> None:
+    """By its number or by its time: a login that knew no number begins at one. Here the number goes on."""
+    source, script = bench.process()
+    await bench.put(bench.record(7, age=100.0))
+    first = await source.token(WAIT)
+    await bench.put(bench.record(6, age=200.0))
+    script.outcomes.put_nowait(bench.granted())
+    second = await source.newer_than(first, wait=WAIT, ask=True)
+    assert second is not None
+    assert (second.generation, script.asked_with) == (8, [first.refresh_token])
+    bench.clock.move(1.0)
+    record = await bench.put(bench.record(1))
+    third = await source.newer_than(second, wait=WAIT, ask=True)
+    assert third is not None
+    assert (third.generation, third.value, len(script.asked_with)) == (9, record.token, 1)
+    record = await bench.put(bench.record(2))
+    fourth = await source.newer_than(third, wait=WAIT, ask=True)
+    assert fourth is not None
+    assert (fourth.generation, fourth.value, len(script.asked_with)) == (10, record.token, 1)
+
+
+async def test_050_a_stored_token_that_cannot_be_sent_in_its_place_is_not_taken_over(bench: Bench) -> None:
+    """The place may have changed since."""
+    await bench.put(replace(bench.record(), token=Secret("FORBIDDEN")))
+    source, script = bench.process()
+    script.outcomes.put_nowait(bench.granted())
+    assert (await source.token(WAIT)).value is not None
+    assert len(script.asked_with) == 1
+
+
+@pytest.mark.parametrize("error", [CredentialRejected, LoginRequired])
+async def test_089_who_is_rejected_takes_over_what_somebody_else_got_meanwhile(
+    bench: Bench, error: type[CredentialRejected]
+) -> None:
+    """One's own refresh token was the old one. No failure, no latch."""
+    source, script = bench.process()
+    await bench.put(bench.record(1))
+    await source.token(WAIT)
+    bench.clock.move(3601)
+    asking = asyncio.create_task(source.token(WAIT))
+    await until(lambda: script.asked_with)
+    record = await bench.put(bench.record(2))
+    script.outcomes.put_nowait(error("no"))
+    assert (await asking).value is record.token
+    assert source.problem is None
+    assert not list(bench.folder.rglob("*.json"))
+
+
+@pytest.mark.parametrize("error", [CredentialRejected, LoginRequired])
+async def test_089_a_record_that_was_rejected_stays(bench: Bench, error: type[CredentialRejected]) -> None:
+    """The error counts, and the record is there for people; nobody asks again."""
+    source, script = bench.process()
+    record = await bench.put(bench.record(1))
+    await source.token(WAIT)
+    bench.clock.move(3601)
+    script.outcomes.put_nowait(error("no"))
+    for _ in range(5):
+        with pytest.raises(error, match="no"):
+            await source.token(WAIT)
+        bench.clock.move(10)
+    assert await bench.stored() is record
+    assert len(script.asked_with) == 1
+
+
+async def rejected(bench: Bench) -> tuple[TokenSource, Script]:
+    """A process that has no token, and will not ask again by itself."""
+    source, script = bench.process()
+    script.outcomes.put_nowait(LoginRequired("log in"))
+    with pytest.raises(LoginRequired):
+        await source.token(WAIT)
+    return source, script
+
+
+async def test_102_what_a_person_stores_is_noticed_within_two_seconds(bench: Bench) -> None:
+    """The store is looked at no more often, however many requests there are."""
+    source, script = await rejected(bench)
+    record = await bench.put(bench.record())
+    looks = bench.shelf.looks
+    for _ in range(19):
+        bench.clock.move(0.1)
+        with pytest.raises(LoginRequired):
+            await source.token(WAIT)
+    assert bench.shelf.looks == looks
+    bench.clock.move(0.2)
+    assert (await source.token(WAIT)).value is record.token
+    assert source.problem is None
+    assert len(script.asked_with) == 1
+
+
+async def test_a_change_in_the_store_that_is_of_no_use_costs_no_token_request(bench: Bench) -> None:
+    """Somebody logged out, or the record is for another account."""
+    source, script = await rejected(bench)
+    await bench.put(bench.record())
+    await bench.shelf.forget("c")
+    bench.clock.move(2)
+    await MemoryStore.save(bench.shelf, "c", b"another", bench.record())
+    for _ in range(3):
+        with pytest.raises(LoginRequired):
+            await source.token(WAIT)
+        bench.clock.move(2)
+    assert len(script.asked_with) == 1
+
+
+async def test_a_refusal_looks_at_once(bench: Bench) -> None:
+    """Where no token request may be sent, the store is still worth a look."""
+    source, script = bench.process()
+    await bench.put(bench.record(1))
+    token = await source.token(WAIT)
+    script.outcomes.put_nowait(CredentialUnavailable("down"))
+    assert await source.newer_than(token, wait=WAIT, ask=True) is None
+    record = await bench.put(bench.record(2))
+    newer = await source.newer_than(token, wait=WAIT, ask=True)
+    assert newer is not None
+    assert newer.value is record.token
+    assert len(script.asked_with) == 1
+
+
+async def test_a_forced_refresh_takes_over_what_a_person_stored(bench: Bench) -> None:
+    """`login` makes a running instance look that way."""
+    source, script = await rejected(bench)
+    record = await bench.put(bench.record())
+    script.outcomes.put_nowait(bench.granted())
+    await source.refresh(WAIT)
+    assert (await source.token(WAIT)).refresh_token is not record.refresh_token
+    await bench.put(newer := bench.record(9))
+    await source.refresh(WAIT)
+    assert (await source.token(WAIT)).value is newer.token
+    assert len(script.asked_with) == 2
+
+
+async def test_a_token_that_is_fresh_costs_no_look(bench: Bench) -> None:
+    """The hot path knows of no store."""
+    await bench.put(bench.record())
+    source, _ = bench.process()
+    await source.token(WAIT)
+    looks = bench.shelf.looks
+    for _ in range(5):
+        bench.clock.move(10)
+        await source.token(WAIT)
+    assert bench.shelf.looks == looks
+
+
+async def test_102_a_record_that_is_gone_takes_its_refresh_token_along(bench: Bench) -> None:
+    """Somebody logged out: the next token request begins anew."""
+    source, script = bench.process()
+    await bench.put(bench.record(4))
+    await source.token(WAIT)
+    await bench.shelf.forget("c")
+    script.outcomes.put_nowait(LoginRequired("log in"))
+    with pytest.raises(LoginRequired):
+        await source.refresh(WAIT)
+    with pytest.raises(LoginRequired):
+        await source.token(WAIT)
+    assert script.asked_with == [None]
+
+
+# -- a store that fails
+
+
+async def test_091_a_store_that_fails_costs_no_request_and_is_told_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither read, nor locked, nor written: everything is as with a store in memory."""
+    bench.shelf.broken = {"load", "turn", "save"}
+    source, script = bench.process()
+    with caplog.at_level(logging.WARNING):
+        for generation in range(1, 4):
+            script.outcomes.put_nowait(bench.granted())
+            token = await source.token(WAIT)
+            assert token.generation == generation
+            bench.clock.move(3601)
+    assert [record.message for record in caplog.records] == ["store_unavailable", "token_not_persisted"]
+    assert source.report().persisted is False
+    assert [None if each is None else len(each) for each in script.asked_with] == [None, 36, 36]
+
+
+async def test_091_a_store_that_is_well_again_is_told_of_when_it_fails_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next token is stored; the report says it."""
+    source, script = bench.process()
+    for broken in (True, False, True):
+        bench.shelf.broken = {"save"} if broken else set()
+        script.outcomes.put_nowait(bench.granted())
+        await source.token(WAIT)
+        assert source.report().persisted is not broken
+        bench.clock.move(3601)
+    assert [record.message for record in caplog.records] == ["token_not_persisted"] * 2
+
+
+async def test_091_the_end_tries_once_more_to_store_the_token(bench: Bench) -> None:
+    """Unless somebody stored a later one meanwhile."""
+    source, script = bench.process()
+    bench.shelf.broken = {"save"}
+    script.outcomes.put_nowait(granted := bench.granted())
+    await source.token(WAIT)
+    other, others = bench.process()
+    others.outcomes.put_nowait(bench.granted())
+    await other.token(WAIT)
+    bench.shelf.broken = set()
+    await source.close(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.token is granted.token
+    record = await bench.put(bench.record(9))
+    await other.close(WAIT)
+    assert await bench.stored() is record
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_111_the_end_does_not_wait_for_a_store(bench: Bench, *, busy: bool) -> None:
+    """Neither for a turn nor for a disk that hangs."""
+    source, script = bench.process()
+    bench.shelf.broken = {"save"}
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    bench.shelf.busy = busy
+    bench.shelf.may_save.clear()
+    await source.close(0.01)
+    assert await bench.stored() is None
+
+
+async def test_111_a_token_that_was_being_stored_when_the_end_came_is_stored(bench: Bench) -> None:
+    """Its refresh token was redeemed already."""
+    source, script = bench.process()
+    bench.shelf.may_save.clear()
+    script.outcomes.put_nowait(granted := bench.granted())
+    asking = asyncio.create_task(source.token(WAIT))
+    await until(lambda: granted.token in bench.heard.registered)
+    ending = asyncio.create_task(source.close(0.25))
+    with pytest.raises(CredentialUnavailable, match="shutting down"):
+        await asking
+    bench.shelf.may_save.set()
+    await ending
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.token is granted.token
+
+
+async def test_093_a_turn_that_is_not_given_back_is_an_error_of_its_own(bench: Bench) -> None:
+    """To ask without it might redeem one refresh token twice. A token that is still good serves."""
+    bench.shelf.busy = True
+    source, script = bench.process()
+    with pytest.raises(StoreUnavailable, match="does not let go") as caught:
+        await source.token(WAIT)
+    assert (caught.value.code, caught.value.retry_after) == ("store_unavailable", 1.5)
+    assert script.asked_with == []
+    bench.shelf.busy = False
+    bench.clock.move(1.5)
+    script.outcomes.put_nowait(bench.granted())
+    token = await source.token(WAIT)
+    bench.shelf.busy = True
+    assert await source.newer_than(token, wait=WAIT, ask=True) is None
+    assert await source.token(WAIT) is token
+    assert bench.heard.events == ["c store_unavailable", "c requested", "c obtained", "c store_unavailable"]
