@@ -31,7 +31,11 @@ DATA: Final = {
 #: Every other room may import the pure part, `config` (its types), the package's version, and these.
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
-    "cli": {"server", "demo", "adminclient", "healthcheck", "runfile", "clock", "compiled", "lines", "logs"},
+    "cli": {
+        *("server", "demo", "adminclient", "healthcheck", "runfile", "clock", "compiled", "lines", "logs"),
+        # `login` and `logout` work without a running instance.
+        *("build", "credentials", "stores"),
+    },
     "demo": {"server", "clock", "lines", "logs"},
     "server": {
         "build",

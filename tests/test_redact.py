@@ -24,14 +24,19 @@ PROXY: Final = Path(redact.__file__).parent
 
 #: Who may see a value, and what for. Everybody else passes `Secret` objects around.
 REVEALERS: Final = {
-    "build.py": "does a static token fit its place, and when does it expire",
+    "build/sources.py": "does a static token fit its place, and when does it expire",
     "cli/run.py": "writes the admin key into the run file, which is private",
     "config/checks.py": "does a static token fit a cookie",
     "config/credentials.py": "does a static token hold only what a header may",
     "config/model.py": "is the client key in its alphabet",
+    "config/oauth.py": "makes the fingerprint of a credential",
     "credentials/credential.py": "renders the token into the head of a request, and knows its echoes",
+    "credentials/file.py": "when does a token that was read expire",
+    "credentials/signing.py": "reads the key to sign with",
     "credentials/source.py": "does a granted token fit its places",
+    "grants/authorization.py": "shows the server the digest of its verifier, and the state",
     "grants/login.py": "writes the token request",
+    "grants/oauth2.py": "writes the Basic credentials of a client",
     "guard.py": "compares the client key",
     "upstream/tunnel.py": "writes who we are to an outbound proxy",
     "redact.py": "has to know what it masks",

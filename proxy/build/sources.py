@@ -1,16 +1,17 @@
 """Credentials, each with the source of its tokens."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from proxy.clock import Clock
 from proxy.config import Config, CredentialConfig, LoginCredential, OAuthCredential, StaticCredential
-from proxy.credentials.asking import Asking
+from proxy.credentials.asking import Asking, Judge, by_status
 from proxy.credentials.credential import Credential
-from proxy.credentials.discovery import Discovery
+from proxy.credentials.discovery import Discovery, Endpoints
 from proxy.credentials.endpoint import LazyEndpoint
-from proxy.credentials.grant import Endpoint, Grant
+from proxy.credentials.grant import Grant
 from proxy.credentials.login import LoginGrant
 from proxy.credentials.oauth2 import OAuthGrant, judge
 from proxy.credentials.signing import OAuthSigner, Signing
@@ -32,6 +33,25 @@ class Surroundings:
     redactor: Redactor
     events: Events
     endpoint: LazyEndpoint
+
+
+class Means(Protocol):
+    """What it takes to ask a server at all; `Surroundings` have it, and more."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        ...
+
+    @property
+    def redactor(self) -> Redactor:
+        """What masks secrets."""
+        ...
+
+    @property
+    def endpoint(self) -> LazyEndpoint:
+        """The client for token endpoints."""
+        ...
 
 
 def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
@@ -57,32 +77,46 @@ def _credential(name: str, given: CredentialConfig, around: Surroundings) -> Cre
         latch=around.latch,
         fits=fits,
         random=around.random,
-        register=_register_as(name, around),
+        register=register_as(name, around),
         events=around.events,
     )
     return Credential(name, source, places, constants)
 
 
 def _grant(name: str, given: LoginCredential | OAuthCredential, around: Surroundings) -> Grant:
-    asking = partial(
-        Asking,
-        name=name,
-        endpoint=around.endpoint.client(),
-        clock=around.clock,
-        register=_register_as(f"{name}, steps", around),
-    )
-    if isinstance(given, LoginCredential):
-        return LoginGrant(name=name, description=given.description(), asking=asking())
-    signer = None
-    if given.signs:
-        signer = _signer(name, given, around.clock)
+    if isinstance(given, OAuthCredential):
+        return oauth_grant(name, given, around, endpoints(name, given, around))
+    return LoginGrant(name=name, description=given.description(), asking=_asking(name, around))
+
+
+def oauth_grant(name: str, given: OAuthCredential, means: Means, where: Endpoints) -> OAuthGrant:
+    """What asks an authorization server. Raises `ConfigError`."""
     return OAuthGrant(
         name=name,
         description=given.description(),
-        token_url=_token_url(name, given, around.endpoint.client()),
-        asking=asking(judge=judge),
-        signer=signer,
+        token_url=partial(where.url, "token_endpoint"),
+        asking=_asking(name, means, judge),
+        signer=_signer(name, given, means.clock) if given.signs else None,
         digest=given.digest(),
+    )
+
+
+def endpoints(name: str, given: OAuthCredential, means: Means) -> Endpoints:
+    """Where that server is asked for what."""
+    discovery = None
+    if given.issuer is not None:
+        client = means.endpoint.client()
+        discovery = Discovery(name, given.issuer, client, secure=not given.insecure_http)
+    return Endpoints(name, given.endpoints(), discovery)
+
+
+def _asking(name: str, means: Means, judge: Judge = by_status) -> Asking:
+    return Asking(
+        name=name,
+        endpoint=means.endpoint.client(),
+        clock=means.clock,
+        register=register_as(f"{name}, steps", means),
+        judge=judge,
     )
 
 
@@ -96,17 +130,6 @@ def _signer(name: str, given: OAuthCredential, clock: Clock) -> OAuthSigner:
     return OAuthSigner(given.client_id, given.claims, client=client, bearer=private)
 
 
-def _token_url(name: str, given: OAuthCredential, endpoint: Endpoint) -> Callable[[], Awaitable[str]]:
-    if given.issuer is not None:
-        return Discovery(name, given.issuer, endpoint, secure=not given.insecure_http).token_url
-    url = given.token_url or ""
-
-    async def known() -> str:
-        return url
-
-    return known
-
-
 def _static_token(given: StaticCredential, clock: Clock) -> Token:
     value = given.token.value
     reader = {"jwt": jwt_expiry, "vanilla": vanilla_expiry}.get(given.expires or "")
@@ -115,8 +138,10 @@ def _static_token(given: StaticCredential, clock: Clock) -> Token:
     return Token(value, 1, now, None if expires_at_wall is None else now + expires_at_wall - clock.wall())
 
 
-def _register_as(owner: str, around: Surroundings) -> Callable[[Iterable[Secret]], None]:
+def register_as(owner: str, means: Means) -> Callable[[Iterable[Secret]], None]:
+    """What masks the secrets that `owner` gets."""
+
     def register(secrets: Iterable[Secret]) -> None:
-        around.redactor.register_generation(owner, secrets, around.clock.now())
+        means.redactor.register_generation(owner, secrets, means.clock.now())
 
     return register

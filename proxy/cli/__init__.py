@@ -13,6 +13,8 @@ _MODULES: Final = {
     "check": "check",
     "demo": "demo",
     "healthcheck": "ask",
+    "login": "login",
+    "logout": "login",
     "presets": "reference",
     "run": "run",
     "schema": "reference",

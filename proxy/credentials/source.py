@@ -213,7 +213,7 @@ class TokenSource:
             sent_at,
             None if granted.lifetime is None else sent_at + granted.lifetime,
             granted.refresh_token,
-            None if granted.refresh_lifetime is None else sent_at + granted.refresh_lifetime,
+            self._login_ends_at(granted, sent_at),
         )
         if token.expires_at is not None and token.expires_at <= self._clock.now():
             raise CredentialUnavailable(
@@ -230,6 +230,12 @@ class TokenSource:
             },
         )
         self._schedule()
+
+    def _login_ends_at(self, granted: Granted, sent_at: float) -> float | None:
+        """When the refresh token ends; what was known at the login holds until a server says otherwise."""
+        if granted.refresh_lifetime is not None:
+            return sent_at + granted.refresh_lifetime
+        return self._life.token.refresh_expires_at if granted.renewed and self._life.token else None
 
     def _failed(self, error: CredentialError, *, retry: bool) -> None:
         count = (self._life.failure.count if self._life.failure else 0) + 1

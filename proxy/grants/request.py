@@ -36,7 +36,8 @@ class Granted:
 
     `lifetime` is in seconds from when the request was sent; None where the reply does not say.
     `refresh_lifetime` likewise for the refresh token. `expires_at_wall` is kept beside it for people: epoch
-    seconds as the vendor stated them, None where it did not.
+    seconds as the vendor stated them, None where it did not. `renewed`: it was got with a refresh token, so what is
+    known of the end of the login still holds where `refresh_lifetime` says nothing.
     """
 
     token: Secret
@@ -44,3 +45,4 @@ class Granted:
     lifetime: float | None = None
     refresh_lifetime: float | None = None
     expires_at_wall: float | None = None
+    renewed: bool = False

@@ -1,0 +1,190 @@
+"""The commands for credentials that need a person: `login`, `logout`."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import click
+
+from proxy import adminclient, logs, runfile
+from proxy.build.opened import opened, resting
+from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
+from proxy.cli.table import duration, instant
+from proxy.cli.terminal import Terminal
+from proxy.clock import Clock, SystemClock
+from proxy.config import Config, CredentialConfig, OAuthCredential, find, load
+from proxy.credentials.endpoint import LazyEndpoint
+from proxy.credentials.interactive import Person, keep
+from proxy.credentials.logout import LoggedOut, log_out
+from proxy.errors import BearerProxyError
+from proxy.patterns import PATTERNS
+from proxy.redact import Redactor
+from proxy.stores.base import Record
+
+#: The instance itself bounds a refresh by the `timeouts.token` of its routes; this only ends a hang.
+_REFRESH_SECONDS: Final = 60.0
+_RESTART: Final = "Restart it, so that it stops using the token."
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What asks a server without a running instance."""
+
+    redactor: Redactor = field(default_factory=lambda: Redactor(PATTERNS))
+    clock: Clock = field(default_factory=SystemClock)
+    endpoint: LazyEndpoint = field(default_factory=LazyEndpoint)
+
+
+@click.command()
+@click.argument("name", required=False)
+@CONFIG_OPTION
+@click.option(
+    "--no-browser", is_flag=True, help="Open no browser here; print the page's address, and take the last."
+)
+@ends_with_status
+def login(name: str | None, config: str | None, *, no_browser: bool) -> int:
+    """Log in where a person must: the token and what renews it are kept in the store.
+
+    NAME may be left out where only one credential needs it.
+
+    Example: bearer-proxy login calendar
+    """
+    source = find(config, os.environ)
+    loaded = load(source, environ=os.environ)
+    chosen = _interactive(loaded, name)
+    person = Terminal(os.environ, browser=not no_browser)
+    asyncio.run(_log_in(loaded, chosen, person))
+    _tell_instance(source.identity, chosen, "has the new token", "Restart it, so that it takes the new token.")
+    return 0
+
+
+@click.command()
+@click.argument("name", required=False)
+@CONFIG_OPTION
+@ends_with_status
+def logout(name: str | None, config: str | None) -> int:
+    """Revoke the stored tokens of a credential where its server can do that, and forget them.
+
+    NAME may be left out where only one credential needs a person.
+
+    Example: bearer-proxy logout calendar
+    """
+    source = find(config, os.environ)
+    loaded = load(source, environ=os.environ)
+    needs_person = name is None or name not in loaded.credentials or _needs_person(loaded.credentials[name])
+    chosen = _interactive(loaded, name) if needs_person or name is None else name
+    ended = asyncio.run(_log_out(loaded, chosen))
+    for line in said_of_logout(chosen, ended):
+        click.echo(line)
+    if needs_person:
+        follows = _tell_instance(source.identity, chosen, "uses the token no more", _RESTART, ending=True)
+    else:
+        follows = _tell_instance(source.identity, chosen, "has logged in anew", _RESTART)
+    return 0 if follows and not ended.failed else 1
+
+
+def _interactive(config: Config, name: str | None) -> str:
+    """The credential that is meant; a wrong use names those that can be."""
+    names = [each for each, given in config.credentials.items() if _needs_person(given)]
+    if not names:
+        raise click.UsageError(
+            "no credential here needs a person: only those with grant authorization_code or device_code do"
+        )
+    if name is None:
+        if len(names) > 1:
+            raise click.UsageError(f"several credentials need a person: write one of {', '.join(names)}")
+        return names[0]
+    if name not in names:
+        which = "needs a person" if name in config.credentials else "has this name"
+        said = "this one does not" if name in config.credentials else "none"
+        raise click.BadParameter(f"{said} {which}: write one of {', '.join(names)}", param_hint="NAME")
+    return name
+
+
+def _needs_person(given: CredentialConfig) -> bool:
+    return isinstance(given, OAuthCredential) and given.interactive
+
+
+async def _log_in(config: Config, name: str, person: Person) -> None:
+    outside = _outside(config)
+    try:
+        store, binding = resting(config, name, state_folder(os.environ))
+        credential = opened(config, name, outside)
+        logged_in = await credential.login(person, secrets.token_bytes).run()
+        record = await keep(store, name, binding, logged_in)
+    finally:
+        await outside.endpoint.close()
+    person.tell(said_of_login(name, record, outside.clock.wall()))
+
+
+async def _log_out(config: Config, name: str) -> LoggedOut:
+    outside = _outside(config)
+    try:
+        store, binding = resting(config, name, state_folder(os.environ))
+        return await log_out(store, name, binding, opened(config, name, outside).server)
+    finally:
+        await outside.endpoint.close()
+
+
+def _outside(config: Config) -> _Outside:
+    """Whatever is logged on the way is masked."""
+    outside = _Outside()
+    for _, each in config.secrets():
+        outside.redactor.register(each.value)
+    logs.set_up(outside.redactor, level="warning")
+    return outside
+
+
+def said_of_login(name: str, record: Record, wall: float) -> str:
+    """One sentence: how long it is good, and when to come again."""
+    good = "logged in"
+    if record.expires_at is not None:
+        good += f"; the token of {name} is good until {instant(record.expires_at)}"
+        good += f" ({duration(record.expires_at - wall)})"
+    if record.refresh_token is None:
+        return f"{good}; the server gave no refresh token: log in again then"
+    if record.refresh_expires_at is None:
+        return f"{good}, and is renewed by itself"
+    return f"{good}, and is renewed by itself; log in again by {instant(record.refresh_expires_at)}"
+
+
+def said_of_logout(name: str, ended: LoggedOut) -> list[str]:
+    """What became of the tokens."""
+    if not ended.found:
+        return [f"nothing is stored for {name}"]
+    if ended.problem is None:
+        return [f"logged out; the tokens of {name} are revoked and forgotten"]
+    return [
+        f"logged out here; the tokens of {name} are forgotten, but may live on at the server",
+        f"reason: {ended.problem}",
+    ]
+
+
+def _tell_instance(identity: str, name: str, done: str, otherwise: str, *, ending: bool = False) -> bool:
+    """Have a running instance look at the store again: a refresh takes what is there, or finds nothing.
+
+    False where it did not do as it should.
+    """
+    try:
+        running = runfile.read(runfile.path_for(identity, os.environ))
+        if running is None:
+            return True
+        path = f"/api/credentials/{name}/refresh"
+        status, answer = adminclient.ask(running, "POST", path, wait=_REFRESH_SECONDS)
+    except BearerProxyError as error:
+        click.echo(f"the running instance could not be told: {error}. {otherwise}", err=True)
+        return False
+    if _is_as_wanted(status, answer, ending=ending):
+        click.echo(f"the running instance {done}")
+        return True
+    detail = "" if ending and status == 200 else f": {answer.get('detail') or f'status {status}'}"
+    click.echo(f"the running instance has not followed{detail}. {otherwise}", err=True)
+    return False
+
+
+def _is_as_wanted(status: int, answer: Mapping[str, Any], *, ending: bool) -> bool:
+    """After a login it has a token; after a logout it must say that somebody has to log in."""
+    return answer.get("code") == "login_required" if ending else status == 200
