@@ -1,0 +1,58 @@
+"""Somebody who logs in, as a test has them behave."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Somebody:
+    """Hears what is told; `opens` is what their browser does with a page, None where they have none.
+
+    What they type is put into `lines`, None for the end; `types`: is there a terminal at all?
+    """
+
+    opens: Callable[[str], object] | None = None
+    types: bool = False
+    told: list[str] = field(default_factory=list)
+    opened: list[str] = field(default_factory=list)
+    lines: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    browsing: list[asyncio.Future[object]] = field(default_factory=list)
+
+    @property
+    def has_browser(self) -> bool:
+        """Is there one?"""
+        return self.opens is not None
+
+    @property
+    def can_paste(self) -> bool:
+        """Is there a terminal?"""
+        return self.types
+
+    @property
+    def text(self) -> str:
+        """All that was said."""
+        return "\n".join(self.told)
+
+    def tell(self, text: str) -> None:
+        """Hear it."""
+        self.told.append(text)
+        self.heard.set()
+
+    def open(self, url: str) -> None:
+        """In a thread, as a browser is another program."""
+        assert self.opens is not None
+        self.opened.append(url)
+        self.browsing.append(asyncio.get_running_loop().run_in_executor(None, self.opens, url))
+
+    async def paste(self) -> str | None:
+        """What was put into `lines`."""
+        return await self.lines.get()
+
+    async def page(self) -> str:
+        """The address that was told."""
+        await self.heard.wait()
+        while not (found := [line.strip() for line in self.text.splitlines() if line.strip().startswith("http")]):
+            await asyncio.sleep(0)
+        return found[0]
