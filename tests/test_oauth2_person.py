@@ -8,7 +8,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pytest
@@ -21,6 +21,7 @@ from proxy.credentials.endpoint import LazyEndpoint
 from proxy.credentials.interactive import LoginFailed, keep
 from proxy.credentials.logout import LoggedOut, log_out
 from proxy.errors import LoginRequired
+from proxy.grants.request import TokenReply
 from proxy.redact import Redactor
 from proxy.stores.base import Record
 from tests.support.keeping import Kept
@@ -194,16 +195,16 @@ async def test_a_person_who_says_no_is_told_apart(provider: OIDCProvider, using:
         assert calendar.store.saved == []
 
 
-async def test_a_person_enters_a_code_on_another_screen(provider: OIDCProvider, using: Using) -> None:
+async def test_a_person_enters_a_code_on_another_screen(
+    provider: OIDCProvider, using: Using, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pending until they do; then both tokens are live."""
     person = Somebody()
     async with using("device_code") as calendar:
-        replies = _watched(calendar)
+        replies = _watched(calendar, monkeypatch)
         login = _eager(calendar, person)
         page = await person.page()
-        while not replies:
-            await asyncio.sleep(0)
-        assert json.loads(replies[0].body)["error"] == "authorization_pending"
+        assert json.loads((await replies.get()).body)["error"] == "authorization_pending"
         await asyncio.to_thread(provider.enter, page, _user_code(person))
         record = await login
         assert await calendar.is_live(record) == (True, True)
@@ -231,23 +232,25 @@ def _eager(calendar: Calendar, person: Somebody) -> "asyncio.Task[Record]":
     calendar.artefacts.watch("what the person was told", lambda: person.text)
 
     async def run() -> Record:
-        object.__setattr__(login, "sleep", lambda _seconds: asyncio.sleep(0.02))
-        return calendar.known(await keep(calendar.store, "calendar", BINDING, await login.run()))
+        logged_in = await replace(login, sleep=lambda _seconds: asyncio.sleep(0.02)).run()
+        return calendar.known(await keep(calendar.store, "calendar", BINDING, logged_in))
 
     return asyncio.create_task(run())
 
 
-def _watched(calendar: Calendar) -> list[Any]:
+def _watched(calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[TokenReply]:
     """The replies to the questions, as they come."""
     assert calendar.credential.server is not None
-    grant, replies = calendar.credential.server[0], []
+    grant = calendar.credential.server[0]
+    replies: asyncio.Queue[TokenReply] = asyncio.Queue()
     question = grant.question
 
-    async def watching(*arguments: Any) -> Any:
-        replies.append(await question(*arguments))
-        return replies[-1]
+    async def watching(*arguments: Any) -> TokenReply:
+        reply = await question(*arguments)
+        replies.put_nowait(reply)
+        return reply
 
-    grant.question = watching  # type: ignore[method-assign]  # only this one object is watched
+    monkeypatch.setattr(grant, "question", watching)
     return replies
 
 

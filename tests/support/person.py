@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -17,8 +18,8 @@ class Somebody:
     told: list[str] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
     lines: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
-    heard: asyncio.Event = field(default_factory=asyncio.Event)
-    browsing: list[asyncio.Future[object]] = field(default_factory=list)
+    shown: asyncio.Event = field(default_factory=asyncio.Event)
+    browsing: list[asyncio.Future[Any]] = field(default_factory=list)
 
     @property
     def has_browser(self) -> bool:
@@ -38,7 +39,8 @@ class Somebody:
     def tell(self, text: str) -> None:
         """Hear it."""
         self.told.append(text)
-        self.heard.set()
+        if self._pages():
+            self.shown.set()
 
     def open(self, url: str) -> None:
         """In a thread, as a browser is another program."""
@@ -52,7 +54,8 @@ class Somebody:
 
     async def page(self) -> str:
         """The address that was told."""
-        await self.heard.wait()
-        while not (found := [line.strip() for line in self.text.splitlines() if line.strip().startswith("http")]):
-            await asyncio.sleep(0)
-        return found[0]
+        await self.shown.wait()
+        return self._pages()[0]
+
+    def _pages(self) -> list[str]:
+        return [line.strip() for line in self.text.splitlines() if line.strip().startswith("http")]
