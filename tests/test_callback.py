@@ -1,4 +1,4 @@
-"""The listener that a browser comes back to: one answer, from one place, and pages that say nothing (threat 110)."""
+"""The listener that a browser comes back to: one answer, from one place, and pages that tell nothing."""
 
 import asyncio
 import socket

@@ -57,7 +57,7 @@ def login(name: str | None, config: str | None, *, no_browser: bool) -> int:
     chosen = _interactive(loaded, name)
     person = Terminal(os.environ, browser=not no_browser)
     asyncio.run(_log_in(loaded, chosen, person))
-    _tell_instance(source.identity, chosen, "has the new token", "Restart it, so that it takes the new token.")
+    tell_instance(source.identity, chosen, "has the new token", "Restart it, so that it takes the new token.")
     return 0
 
 
@@ -80,9 +80,9 @@ def logout(name: str | None, config: str | None) -> int:
     for line in said_of_logout(chosen, ended):
         click.echo(line)
     if needs_person:
-        follows = _tell_instance(source.identity, chosen, "uses the token no more", _RESTART, ending=True)
+        follows = tell_instance(source.identity, chosen, "uses the token no more", _RESTART, ending=True)
     else:
-        follows = _tell_instance(source.identity, chosen, "has logged in anew", _RESTART)
+        follows = tell_instance(source.identity, chosen, "has logged in anew", _RESTART)
     return 0 if follows and not ended.failed else 1
 
 
@@ -98,9 +98,9 @@ def _interactive(config: Config, name: str | None) -> str:
             raise click.UsageError(f"several credentials need a person: write one of {', '.join(names)}")
         return names[0]
     if name not in names:
-        which = "needs a person" if name in config.credentials else "has this name"
-        said = "this one does not" if name in config.credentials else "none"
-        raise click.BadParameter(f"{said} {which}: write one of {', '.join(names)}", param_hint="NAME")
+        known = name in config.credentials
+        sentence = "this credential needs no person" if known else "no credential has this name"
+        raise click.BadParameter(f"{sentence}: write one of {', '.join(names)}", param_hint="NAME")
     return name
 
 
@@ -140,15 +140,20 @@ def _outside(config: Config) -> _Outside:
 
 def said_of_login(name: str, record: Record, wall: float) -> str:
     """One sentence: how long it is good, and when to come again."""
-    good = "logged in"
+    said = "logged in"
     if record.expires_at is not None:
-        good += f"; the token of {name} is good until {instant(record.expires_at)}"
-        good += f" ({duration(record.expires_at - wall)})"
+        left = duration(record.expires_at - wall)
+        said += f"; the token of {name} is good until {instant(record.expires_at)} ({left})"
+    if record.refresh_token is None and record.expires_at is None:
+        return f"{said}; the server does not say how long the token of {name} is good"
     if record.refresh_token is None:
-        return f"{good}; the server gave no refresh token: log in again then"
+        return f"{said}; the server gave no refresh token: log in again then"
+    said += (
+        f"; the token of {name} is renewed by itself" if record.expires_at is None else ", and is renewed by itself"
+    )
     if record.refresh_expires_at is None:
-        return f"{good}, and is renewed by itself"
-    return f"{good}, and is renewed by itself; log in again by {instant(record.refresh_expires_at)}"
+        return said
+    return f"{said}; log in again by {instant(record.refresh_expires_at)}"
 
 
 def said_of_logout(name: str, ended: LoggedOut) -> list[str]:
@@ -163,7 +168,7 @@ def said_of_logout(name: str, ended: LoggedOut) -> list[str]:
     ]
 
 
-def _tell_instance(identity: str, name: str, done: str, otherwise: str, *, ending: bool = False) -> bool:
+def tell_instance(identity: str, name: str, done: str, otherwise: str, *, ending: bool = False) -> bool:
     """Have a running instance look at the store again: a refresh takes what is there, or finds nothing.
 
     False where it did not do as it should.

@@ -31,7 +31,7 @@ class Terminal:
 
     def open(self, url: str) -> None:
         """In the background: some browsers return only when they are closed."""
-        _in_background(lambda: webbrowser.open(url))
+        _in_background("browser", lambda: webbrowser.open(url))
 
     async def paste(self) -> str | None:
         """The next line; the loop goes on meanwhile. None at the end of the input."""
@@ -47,13 +47,13 @@ class Terminal:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(deliver, line)
 
-        _in_background(read)
+        _in_background("keyboard", read)
         return await typed
 
 
-def _in_background(work: Callable[[], object]) -> None:
+def _in_background(name: str, work: Callable[[], object]) -> None:
     """A thread that the end of the program does not wait for."""
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=work, name=name, daemon=True).start()
 
 
 def _read_line() -> str | None:
