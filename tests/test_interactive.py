@@ -416,6 +416,24 @@ async def test_an_endpoint_that_nobody_knows_is_named(server: Server) -> None:
         await known[1].url("revocation_endpoint")
 
 
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://id.example.com/authorize", "its authorization_endpoint is not https"),
+        ("javascript:alert(1)", "its authorization_endpoint is not https"),
+        ("https://id.example.com/\x1b]0;title\x07", "its authorization_endpoint is no URL"),
+    ],
+)
+async def test_a_page_that_is_no_proper_address_is_shown_to_nobody(server: Server, url: str, sentence: str) -> None:
+    """Metadata come from elsewhere, and end in a terminal and in a browser."""
+    issuer = server.url
+    server.is_issuer(authorization_endpoint=url)
+    person = Somebody(lambda _url: None, types=True)
+    with pytest.raises(CredentialUnavailable, match=sentence):
+        await server.login(person, "authorization_code", issuer=issuer, insecure_http=False).run()
+    assert (person.told, person.opened) == ([], [])
+
+
 # -- what a login leaves behind
 
 

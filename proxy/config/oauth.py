@@ -45,6 +45,12 @@ def _scope_word(value: str) -> str:
     return value
 
 
+def _redirect_port(value: int) -> int:
+    if not 0 <= value <= 65535:
+        raise ValueError("write a port between 1 and 65535, or 0 for a free one")
+    return value
+
+
 def _redirect_path(value: str) -> str:
     if not _PATH.fullmatch(value):
         raise ValueError("write the path as it is registered at the server, such as /callback")
@@ -79,7 +85,7 @@ class OAuthCredential(CommonCredential):
     """device_code: where the code is asked for, where that is not to be discovered."""
     revocation_url: TokenURL | None = None
     """Where `logout` revokes (RFC 7009), where it is not to be discovered."""
-    redirect_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    redirect_port: Annotated[int, AfterValidator(_redirect_port)] = 0
     """authorization_code: the port on 127.0.0.1 that the server has registered; 0: a free one each time."""
     redirect_path: Annotated[str, AfterValidator(_redirect_path)] = "/callback"
     """authorization_code: the path that the server has registered."""

@@ -1,6 +1,7 @@
 """Finds an authorization server's endpoints from its issuer (RFC 8414, OpenID Connect Discovery 1.0)."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from proxy.errors import CredentialUnavailable
 from proxy.grants.reply import BODY_LIMIT
 from proxy.grants.request import TokenRequest
 
+_URL: Final = re.compile(r"https?://[!-~]{1,4000}")
 _HEADERS: Final = (("Accept", "application/json"), ("Accept-Encoding", "identity"), ("User-Agent", "bearer-proxy"))
 
 
@@ -47,6 +49,9 @@ class Discovery:
             return None
         if self._secure and not url.startswith("https://"):
             raise self._failed(f"its {member} is not https")
+        # It may be shown at a terminal, and opened in a browser.
+        if not _URL.fullmatch(url):
+            raise self._failed(f"its {member} is no URL")
         return url
 
     async def names_itself(self) -> bool:
