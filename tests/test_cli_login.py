@@ -22,7 +22,7 @@ from proxy.cli.terminal import Terminal
 from proxy.credentials.logout import LoggedOut
 from proxy.redact import Secret
 from proxy.stores.base import Record
-from tests.support.api import api
+from tests.support.api import Seen, api
 from tests.support.keeping import Kept
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.oidc import OIDCProvider, oidc_provider
@@ -237,31 +237,37 @@ NOT_FOLLOWED: Final = "the running instance has not followed: detail. Restart it
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "ending", "said"),
+    ("refresh", "state", "ending", "said"),
     [
-        (200, None, False, None),
-        (503, "login_required", False, NOT_FOLLOWED),
-        (503, "login_required", True, None),
-        (200, None, True, NOT_FOLLOWED.replace(": detail", "")),
-        (503, "credential_unavailable", True, NOT_FOLLOWED),
+        (200, "fresh", False, None),
+        (503, "fresh", False, None),
+        (503, "invalid", False, NOT_FOLLOWED),
+        (503, "invalid", True, None),
+        (200, "fresh", True, NOT_FOLLOWED.replace(": detail", "")),
+        (503, "stale", True, NOT_FOLLOWED),
+        (404, None, False, NOT_FOLLOWED),
+        (404, None, True, NOT_FOLLOWED),
     ],
-    ids=["took it", "did not take it", "let go", "did not let go", "does not know"],
+    ids=["took it", "cannot be refreshed", "did not take it", "let go", "did not", "has it", "other", "others"],
 )
-async def test_a_running_instance_is_told_and_its_answer_judged(  # noqa: PLR0917  a table beside three fixtures
+async def test_a_running_instance_is_told_and_its_state_judged(  # noqa: PLR0917  a table beside three fixtures
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    status: int,
-    code: str | None,
+    refresh: int,
+    state: str | None,
     said: str | None,
     *,
     ending: bool,
 ) -> None:
-    """After a login it must have a token, after a logout it must ask for one."""
+    """After a login it must have a token, after a logout none; whatever it said of the refresh."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
-    async def answer(_seen: object) -> web.StreamResponse:
-        return web.json_response({"code": code, "detail": "detail"}, status=status)
+    async def answer(seen: Seen) -> web.StreamResponse:
+        if seen.method == "POST":
+            return web.json_response({} if refresh == 200 else {"detail": "detail"}, status=refresh)
+        states = [{"name": "other", "state": "fresh"}, {"name": "another", "state": "invalid"}]
+        return web.json_response({"credentials": states + ([{"name": "c", "state": state}] if state else [])})
 
     async with api(answer) as admin:
         running = runfile.Running(os.getpid(), [], admin.url, "key")
@@ -269,7 +275,10 @@ async def test_a_running_instance_is_told_and_its_answer_judged(  # noqa: PLR091
         told = await asyncio.to_thread(tell_instance, "here", "c", "does it", "Restart it.", ending=ending)
     out, err = capsys.readouterr()
     assert (told, out, err) == (said is None, "the running instance does it\n" * told, f"{said}\n" * (not told))
-    assert [(seen.method, seen.target) for seen in admin.seen] == [("POST", "/api/credentials/c/refresh")]
+    assert [(seen.method, seen.target) for seen in admin.seen] == [
+        ("POST", "/api/credentials/c/refresh"),
+        ("GET", "/api/credentials"),
+    ]
 
 
 def test_an_instance_that_does_not_answer_is_spoken_of(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from proxy.build.sources import Means, endpoints, oauth_grant, register_as
@@ -56,7 +55,7 @@ def opened(config: Config, name: str, means: Means) -> Opened:
     return Opened(name, given, means, (oauth_grant(name, given, means, where), where))
 
 
-def resting(_config: Config, _name: str, _state: Path) -> tuple[Store, bytes]:
+def resting(_config: Config, _name: str, _means: Means) -> tuple[Store, bytes]:
     """The store of a configuration, and what binds the records of a credential in it.
 
     Raises `ConfigError` where the store ends with the process.

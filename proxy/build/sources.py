@@ -83,10 +83,10 @@ def _credential(name: str, given: CredentialConfig, around: Surroundings) -> Cre
     return Credential(name, source, places, constants)
 
 
-def _grant(name: str, given: LoginCredential | OAuthCredential, around: Surroundings) -> Grant:
+def _grant(name: str, given: LoginCredential | OAuthCredential, means: Means) -> Grant:
     if isinstance(given, OAuthCredential):
-        return oauth_grant(name, given, around, endpoints(name, given, around))
-    return LoginGrant(name=name, description=given.description(), asking=_asking(name, around))
+        return oauth_grant(name, given, means, endpoints(name, given, means))
+    return LoginGrant(name=name, description=given.description(), asking=_asking(name, means))
 
 
 def oauth_grant(name: str, given: OAuthCredential, means: Means, where: Endpoints) -> OAuthGrant:

@@ -3,15 +3,14 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from proxy import adminclient, logs, runfile
 from proxy.build.opened import opened, resting
-from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
+from proxy.cli.common import CONFIG_OPTION, ends_with_status
 from proxy.cli.table import duration, instant
 from proxy.cli.terminal import Terminal
 from proxy.clock import Clock, SystemClock
@@ -26,6 +25,7 @@ from proxy.stores.base import Record
 
 #: The instance itself bounds a refresh by the `timeouts.token` of its routes; this only ends a hang.
 _REFRESH_SECONDS: Final = 60.0
+_WAIT_SECONDS: Final = 5.0
 _RESTART: Final = "Restart it, so that it stops using the token."
 
 
@@ -111,7 +111,7 @@ def _needs_person(given: CredentialConfig) -> bool:
 async def _log_in(config: Config, name: str, person: Person) -> None:
     outside = _outside(config)
     try:
-        store, binding = resting(config, name, state_folder(os.environ))
+        store, binding = resting(config, name, outside)
         credential = opened(config, name, outside)
         logged_in = await credential.login(person, secrets.token_bytes).run()
         record = await keep(store, name, binding, logged_in)
@@ -123,7 +123,7 @@ async def _log_in(config: Config, name: str, person: Person) -> None:
 async def _log_out(config: Config, name: str) -> LoggedOut:
     outside = _outside(config)
     try:
-        store, binding = resting(config, name, state_folder(os.environ))
+        store, binding = resting(config, name, outside)
         return await log_out(store, name, binding, opened(config, name, outside).server)
     finally:
         await outside.endpoint.close()
@@ -171,25 +171,22 @@ def said_of_logout(name: str, ended: LoggedOut) -> list[str]:
 def tell_instance(identity: str, name: str, done: str, otherwise: str, *, ending: bool = False) -> bool:
     """Have a running instance look at the store again: a refresh takes what is there, or finds nothing.
 
-    False where it did not do as it should.
+    What counts is its state afterwards: that it has a token, or (`ending`) that it has none. False where it is not.
     """
     try:
         running = runfile.read(runfile.path_for(identity, os.environ))
         if running is None:
             return True
         path = f"/api/credentials/{name}/refresh"
-        status, answer = adminclient.ask(running, "POST", path, wait=_REFRESH_SECONDS)
+        _, answer = adminclient.ask(running, "POST", path, wait=_REFRESH_SECONDS)
+        status, states = adminclient.ask(running, "GET", "/api/credentials", wait=_WAIT_SECONDS)
     except BearerProxyError as error:
         click.echo(f"the running instance could not be told: {error}. {otherwise}", err=True)
         return False
-    if _is_as_wanted(status, answer, ending=ending):
+    reports = states["credentials"] if status == 200 else []
+    if any(report["name"] == name and (report["state"] == "invalid") is ending for report in reports):
         click.echo(f"the running instance {done}")
         return True
-    detail = "" if ending and status == 200 else f": {answer.get('detail') or f'status {status}'}"
-    click.echo(f"the running instance has not followed{detail}. {otherwise}", err=True)
+    detail = answer.get("detail")
+    click.echo(f"the running instance has not followed{f': {detail}' if detail else ''}. {otherwise}", err=True)
     return False
-
-
-def _is_as_wanted(status: int, answer: Mapping[str, Any], *, ending: bool) -> bool:
-    """After a login it has a token; after a logout it must say that somebody has to log in."""
-    return answer.get("code") == "login_required" if ending else status == 200
