@@ -15,7 +15,7 @@ import yaml
 from aiohttp import web
 
 from proxy.build.opened import Opened, opened, resting
-from proxy.config import Source, load
+from proxy.config import Config, Source, load
 from proxy.credentials.callback import CallbackError
 from proxy.credentials.endpoint import LazyEndpoint
 from proxy.credentials.interactive import LoggedIn, Login, LoginFailed, keep
@@ -86,6 +86,10 @@ class Server:
 
     def credential(self, grant: str, **more: Any) -> Opened:
         """A credential of this server, by its endpoints or (where it is one) as an issuer."""
+        return opened(self.config(grant, **more), "calendar", self.outside)
+
+    def config(self, grant: str, **more: Any) -> Config:
+        """The same, in a configuration whose store is gone with the process."""
         where: dict[str, Any] = {
             "token_url": f"{self.url}/token",
             "authorization_url": f"{self.url}/authorize?prompt=consent",
@@ -98,8 +102,7 @@ class Server:
             "routes": [{"prefix": "/api", "upstream": "https://api.example.com", "credential": "calendar"}],
             "credentials": {"calendar": {name: value for name, value in written.items() if value is not None}},
         }
-        config = load(Source(yaml.safe_dump(document), "test.yaml", None, "test"), environ={"SECRET": "s" * 20})
-        return opened(config, "calendar", self.outside)
+        return load(Source(yaml.safe_dump(document), "test.yaml", None, "test"), environ={})
 
     def login(self, person: Somebody, grant: str, **more: Any) -> Login:
         """A login that sleeps by moving the clock."""
@@ -494,7 +497,7 @@ async def test_a_login_is_kept_under_the_turn_as_the_next_generation() -> None:
 def test_without_a_store_that_lasts_nobody_is_asked(server: Server) -> None:
     """The seam says what to set."""
     with pytest.raises(ConfigError, match=r"login needs a store that lasts: set store\.kind: file"):
-        resting(None, "calendar", None)  # type: ignore[arg-type]  # it looks at nothing
+        resting(server.config("authorization_code"), "calendar", server.outside)
     with pytest.raises(ConfigError, match="needs no person"):
         server.credential("client_credentials").login(Somebody(), bytes)
 
