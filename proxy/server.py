@@ -24,7 +24,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.addresses import ListenAddress, TcpAddress
 from proxy.credentials.credential import Report
-from proxy.credentials.endpoint import Endpoints
+from proxy.credentials.endpoint import Clients
 from proxy.errors import CredentialError
 from proxy.guard import Guard
 from proxy.lines import Lines
@@ -68,7 +68,7 @@ class Instance:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
-        self._endpoints = Endpoints(ca=world.token_ca)
+        self._clients = Clients(ca=world.token_ca)
         self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
             world.redactor.register(source.value)  # one that is borrowed is still empty
@@ -82,7 +82,7 @@ class Instance:
             store=build.store(config),
             redactor=world.redactor,
             events=self.metrics,
-            endpoints=self._endpoints,
+            clients=self._clients,
         )
         self._credentials = build.credentials(config, around)
         self._bindings = build.bindings(config, self._credentials)
@@ -178,7 +178,7 @@ class Instance:
         await asyncio.gather(*(each.source.close(TOKEN_DRAIN_SECONDS) for each in self._credentials.values()))
         for binding in self._bindings.values():
             binding.pool.close()
-        await self._endpoints.close()
+        await self._clients.close()
 
     def _close_doors(self) -> None:
         for bound in self._sockets:

@@ -108,7 +108,7 @@ async def test_the_token_endpoint_is_found_at_both_places_and_asked_for_once(
     server.says(place)
     discovery = Discovery("billing", server.issuer, endpoint, secure=True)
     for _ in range(2):
-        assert await discovery.token_url() == f"{server.issuer}/token"
+        assert await discovery.url("token_endpoint") == f"{server.issuer}/token"
     assert server.asked == asked
     seen = server.far_end.seen[0]
     assert (seen.method, seen.body) == ("GET", b"")
@@ -183,7 +183,7 @@ async def test_a_failure_is_not_remembered(server: Server, endpoint: TokenEndpoi
     discovery = Discovery("billing", server.issuer, endpoint, secure=True)
     assert f"(status {status})" in await failure(discovery)
     server.says(f"/realms/a{OPENID}")
-    assert await discovery.token_url() == f"{server.issuer}/token"
+    assert await discovery.url("token_endpoint") == f"{server.issuer}/token"
 
 
 async def test_a_server_without_metadata_needs_a_token_url(server: Server, endpoint: TokenEndpoint) -> None:
@@ -222,7 +222,7 @@ async def test_an_endpoint_in_plain_http_is_refused_unless_it_is_on_this_machine
     server.says(f"/realms/a{OPENID}", {"issuer": server.issuer, "token_endpoint": url})
     discovery = Discovery("billing", server.issuer, endpoint, secure=secure)
     if fine:
-        assert await discovery.token_url() == url
+        assert await discovery.url("token_endpoint") == url
     else:
         assert "its token_endpoint is not https" in await failure(discovery)
 
@@ -266,5 +266,5 @@ async def test_a_client_that_shows_a_certificate_is_sent_to_the_endpoints_for_th
         "mtls_endpoint_aliases": aliases,
     }
     server.says(f"/realms/a{OPENID}", document)
-    found = await Discovery("billing", server.issuer, endpoint, secure=True, mutual=mutual).token_url()
+    found = await Discovery("billing", server.issuer, endpoint, secure=True, mutual=mutual).url("token_endpoint")
     assert found == ("{}/token" if odd else expected).format(server.issuer)

@@ -1,16 +1,14 @@
 """The pages in docs/ say what the code says: every setting with its default, every fact, no path into nothing."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
-from proxy.config import Config, LoginCredential, RouteConfig, Source, load
+from proxy.config import Config, LoginCredential, RouteConfig
 from proxy.config.anycredential import AskingCredential, CommonCredential, ExpiredRuleConfig, UnlessConfig
 from proxy.config.clienttls import ClientTLS
 from proxy.config.credentials import TYPES, ResponseConfig, StepConfig
@@ -165,43 +163,6 @@ def test_every_preset_is_explained(preset: Preset) -> None:
         assert meaning.startswith(each.help), name
         assert all(f"`{choice}`" in meaning for choice in each.choices), name
     assert [tuple(row) for row in facts] == [(fact.mark, fact.what, fact.source) for fact in preset.facts]
-
-
-def examples(page: str) -> list[str]:
-    """Every whole configuration on a page."""
-    text = (ROOT / "docs" / page).read_text("utf-8")
-    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    return [block for block in blocks if re.match(r"(listen|upstream|routes|credential)", block)]
-
-
-class Anything(dict[str, str]):
-    """An environment that has every variable."""
-
-    def __missing__(self, name: str) -> str:
-        """A value for any of them but those that would change what a type does."""
-        return f"value-of-{name}"
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Likewise, but for what decides where a metadata service is."""
-        return default if name.startswith(("IDENTITY", "GCE", "CREDENTIALS")) else self[name]
-
-
-@pytest.mark.parametrize(
-    "text", [each for page in ("credentials.md", "configuration.md") for each in examples(page)]
-)
-def test_every_configuration_in_the_pages_loads(text: str, tmp_path: Path) -> None:
-    """With every variable set, and every file there."""
-    key = json.dumps({"private_key": "a key, as PEM", "client_email": "tool@project.example.com"})
-    text = text.replace("/var/run/", "").replace("/run/secrets/", "")
-    for named in re.findall(r"(?:file|ca|path|key_file): ([\w./-]+)", text):
-        path = tmp_path / named
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(key)
-        path.chmod(0o600)
-    path = tmp_path / "config.yaml"
-    path.touch(mode=0o644)
-    config = load(Source(text, "docs", path, str(path)), environ=Anything())
-    assert config.routes
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

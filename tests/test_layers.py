@@ -32,16 +32,10 @@ DATA: Final = {
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
     "cli": {
-        "server",
-        "demo",
-        "doctor",
-        "adminclient",
-        "healthcheck",
-        "runfile",
-        "clock",
-        "compiled",
-        "lines",
-        "logs",
+        *("server", "demo", "doctor", "adminclient", "healthcheck"),
+        *("runfile", "clock", "compiled", "lines", "logs"),
+        # `login` and `logout` work without a running instance.
+        *("build", "credentials", "stores"),
     },
     "demo": {"server", "clock", "lines", "logs"},
     "doctor": {"server", "credentials", "tls"},

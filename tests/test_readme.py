@@ -1,6 +1,7 @@
 """What README and the pages for users show is true: commands run, snippets work, configurations load."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -229,9 +230,17 @@ async def test_the_quick_form_serves(
 
 
 @pytest.mark.parametrize("block", CONFIGS, ids=str)
-def test_configurations_load(block: Block, environ: dict[str, str]) -> None:
-    """Without an error and without a warning."""
-    assert load(Source(block.text, str(block), None, "page"), environ=environ).warnings == []
+def test_configurations_load(block: Block, environ: dict[str, str], tmp_path: Path) -> None:
+    """Without an error and without a warning, once the files are there that they name."""
+    text = re.sub(r"(?<=[: ])/(?:var/)?run/", "run/", block.text)
+    for named in re.findall(r"(?:file|ca|path): ([\w./-]+)|key_file: ([\w./-]+)", text):
+        path = tmp_path / "".join(named)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(json.dumps({"private_key": "a key as PEM", "client_email": "tool@project.example.com"}))
+    path = tmp_path / "config.yaml"
+    path.touch(mode=0o644)
+    assert load(Source(text, str(block), path, str(path)), environ=environ).warnings == []
 
 
 def test_the_configuration_inside_the_compose_file_loads(tmp_path: Path, environ: dict[str, str]) -> None:

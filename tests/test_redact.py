@@ -41,6 +41,7 @@ REVEALERS: Final = {
     "credentials/source.py": "does a stored token fit its places",
     "doctor.py": "sends the client key, as any client does",
     "grants/github_app.py": "writes the installation into the URL",
+    "grants/authorization.py": "shows the server the digest of its verifier, and the state",
     "grants/login.py": "writes the token request",
     "grants/oauth2.py": "writes the Basic scheme of a token request",
     "guard.py": "compares the client key",

@@ -273,3 +273,19 @@ async def test_a_token_that_is_over_when_it_comes_is_a_failure_and_backed_off(be
         with pytest.raises(CredentialUnavailable, match="was over when it came"):
             await waiting
     assert len(bench.script.asked_with) == 1
+
+
+@pytest.mark.parametrize(("renewed", "left"), [(True, 29 * 86400.0 - 100.0), (False, None)])
+async def test_the_end_of_a_login_holds_over_refreshes_that_say_nothing_of_it(
+    bench: Bench,
+    left: float | None,
+    *,
+    renewed: bool,
+) -> None:
+    """A login anew begins anew; a refresh belongs to the login before."""
+    bench.grant()
+    await bench.token()
+    bench.clock.move(100.0)
+    bench.script.outcomes.put_nowait(Granted(Secret(bench.canaries.mint("token")), None, 3600.0, renewed=renewed))
+    await bench.source.refresh(WAIT)
+    assert bench.source.report().refresh_expires_in == left

@@ -13,7 +13,7 @@ import yaml
 
 from proxy import build
 from proxy.config import Config, Source, load
-from proxy.credentials.endpoint import Endpoints
+from proxy.credentials.endpoint import Clients
 from proxy.demo.teletracker import TeleTracker
 from proxy.redact import Redactor, Secret
 from proxy.stores.base import Record, Store
@@ -290,10 +290,10 @@ async def beside(stored: Stored, tmp_path: Path, clock: HeldClock) -> tuple[Stor
         store=store,
         redactor=Redactor(),
         events=heard,
-        endpoints=Endpoints(),
+        clients=Clients(),
     )
     binding = build.binding_of("default", config, around)
-    await around.endpoints.close()
+    await around.clients.close()
     return store, binding
 
 

@@ -1,11 +1,11 @@
 """The grant of each credential that asks for its token."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from proxy.build.surroundings import Surroundings
+from proxy.build.surroundings import Means
 from proxy.config import (
     CredentialConfig,
     ExecCredential,
@@ -20,7 +20,7 @@ from proxy.config.fields import plain_text
 from proxy.config.selfsigned import plain_claims
 from proxy.credentials.asking import Asking
 from proxy.credentials.command import CommandGrant
-from proxy.credentials.discovery import Discovery
+from proxy.credentials.discovery import Discovery, Endpoints
 from proxy.credentials.endpoint import Trust
 from proxy.credentials.grant import Endpoint, Grant
 from proxy.credentials.login import LoginGrant
@@ -31,28 +31,42 @@ from proxy.credentials.signing import OAuthSigner, Signing
 from proxy.errors import ConfigError
 
 
-def grant(name: str, given: CredentialConfig, around: Surroundings) -> Grant:
+def grant(name: str, given: CredentialConfig, means: Means) -> Grant:
     """How tokens of this credential are obtained. Raises `ConfigError`."""
-    make: Callable[[str, Any, Surroundings], Grant] = _MAKERS[type(given)]
-    return make(name, given, around)
+    make: Callable[[str, Any, Means], Grant] = _MAKERS[type(given)]
+    return make(name, given, means)
 
 
-def _login(name: str, given: LoginCredential, around: Surroundings) -> Grant:
-    return LoginGrant(name=name, description=given.description(), asking=_asking(name, given.tls, around)())
+def _login(name: str, given: LoginCredential, means: Means) -> Grant:
+    return LoginGrant(name=name, description=given.description(), asking=_asking(name, given.tls, means)())
 
 
-def _oauth2(name: str, given: OAuthCredential, around: Surroundings) -> Grant:
+def _oauth2(name: str, given: OAuthCredential, means: Means) -> Grant:
+    return oauth_grant(name, given, means, endpoints(name, given, means))
+
+
+def oauth_grant(name: str, given: OAuthCredential, means: Means, where: Endpoints) -> OAuthGrant:
+    """What asks an authorization server. Raises `ConfigError`."""
     return OAuthGrant(
         name=name,
         description=given.description(),
-        token_url=_token_url(name, given, _endpoint(name, given.tls, around)),
-        asking=_asking(name, given.tls, around)(judge=judge),
-        signer=_signer(name, given, around) if given.signs else None,
+        token_url=partial(where.url, "token_endpoint"),
+        asking=_asking(name, given.tls, means)(judge=judge),
+        signer=_signer(name, given, means) if given.signs else None,
         digest=given.digest(),
     )
 
 
-def _exec(name: str, given: ExecCredential, around: Surroundings) -> Grant:
+def endpoints(name: str, given: OAuthCredential, means: Means) -> Endpoints:
+    """Where that server is asked for what. Raises `ConfigError`."""
+    discovery = None
+    if given.issuer is not None:
+        client, secure = _endpoint(name, given.tls, means), not given.insecure_http
+        discovery = Discovery(name, given.issuer, client, secure=secure, mutual=given.auth == "tls")
+    return Endpoints(name, given.endpoints(), discovery)
+
+
+def _exec(name: str, given: ExecCredential, means: Means) -> Grant:
     return CommandGrant(
         name,
         given.command,
@@ -60,29 +74,29 @@ def _exec(name: str, given: ExecCredential, around: Surroundings) -> Grant:
         stdin=given.stdin,
         environ=given.environment,
         timeout=given.timeout,
-        clock=around.clock,
-        register=around.register_as(f"{name}, steps"),
+        clock=means.clock,
+        register=means.register_as(f"{name}, steps"),
     )
 
 
-def _metadata(name: str, given: MetadataCredential, around: Surroundings) -> Grant:
+def _metadata(name: str, given: MetadataCredential, means: Means) -> Grant:
     metadata = given.description()
-    asking = _asking(name, ClientTLS.model_construct(), around)(judge=metadata.judge)
+    asking = _asking(name, ClientTLS.model_construct(), means)(judge=metadata.judge)
     return MetadataGrant(metadata, asking)
 
 
-def _github_app(name: str, given: GitHubAppCredential, around: Surroundings) -> Grant:
+def _github_app(name: str, given: GitHubAppCredential, means: Means) -> Grant:
     return GitHubAppGrant(
         name=name,
         app=given.description(),
-        signing=Signing(name, given.key.value, "RS256", None, around.clock),
-        asking=_asking(name, given.tls, around)(),
+        signing=Signing(name, given.key.value, "RS256", None, means.clock),
+        asking=_asking(name, given.tls, means)(),
         digest=given.digest(),
     )
 
 
-def _jwt(name: str, given: JWTCredential, around: Surroundings) -> Grant:
-    signing = Signing(name, given.key.value, given.algorithm, given.key_id, around.clock)
+def _jwt(name: str, given: JWTCredential, means: Means) -> Grant:
+    signing = Signing(name, given.key.value, given.algorithm, given.key_id, means.clock)
     return JWTGrant(signing, given.signed(), lifetime=given.lifetime, digest=given.digest())
 
 
@@ -96,41 +110,29 @@ _MAKERS: Final[Mapping[type, Callable[..., Grant]]] = {
 }
 
 
-def _asking(name: str, tls: ClientTLS, around: Surroundings) -> Callable[..., Asking]:
+def _asking(name: str, tls: ClientTLS, means: Means) -> Callable[..., Asking]:
     return partial(
         Asking,
         name=name,
-        endpoint=_endpoint(name, tls, around),
-        clock=around.clock,
-        register=around.register_as(f"{name}, steps"),
+        endpoint=_endpoint(name, tls, means),
+        clock=means.clock,
+        register=means.register_as(f"{name}, steps"),
     )
 
 
-def _endpoint(name: str, tls: ClientTLS, around: Surroundings) -> Endpoint:
+def _endpoint(name: str, tls: ClientTLS, means: Means) -> Endpoint:
     try:
-        return around.endpoints.client(Trust(tls.ca, tls.cert, tls.key))
+        return means.clients.client(Trust(tls.ca, tls.cert, tls.key))
     except (OSError, ssl.SSLError):
         mend = "write PEM files that this user can read, and a key without a passphrase that fits the certificate"
         raise ConfigError([f"Credential {name!r}: the files of tls cannot be used: {mend}."]) from None
 
 
-def _signer(name: str, given: OAuthCredential, around: Surroundings) -> OAuthSigner:
+def _signer(name: str, given: OAuthCredential, means: Means) -> OAuthSigner:
     private = None
     if given.key is not None:
-        private = Signing(name, given.key.value, given.algorithm, given.key_id, around.clock)
+        private = Signing(name, given.key.value, given.algorithm, given.key_id, means.clock)
     client = private
     if given.auth == "client_secret_jwt" and given.client_secret is not None:
-        client = Signing(name, given.client_secret.value, "HS256", None, around.clock)
+        client = Signing(name, given.client_secret.value, "HS256", None, means.clock)
     return OAuthSigner(plain_text(given.client_id), plain_claims(given.claims), client=client, bearer=private)
-
-
-def _token_url(name: str, given: OAuthCredential, endpoint: Endpoint) -> Callable[[], Awaitable[str]]:
-    if given.issuer is not None:
-        secure, mutual = not given.insecure_http, given.auth == "tls"
-        return Discovery(name, given.issuer, endpoint, secure=secure, mutual=mutual).token_url
-    url = given.token_url or ""
-
-    async def known() -> str:
-        return url
-
-    return known

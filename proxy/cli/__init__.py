@@ -16,6 +16,8 @@ _MODULES: Final = {
     "healthcheck": "ask",
     "init": "reference",
     "keygen": "keygen",
+    "login": "login",
+    "logout": "login",
     "presets": "reference",
     "run": "run",
     "schema": "reference",

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -14,12 +15,13 @@ from proxy.config.fields import (
     LoginValue,
     SecretField,
     TextValue,
+    Timeout,
     TokenURL,
     plain_text,
 )
 from proxy.config.secrets import SecretSource
 from proxy.grants.login import Value
-from proxy.grants.oauth2 import ASSERTING, Client, ClientAuth, GrantName, OAuthDescription
+from proxy.grants.oauth2 import ASSERTING, INTERACTIVE, Client, ClientAuth, GrantName, OAuthDescription
 
 #: What each grant cannot do without.
 _NEEDED: dict[GrantName, tuple[str, ...]] = {
@@ -28,7 +30,19 @@ _NEEDED: dict[GrantName, tuple[str, ...]] = {
     "password": ("username", "password"),
     "jwt_bearer": ("key",),
     "token_exchange": ("subject_token", "subject_token_type"),
+    "authorization_code": ("client_id",),
+    "device_code": ("client_id",),
 }
+#: Where the person is sent, which only an issuer could tell otherwise.
+_PLACES: Final[dict[GrantName, str]] = {"authorization_code": "authorization_url", "device_code": "device_url"}
+#: The member of a server's metadata that each URL stands for (RFC 8414, RFC 8628 section 4, RFC 7009).
+_MEMBERS: Final = {
+    "token_url": "token_endpoint",
+    "authorization_url": "authorization_endpoint",
+    "device_url": "device_authorization_endpoint",
+    "revocation_url": "revocation_endpoint",
+}
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]{0,200}")
 
 
 def _words(value: object) -> object:
@@ -41,6 +55,18 @@ def _scope_word(value: str) -> str:
     return value
 
 
+def _redirect_port(value: int) -> int:
+    if not 0 <= value <= 65535:
+        raise ValueError("write a port between 1 and 65535, or 0 for a free one")
+    return value
+
+
+def _redirect_path(value: str) -> str:
+    if not _PATH.fullmatch(value):
+        raise ValueError("write the path as it is registered at the server, such as /callback")
+    return value
+
+
 Scope = Annotated[tuple[Annotated[str, AfterValidator(_scope_word)], ...], BeforeValidator(_words)]
 
 
@@ -49,12 +75,32 @@ class OAuthCredential(AskingCredential):
 
     type: Literal["oauth2"]
     """oauth2: ask an authorization server."""
-    grant: Literal["client_credentials", "refresh_token", "password", "jwt_bearer", "token_exchange"]
+    grant: Literal[
+        "client_credentials",
+        "refresh_token",
+        "password",
+        "jwt_bearer",
+        "token_exchange",
+        "authorization_code",
+        "device_code",
+    ]
     """How the token is asked for."""
     issuer: TokenURL | None = None
     """The server's own URL; its token endpoint is discovered from it."""
     token_url: TokenURL | None = None
     """The token endpoint, where there is no issuer to discover it from."""
+    authorization_url: TokenURL | None = None
+    """authorization_code: the page to log in at, where it is not to be discovered; its query is kept."""
+    device_url: TokenURL | None = None
+    """device_code: where the code is asked for, where that is not to be discovered."""
+    revocation_url: TokenURL | None = None
+    """Where `logout` revokes (RFC 7009), where it is not to be discovered."""
+    redirect_port: Annotated[int, AfterValidator(_redirect_port)] = 0
+    """authorization_code: the port on 127.0.0.1 that the server has registered; 0: a free one each time."""
+    redirect_path: Annotated[str, AfterValidator(_redirect_path)] = "/callback"
+    """authorization_code: the path that the server has registered."""
+    refresh_lifetime: Timeout | None = None
+    """How long a refresh token is good from the login on, whatever is refreshed; absent: as the server says."""
     client_id: TextValue = None
     """Who asks."""
     client_secret: SecretField | None = None
@@ -94,7 +140,9 @@ class OAuthCredential(AskingCredential):
     def _complete(self) -> Self:
         if (self.issuer is None) == (self.token_url is None):
             raise ValueError("name the server by issuer or by token_url, one of the two")
-        for key in _NEEDED[self.grant]:
+        place = _PLACES.get(self.grant)
+        needed = [*_NEEDED[self.grant], *([place] if place and self.issuer is None else [])]
+        for key in needed:
             if getattr(self, key) is None:
                 raise ValueError(f"grant {self.grant} needs {key}: add it")
         auth = self.auth
@@ -109,9 +157,17 @@ class OAuthCredential(AskingCredential):
         return self
 
     def urls(self) -> dict[tuple[str | int, ...], str]:
-        """The one that names the server."""
-        named = {("issuer",): self.issuer, ("token_url",): self.token_url}
-        return {path: url for path, url in named.items() if url is not None}
+        """All that name the server."""
+        return {(key,): url for key in ("issuer", *_MEMBERS) if (url := getattr(self, key)) is not None}
+
+    def endpoints(self) -> dict[str, str]:
+        """Those of its endpoints that are written down, by the name of each in a server's metadata."""
+        return {member: url for key, member in _MEMBERS.items() if (url := getattr(self, key)) is not None}
+
+    @property
+    def interactive(self) -> bool:
+        """Does it take a person to get the first token?"""
+        return self.grant in INTERACTIVE
 
     @property
     def auth(self) -> ClientAuth:
@@ -140,12 +196,14 @@ class OAuthCredential(AskingCredential):
             parameters=own.get(self.grant, {}),
             common={"scope": " ".join(self.scope) or None, "audience": self.audience, "resource": self.resource},
             extra={name: _plain(value) for name, value in self.extra.items()},
+            refresh_lifetime=self.refresh_lifetime,
         )
 
     def digest(self) -> bytes:
         """A digest that changes with every address and secret. It is a fast hash of secrets: keep it in memory."""
         secrets = (self.client_secret, self.password, self.key, self.subject_token, self.refresh_token)
         given = [self.grant, self.issuer, self.token_url, self.auth, *self.scope, self.audience]
+        given += [self.authorization_url, self.device_url]
         given += [str(_plain_text(each)) for each in (self.client_id, self.username)]
         given += [None if each is None else each.value.reveal() for each in secrets]
         return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()

@@ -8,9 +8,9 @@ from proxy.lifecycle import Token
 
 
 def accepted(
-    name: str, granted: Granted, generation: int, *, sent_at: float, now: float, fits: Callable[[str], bool]
+    name: str, granted: Granted, held: Token | None, *, sent_at: float, now: float, fits: Callable[[str], bool]
 ) -> Token:
-    """The token of credential `name` with this generation; its lifetimes count from `sent_at`.
+    """The token of credential `name` that follows `held`; its lifetimes count from `sent_at`.
 
     Raises `CredentialUnavailable` for one that cannot be sent in its places, or is over already.
     """
@@ -20,11 +20,11 @@ def accepted(
         )
     token = Token(
         granted.token,
-        generation,
+        held.generation + 1 if held else 1,
         sent_at,
         None if granted.lifetime is None else sent_at + granted.lifetime,
         granted.refresh_token,
-        None if granted.refresh_lifetime is None else sent_at + granted.refresh_lifetime,
+        _login_ends_at(granted, held, sent_at),
     )
     if token.expires_at is not None and token.expires_at <= now:
         raise CredentialUnavailable(
@@ -32,3 +32,10 @@ def accepted(
             "and this machine's clock."
         )
     return token
+
+
+def _login_ends_at(granted: Granted, held: Token | None, sent_at: float) -> float | None:
+    """When the refresh token ends; what was known at the login holds until a server says otherwise."""
+    if granted.refresh_lifetime is not None:
+        return sent_at + granted.refresh_lifetime
+    return held.refresh_expires_at if granted.renewed and held else None

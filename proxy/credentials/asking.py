@@ -21,7 +21,7 @@ _DOUBTFUL: Final = (
     "(response.lifetime_unit), or is a clock wrong?"
 )
 
-#: What a reply to a step means, and what the server says about it, as part of a sentence.
+#: What a reply to a step means, and the code that the server gives for it, if it gives one.
 Judge = Callable[[TokenReply, Step], tuple[Verdict, str]]
 
 
@@ -74,17 +74,7 @@ class Asking:
 
         Raises `RejectedReply`, `CredentialUnavailable`.
         """
-        request = build(
-            step,
-            access_token=access_token,
-            refresh_token=refresh_token,
-            boundary=self._boundary(),
-            bearer=bearer,
-        )
-        try:
-            reply = await self._endpoint.send(request)
-        except CredentialUnavailable as error:
-            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error.detail}") from None
+        reply = await self.send(step, place, access_token=access_token, refresh_token=refresh_token, bearer=bearer)
         try:
             return self._judged(reply, step, rules, place)
         except (CredentialUnavailable, RejectedReply) as failure:
@@ -93,22 +83,46 @@ class Asking:
 
     def _judged(self, reply: TokenReply, step: Step, rules: ResponseRules, place: str) -> Granted:
         verdict, code = self._judge(reply, step)
+        said = f", {code}" if code else ""
         if verdict == "accepted":
-            return self._read(reply, rules, place)
+            return self.read(reply, rules, place)
         if verdict == "rejected":
-            raise RejectedReply(f"The token endpoint answered that it rejects the request{code}.")
+            raise RejectedReply(f"The token endpoint answered that it rejects the request{said}.", code)
         if verdict == "transient":
             raise CredentialUnavailable(
                 f"Credential {self._name!r}, {place}: the token endpoint is not available now "
-                f"(status {reply.status}{code}); it is asked again later.",
+                f"(status {reply.status}{said}); it is asked again later.",
                 retry_after=retry_after(reply.headers, self._clock.wall()),
             )
         raise CredentialUnavailable(
-            f"Credential {self._name!r}, {place}: the token endpoint answered with status {reply.status}{code}: "
+            f"Credential {self._name!r}, {place}: the token endpoint answered with status {reply.status}{said}: "
             f"{_mend(reply.status)}."
         )
 
-    def _read(self, reply: TokenReply, rules: ResponseRules, place: str) -> Granted:
+    async def send(
+        self,
+        step: Step,
+        place: str,
+        *,
+        access_token: Secret | None = None,
+        refresh_token: Secret | None = None,
+        bearer: bool = False,
+    ) -> TokenReply:
+        """One request and what came back, whatever it means. Raises `CredentialUnavailable`."""
+        request = build(
+            step,
+            access_token=access_token,
+            refresh_token=refresh_token,
+            boundary=self._boundary(),
+            bearer=bearer,
+        )
+        try:
+            return await self._endpoint.send(request)
+        except CredentialUnavailable as error:
+            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error.detail}") from None
+
+    def read(self, reply: TokenReply, rules: ResponseRules, place: str) -> Granted:
+        """The token in an accepted reply. Raises `RejectedReply`, `CredentialUnavailable`."""
         try:
             granted = read(reply, rules, now_wall=self._clock.wall())
         except InvalidReply as error:

@@ -1,6 +1,7 @@
 """Finds an authorization server's endpoints from its issuer (RFC 8414, OpenID Connect Discovery 1.0)."""
 
 import json
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -36,19 +37,21 @@ class Discovery:
         self._endpoint = endpoint
         self._secure = secure
         self._mutual = mutual
-        self._found: dict[str, str] | None = None
-
-    async def token_url(self) -> str:
-        """The token endpoint. Raises `CredentialUnavailable`."""
-        return await self.url("token_endpoint")
+        self._found: dict[str, str | bool] | None = None
 
     async def url(self, member: str) -> str:
         """An endpoint by the name of its member in the metadata. Raises `CredentialUnavailable`."""
-        if self._found is None:
-            self._found = await self._ask()
-        url = self._found.get(member)
+        url = await self.find(member)
         if url is None:
             raise self._failed(f"its metadata has no {member}; name the endpoint in the configuration")
+        return url
+
+    async def find(self, member: str) -> str | None:
+        """The same; None where the metadata has no such member. Raises `CredentialUnavailable`."""
+        url = (await self._metadata()).get(member)
+        if not isinstance(url, str):
+            return None
+        # It may be shown at a terminal, and opened in a browser.
         try:
             origin, _ = addresses.url(url, query=True)
         except ValueError:
@@ -57,7 +60,21 @@ class Discovery:
             raise self._failed(f"its {member} is not https")
         return url
 
-    async def _ask(self) -> dict[str, str]:
+    async def names_itself(self) -> bool:
+        """Does the server promise to name itself in each authorization answer (RFC 9207 section 3)?"""
+        return (await self._metadata()).get("authorization_response_iss_parameter_supported") is True
+
+    @property
+    def issuer(self) -> str:
+        """Whom it asks."""
+        return self._issuer
+
+    async def _metadata(self) -> dict[str, str | bool]:
+        if self._found is None:
+            self._found = await self._ask()
+        return self._found
+
+    async def _ask(self) -> dict[str, str | bool]:
         for location in locations(self._issuer):
             try:
                 reply = await self._endpoint.send(TokenRequest("GET", location, _HEADERS, None))
@@ -76,8 +93,42 @@ class Discovery:
                 raise self._failed("its metadata is no JSON, or names another issuer; write the issuer as it does")
             aliases = document.get("mtls_endpoint_aliases") if self._mutual else None
             members = {**document, **(aliases if isinstance(aliases, dict) else {})}
-            return {key: value for key, value in members.items() if isinstance(value, str)}
+            return {key: value for key, value in members.items() if isinstance(value, str | bool)}
         raise self._failed("it has no metadata; name token_url in the configuration")
 
     def _failed(self, reason: str) -> CredentialUnavailable:
         return CredentialUnavailable(f"Credential {self._name!r}, issuer: {reason}.")
+
+
+class Endpoints:
+    """Where a server is asked for what: as the configuration says, else as its metadata does.
+
+    `known` are URLs by the names that they have in metadata.
+    """
+
+    def __init__(self, name: str, known: Mapping[str, str], discovery: Discovery | None) -> None:
+        self._name = name
+        self._known = known
+        self._discovery = discovery
+
+    async def url(self, member: str) -> str:
+        """One that is needed. Raises `CredentialUnavailable`."""
+        if member in self._known:
+            return self._known[member]
+        if self._discovery is None:
+            raise CredentialUnavailable(
+                f"Credential {self._name!r}: no {member} is known; name the issuer, or the endpoint itself."
+            )
+        return await self._discovery.url(member)
+
+    async def find(self, member: str) -> str | None:
+        """One that need not be there. Raises `CredentialUnavailable` where the metadata cannot be had."""
+        if member in self._known:
+            return self._known[member]
+        return None if self._discovery is None else await self._discovery.find(member)
+
+    async def issuer(self) -> tuple[str | None, bool]:
+        """The server's own name where it is known, and whether it promises to give it in each answer (RFC 9207)."""
+        if self._discovery is None:
+            return None, False
+        return self._discovery.issuer, await self._discovery.names_itself()

@@ -14,7 +14,7 @@ class Trust(NamedTuple):
     key: Path | None = None
 
 
-class Endpoints:
+class Clients:
     """One client for each `Trust`; `ca` is the bundle of those that name none (None: the machine's)."""
 
     def __init__(self, *, ca: Path | None = None) -> None:

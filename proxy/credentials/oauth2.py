@@ -1,4 +1,4 @@
-"""Obtains tokens of an OAuth 2.0 authorization server, by every grant that needs no person while it runs."""
+"""Obtains tokens of an OAuth 2.0 authorization server: by itself where that is possible, else by refreshing."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -7,7 +7,15 @@ from proxy.credentials.asking import Asking
 from proxy.credentials.signing import OAuthSigner
 from proxy.errors import CredentialRejected, LoginRequired
 from proxy.grants.login import Step, Value
-from proxy.grants.oauth2 import ASSERTING, INTERACTIVE, REPLY, GrantName, OAuthDescription, error_of, verdict
+from proxy.grants.oauth2 import (
+    ASSERTING,
+    CLIENT_ERRORS,
+    REPLY,
+    GrantName,
+    OAuthDescription,
+    error_of,
+    verdict,
+)
 from proxy.grants.reply import RejectedReply, Verdict
 from proxy.grants.request import Granted, TokenReply
 from proxy.redact import Secret
@@ -16,7 +24,7 @@ from proxy.redact import Secret
 def judge(reply: TokenReply, _step: Step) -> tuple[Verdict, str]:
     """What a reply means, by the `error` in it."""
     error = error_of(reply)
-    return verdict(reply, error), str(error)
+    return verdict(reply, error), error.code
 
 
 class OAuthGrant:
@@ -43,6 +51,11 @@ class OAuthGrant:
         """A digest over addresses and secrets."""
         return self._digest
 
+    @property
+    def description(self) -> OAuthDescription:
+        """What is configured."""
+        return self._description
+
     async def obtain(self, refresh_token: Secret | None) -> Granted:
         """Refresh if there is something to refresh with, else (or if that is rejected) begin anew.
 
@@ -52,31 +65,72 @@ class OAuthGrant:
         redeemed = refresh_token or self._description.refresh_token
         if redeemed is not None:
             try:
-                granted = await self._ask("refresh_token", {"refresh_token": redeemed}, "refresh")
+                return await self._renew(redeemed)
             except RejectedReply as error:
                 refusal = error
-            else:
-                # A reply without a refresh token leaves the earlier one in use (RFC 6749 section 6).
-                return granted if granted.refresh_token else replace(granted, refresh_token=redeemed)
             if grant == "refresh_token":
                 raise self._rejected(refusal)
-        if grant in INTERACTIVE:
-            raise LoginRequired(f"Credential {self._name!r} needs a person: run `bearer-proxy login {self._name}`.")
+            if self._description.interactive:
+                raise self._login_required(refusal)
+        if self._description.interactive:
+            raise self._login_required(None)
         try:
-            return await self._ask(grant, {}, "token request")
+            return await self.begin({}, "token request")
         except RejectedReply as error:
             raise self._rejected(error) from None
 
-    async def _ask(self, grant: GrantName, parameters: Mapping[str, Value], place: str) -> Granted:
-        """One token request. Raises `RejectedReply`, `CredentialUnavailable`."""
-        url, description, signer = await self._token_url(), self._description, self._signer
-        proof = None
-        if signer is not None and description.client.auth in ASSERTING:
-            proof = signer.client_assertion(url)
+    async def begin(self, parameters: Mapping[str, Value], place: str) -> Granted:
+        """The first token of a login, by the grant that is configured.
+
+        Raises `RejectedReply`, `CredentialUnavailable`.
+        """
+        step = await self._step(self._description.grant, parameters)
+        return self._from_login(await self._asking.ask(step, REPLY, place))
+
+    async def question(self, parameters: Mapping[str, Value], place: str) -> TokenReply:
+        """The same, whatever the reply means. Raises `CredentialUnavailable`."""
+        return await self._asking.send(await self._step(self._description.grant, parameters), place)
+
+    def granted(self, reply: TokenReply, place: str) -> Granted:
+        """The token in a reply that was accepted. Raises `RejectedReply`, `CredentialUnavailable`."""
+        return self._from_login(self._asking.read(reply, REPLY, place))
+
+    async def call(self, url: str, fields: Mapping[str, Value], place: str) -> TokenReply:
+        """A request to another endpoint of the server, authenticated alike. Raises `CredentialUnavailable`."""
+        proof = self._proof(await self._token_url())
+        return await self._asking.send(self._description.call(url, fields, assertion=proof), place)
+
+    async def _renew(self, refresh_token: Secret) -> Granted:
+        step = await self._step("refresh_token", {"refresh_token": refresh_token})
+        granted = await self._asking.ask(step, REPLY, "refresh")
+        # A reply without a refresh token leaves the earlier one in use (RFC 6749 section 6).
+        granted = replace(granted, refresh_token=granted.refresh_token or refresh_token, renewed=True)
+        # Where the end of the login is known, no refresh moves it.
+        return granted if self._description.refresh_lifetime is None else replace(granted, refresh_lifetime=None)
+
+    async def _step(self, grant: GrantName, parameters: Mapping[str, Value]) -> Step:
+        url, signer = await self._token_url(), self._signer
         if signer is not None and grant == "jwt_bearer":
             parameters = {**parameters, "assertion": signer.assertion(url)}
-        step = description.request(url, grant, parameters, assertion=proof)
-        return await self._asking.ask(step, REPLY, place)
+        return self._description.request(url, grant, parameters, assertion=self._proof(url))
+
+    def _proof(self, token_url: str) -> Secret | None:
+        """What authenticates the client where that is a JWT; its audience is always the token endpoint."""
+        if self._signer is None or self._description.client.auth not in ASSERTING:
+            return None
+        return self._signer.client_assertion(token_url)
+
+    def _from_login(self, granted: Granted) -> Granted:
+        lifetime = self._description.refresh_lifetime
+        if lifetime is None or granted.refresh_token is None:
+            return granted
+        return replace(granted, refresh_lifetime=lifetime)
+
+    def _login_required(self, refusal: RejectedReply | None) -> LoginRequired | CredentialRejected:
+        if refusal is not None and refusal.code in CLIENT_ERRORS:
+            return self._rejected(refusal)
+        why = "needs a person" if refusal is None else "is logged out: its refresh token is no longer taken"
+        return LoginRequired(f"Credential {self._name!r} {why}. Run `bearer-proxy login {self._name}`.")
 
     def _rejected(self, error: RejectedReply) -> CredentialRejected:
         return CredentialRejected(

@@ -225,8 +225,9 @@ class TokenSource:
 
     async def _publish(self, granted: Granted, sent_at: float) -> None:
         """Make what was granted the token of the next generation: durable first, then in use."""
-        generation = self._life.token.generation + 1 if self._life.token else 1
-        token = accepted(self.name, granted, generation, sent_at=sent_at, now=self._clock.now(), fits=self._fits)
+        token = accepted(
+            self.name, granted, self._life.token, sent_at=sent_at, now=self._clock.now(), fits=self._fits
+        )
         self._mask(token)
         await self._keeping.save(token)
         self._use(token)

@@ -40,6 +40,7 @@ class ResponseRules:
 
     `token` and `refresh_token` are `/json/pointer` (RFC 6901), `header:NAME` or `text`; the others JSON pointers.
     `expires` may also be the word `jwt` (the token's own `exp`) or `vanilla` (the third part of a `va.` token).
+    `refresh_lifetimes` are places for the seconds that the refresh token is good; the first that says so counts.
     """
 
     token: str = "/access_token"  # noqa: S105  a JSON pointer, no secret
@@ -49,6 +50,7 @@ class ResponseRules:
     expires: str | None = None
     default_lifetime: float | None = None
     refresh_expires: str | None = None
+    refresh_lifetimes: tuple[str, ...] = ()
     success: Mapping[str, Value] = field(default_factory=dict)
 
 

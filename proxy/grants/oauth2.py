@@ -42,23 +42,27 @@ _GRANT_TYPES: Final[Mapping[GrantName, str]] = {
     "device_code": "urn:ietf:params:oauth:grant-type:device_code",
 }
 _JWT_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-#: What a token reply looks like (RFC 6749 section 5.1); Keycloak tells the life of the refresh token as well.
+#: What a token reply looks like (RFC 6749 section 5.1); Keycloak and GitHub tell the refresh token's life as well.
 REPLY: Final = ResponseRules(
     token="/access_token",  # noqa: S106  a JSON pointer, no secret
     refresh_token="/refresh_token",  # noqa: S106  same
     lifetime="/expires_in",
     expires="jwt",
+    refresh_lifetimes=("/refresh_expires_in", "/refresh_token_expires_in"),
 )
 
-#: The codes that are registered (RFC 6749, 8628, 8693, 8707, OpenID Connect Core 3.1.2.6). Any other is somebody's
-#: own, and is not shown in a sentence of ours.
+#: The codes that are registered (RFC 6749, 7009, 8628, 8693, 8707, OpenID Connect Core 3.1.2.6). Any other is
+#: somebody's own, and is not shown in a sentence of ours.
 _REJECTED: Final = frozenset(
     {
         *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type"),
         *("invalid_scope", "invalid_target", "access_denied", "expired_token", "unsupported_response_type"),
+        "unsupported_token_type",
         *("interaction_required", "login_required", "account_selection_required", "consent_required"),
     }
 )
+#: Of these the client is guilty, and a new login would mend nothing.
+CLIENT_ERRORS: Final = frozenset({"invalid_client", "unauthorized_client", "unsupported_grant_type"})
 _TRANSIENT: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down", "authorization_pending"})
 #: More of a code, or of a description, tells a reader nothing.
 _CODE_LIMIT: Final = 60
@@ -95,13 +99,17 @@ class Client:
         return fields, {}
 
     def _basic(self, secret: Secret) -> Secret:
-        name = self.client_id.reveal() if isinstance(self.client_id, Secret) else self.client_id or ""
-        parts = [name, secret.reveal()]
+        parts = [revealed(self.client_id) or "", secret.reveal()]
         if self.encoding == "form":
             # A space as %20: every server reads that, and some do not read the + (RFC 6749 appendix B).
             parts = [quote(part, safe="", errors="surrogateescape") for part in parts]
         # A secret from a file or the environment may hold any bytes.
         return Secret("Basic " + base64.b64encode(":".join(parts).encode("utf-8", "surrogateescape")).decode())
+
+
+def revealed(text: Secret | str | None) -> str | None:
+    """A text that may have come by reference."""
+    return text.reveal() if isinstance(text, Secret) else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,8 @@ class OAuthDescription:
 
     `parameters` are those of its grant besides `grant_type`; `common` what goes with every token request but a
     refresh: scope, audience, resource; `extra` goes with every one. `refresh_token` is one that somebody brought
-    from elsewhere, for the first time.
+    from elsewhere, for the first time. `refresh_lifetime`: seconds that the login is good, however often the token
+    is refreshed; None: as the server says.
     """
 
     grant: GrantName
@@ -119,6 +128,12 @@ class OAuthDescription:
     parameters: Mapping[str, Value] = field(default_factory=dict)
     common: Mapping[str, Value] = field(default_factory=dict)
     extra: Mapping[str, Value] = field(default_factory=dict)
+    refresh_lifetime: float | None = None
+
+    @property
+    def interactive(self) -> bool:
+        """Does it take a person to get the first token?"""
+        return self.grant in INTERACTIVE
 
     def request(
         self,
@@ -129,11 +144,19 @@ class OAuthDescription:
         assertion: Secret | None = None,
     ) -> Step:
         """The token request of `grant` with its `parameters`; `assertion` authenticates the client."""
-        proof, headers = self.client.proof(assertion)
         common = {} if grant == "refresh_token" else self.common
+        if grant in INTERACTIVE:
+            # The person was asked for the rest; a resource is named again (RFC 8707 section 2.2).
+            common = {"resource": common.get("resource")}
         own = self.parameters if grant == self.grant else {}
+        proof, headers = self.client.proof(assertion)
         fields = {"grant_type": _GRANT_TYPES[grant], **own, **parameters, **common, **proof, **self.extra}
         return Step(url=token_url, fields=fields, headers=headers)
+
+    def call(self, url: str, fields: Mapping[str, Value], *, assertion: Secret | None = None) -> Step:
+        """A request to any endpoint where the client authenticates as it does at the token endpoint."""
+        proof, headers = self.client.proof(assertion)
+        return Step(url=url, fields={**fields, **proof}, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +192,9 @@ def error_of(reply: TokenReply) -> OAuthError:
     if not isinstance(document, dict):
         return OAuthError()
     code, description = (_string(document.get(name)) for name in ("error", "error_description"))
-    known = code if not code or code in _REJECTED | _TRANSIENT else "error"
-    return OAuthError(known, _shown(code, _CODE_LIMIT), _shown(description, _DESCRIPTION_LIMIT))
+    return OAuthError(
+        shown(code) if code else "", _shown(code, _CODE_LIMIT), _shown(description, _DESCRIPTION_LIMIT)
+    )
 
 
 def _string(found: object) -> str:
@@ -180,6 +204,11 @@ def _string(found: object) -> str:
 def _shown(text: str, limit: int) -> str:
     """Somebody else's words as they may stand in a log (threats 79, 80). Masked first: half a secret is one."""
     return _OPAQUE.sub(MASK, "".join(filter(str.isprintable, text)))[:limit]
+
+
+def shown(code: str) -> str:
+    """A code as a sentence of ours may show it."""
+    return code if code in _REJECTED | _TRANSIENT else "error"
 
 
 def verdict(reply: TokenReply, error: OAuthError) -> Verdict:

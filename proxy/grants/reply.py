@@ -59,10 +59,14 @@ class InvalidReply(BearerProxyError):  # noqa: N818  the name says what happened
 
 
 class RejectedReply(BearerProxyError):  # noqa: N818  same
-    """The token endpoint says no: by its status, or because `response.success` does not hold."""
+    """The token endpoint says no: by its status, or because `response.success` does not hold.
 
-    def __init__(self, sentence: str, said: Said = ()) -> None:
+    `code` is the registered one that it gave, empty where it gave none; `said` are its own words, for the log.
+    """
+
+    def __init__(self, sentence: str, code: str = "", said: Said = ()) -> None:
         super().__init__(sentence)
+        self.code = code
         self.said = said
 
 
@@ -251,6 +255,13 @@ def _expires_at(document: object, token: str, rules: ResponseRules, *, strict: b
 
 
 def _refresh_lifetime(document: object, rules: ResponseRules, now: float) -> float | None:
-    """Seconds until the refresh token ends. It only informs, so what cannot be read is simply not known."""
+    """Seconds until the refresh token ends. It only informs, so what cannot be read is simply not known.
+
+    A stated lifetime counts as the token's own does; 0 is Keycloak's word for one without end.
+    """
+    for place in rules.refresh_lifetimes:
+        lifetime = expiry.number(_at(document, place))
+        if lifetime is not None and lifetime > 0:
+            return min(lifetime, expiry.LONGEST_LIFETIME)
     expires_at = expiry.instant(_at(document, rules.refresh_expires))
     return min(expires_at - now, expiry.LONGEST_LIFETIME) if expires_at is not None and expires_at > now else None

@@ -38,6 +38,8 @@ class Granted:
     `refresh_lifetime` likewise for the refresh token. `expires_at_wall` is kept beside it for people: epoch
     seconds as the vendor stated them, None where it did not. `contradicted` is a lifetime that the reply states
     and the token's own expiry does not bear out, None where they agree; `lifetime` is then the shorter one.
+    `renewed`: it was got with a refresh token, so what is known of the end of the login still holds where
+    `refresh_lifetime` says nothing.
     """
 
     token: Secret
@@ -46,3 +48,4 @@ class Granted:
     refresh_lifetime: float | None = None
     expires_at_wall: float | None = None
     contradicted: float | None = None
+    renewed: bool = False

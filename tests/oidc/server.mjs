@@ -1,13 +1,44 @@
-// An authorization server that nobody here wrote, over TLS on loopback, for tests/test_oauth2_server.py.
+// An authorization server that nobody here wrote, over TLS on loopback (tests/support/oidc.py starts it).
 //
 // Usage: node server.mjs CONFIG.json. Prints its issuer once it listens. CONFIG holds: key and cert (PEM files),
 // clients (as oidc-provider takes them), lifetime (of access tokens, in seconds), modules (where npm installed it).
+//
+// What it asks a person is answered by a POST to the page that it asks on: ?answer=agree or ?answer=deny.
 import { createRequire } from "node:module";
 import { createServer } from "node:https";
 import { readFileSync } from "node:fs";
 
 const config = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const { Provider } = createRequire(`${config.modules}/`)("oidc-provider");
+
+const ASKING = "/interaction/";
+
+/** The answer to one question: who somebody is, or whether they agree. */
+async function answered(provider, details, answer) {
+  if (answer !== "agree") {
+    return { error: "access_denied", error_description: "the person did not agree" };
+  }
+  if (details.prompt.name === "login") {
+    return { login: { accountId: "somebody" } };
+  }
+  const { prompt, params, session, grantId } = details;
+  const grant = grantId
+    ? await provider.Grant.find(grantId)
+    : new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+  grant.addOIDCScope((prompt.details.missingOIDCScope ?? []).join(" "));
+  return { consent: { grantId: await grant.save() } };
+}
+
+async function ask(provider, request, response) {
+  const details = await provider.interactionDetails(request, response);
+  if (request.method !== "POST") {
+    response.end(`${details.prompt.name}?`);
+    return;
+  }
+  const answer = new URL(request.url, "https://localhost").searchParams.get("answer");
+  const result = await answered(provider, details, answer);
+  await provider.interactionFinished(request, response, result, { mergeWithLastSubmission: true });
+}
 
 const server = createServer({ key: readFileSync(config.key), cert: readFileSync(config.cert) });
 server.listen(0, "127.0.0.1", () => {
@@ -28,13 +59,32 @@ server.listen(0, "127.0.0.1", () => {
       deviceFlow: { enabled: true },
       introspection: { enabled: true, allowedPolicy: () => true },
       revocation: { enabled: true },
-      devInteractions: { enabled: true },
+      devInteractions: { enabled: false },
     },
-    ttl: { ClientCredentials: config.lifetime, AccessToken: config.lifetime, RefreshToken: 86400 },
+    interactions: { url: (_context, interaction) => `${ASKING}${interaction.uid}` },
+    ttl: {
+      ClientCredentials: config.lifetime,
+      AccessToken: config.lifetime,
+      RefreshToken: 86400,
+      DeviceCode: 600,
+      Grant: 86400,
+      Interaction: 600,
+      Session: 86400,
+    },
     rotateRefreshToken: true,
     issueRefreshToken: async (_context, client) => client.grantTypeAllowed("refresh_token"),
     findAccount: async (_context, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
   });
-  server.on("request", provider.callback());
+  const rest = provider.callback();
+  server.on("request", (request, response) => {
+    if (!request.url.startsWith(ASKING)) {
+      rest(request, response);
+      return;
+    }
+    ask(provider, request, response).catch((error) => {
+      response.statusCode = 500;
+      response.end(String(error));
+    });
+  });
   console.log(issuer);
 });

@@ -6,6 +6,7 @@ It runs over TLS on loopback, with an authority of its own; `tests/oidc/server.m
 import asyncio
 import fcntl
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import requests
 import trustme
@@ -21,6 +23,8 @@ ROOT: Final = Path(__file__).parents[2]
 SOURCES: Final = ROOT / "tests" / "oidc"
 MODULES: Final = ROOT / ".artefacts" / "oidc"
 BIN: Final = Path(sys.executable).parent
+#: One request, wherever it would lead.
+_ONCE: Final[Mapping[str, Any]] = {"allow_redirects": False, "timeout": 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,43 @@ class OIDCProvider:
         answer.raise_for_status()
         found: Mapping[str, Any] = answer.json()
         return found
+
+    def visit(self, url: str, answer: str = "agree") -> requests.Response:
+        """What a browser would end at: it follows redirects with cookies, and its person gives `answer`."""
+        response, last = self.leave(url, answer)
+        return response if last is None else requests.get(last, timeout=10)
+
+    def leave(self, url: str, answer: str = "agree") -> tuple[requests.Response, str | None]:
+        """The same up to the last page of the server, and the address elsewhere that it leads to."""
+        with requests.Session() as browser:
+            return self._follow(browser, browser.get(url, verify=str(self.ca), **_ONCE), answer)
+
+    def enter(self, page: str, user_code: str, answer: str = "agree") -> requests.Response:
+        """What a browser would end at when its person enters a code on `page`; `abort`: they stop there."""
+        with requests.Session() as browser:
+            response = browser.get(page, verify=str(self.ca), **_ONCE)
+            last = {"abort": "yes"} if answer == "abort" else {"confirm": "yes"}
+            for more in ({}, last):
+                hidden = re.search(r'name="xsrf" value="([^"]+)"', response.text)
+                assert hidden, response.text
+                form = {"xsrf": hidden[1], "user_code": user_code, **more}
+                response = browser.post(f"{self.issuer}/device", form, verify=str(self.ca), **_ONCE)
+            return self._follow(browser, response, answer)[0]
+
+    def _follow(
+        self, browser: requests.Session, response: requests.Response, answer: str
+    ) -> tuple[requests.Response, str | None]:
+        for _ in range(12):
+            if not response.is_redirect:
+                return response, None
+            url = urljoin(response.url, response.headers["Location"])
+            if not url.startswith(f"{self.issuer}/"):
+                return response, url
+            if url.startswith(f"{self.issuer}/interaction/"):
+                response = browser.post(f"{url}?answer={answer}", verify=str(self.ca), **_ONCE)
+            else:
+                response = browser.get(url, verify=str(self.ca), **_ONCE)
+        raise AssertionError("too many redirects")
 
 
 def install() -> Path:

@@ -1,0 +1,183 @@
+"""The commands for credentials that need a person: `login`, `logout`."""
+
+import asyncio
+import os
+import secrets
+from typing import Final
+
+import click
+
+from proxy import adminclient, logs, runfile
+from proxy.build import Means
+from proxy.build.opened import opened, resting
+from proxy.cli.common import CONFIG_OPTION, ends_with_status
+from proxy.cli.table import duration, instant
+from proxy.cli.terminal import Terminal
+from proxy.clock import SystemClock
+from proxy.config import Config, CredentialConfig, OAuthCredential, find, load
+from proxy.credentials.endpoint import Clients
+from proxy.credentials.interactive import Person, keep
+from proxy.credentials.logout import LoggedOut, log_out
+from proxy.errors import BearerProxyError
+from proxy.patterns import PATTERNS
+from proxy.redact import Redactor
+from proxy.stores.base import Record
+
+#: The instance itself bounds a refresh by the `timeouts.token` of its routes; this only ends a hang.
+_REFRESH_SECONDS: Final = 60.0
+_WAIT_SECONDS: Final = 5.0
+_RESTART: Final = "Restart it, so that it stops using the token."
+
+
+@click.command()
+@click.argument("name", required=False)
+@CONFIG_OPTION
+@click.option(
+    "--no-browser", is_flag=True, help="Open no browser here; print the page's address, and take the last."
+)
+@ends_with_status
+def login(name: str | None, config: str | None, *, no_browser: bool) -> int:
+    """Log in where a person must.
+
+    The token, and what renews it, are kept in the store. NAME may be left out where only one credential needs it.
+
+    Example: bearer-proxy login calendar
+    """
+    source = find(config, os.environ)
+    loaded = load(source, environ=os.environ)
+    chosen = _interactive(loaded, name)
+    person = Terminal(os.environ, browser=not no_browser)
+    asyncio.run(_log_in(loaded, chosen, person))
+    tell_instance(source.identity, chosen, "has the new token", "Restart it, so that it takes the new token.")
+    return 0
+
+
+@click.command()
+@click.argument("name", required=False)
+@CONFIG_OPTION
+@ends_with_status
+def logout(name: str | None, config: str | None) -> int:
+    """End a login: revoke its tokens, and forget them.
+
+    They are forgotten also where the server cannot revoke. NAME may be left out where only one credential needs a person.
+
+    Example: bearer-proxy logout calendar
+    """
+    source = find(config, os.environ)
+    loaded = load(source, environ=os.environ)
+    needs_person = name is None or name not in loaded.credentials or _needs_person(loaded.credentials[name])
+    chosen = _interactive(loaded, name) if needs_person or name is None else name
+    ended = asyncio.run(_log_out(loaded, chosen))
+    for line in said_of_logout(chosen, ended):
+        click.echo(line)
+    if needs_person:
+        follows = tell_instance(source.identity, chosen, "uses the token no more", _RESTART, ending=True)
+    else:
+        follows = tell_instance(source.identity, chosen, "has logged in anew", _RESTART)
+    return 0 if follows and not ended.failed else 1
+
+
+def _interactive(config: Config, name: str | None) -> str:
+    """The credential that is meant; a wrong use names those that can be."""
+    names = [each for each, given in config.credentials.items() if _needs_person(given)]
+    if not names:
+        raise click.UsageError(
+            "no credential here needs a person: only those with grant authorization_code or device_code do"
+        )
+    if name is None:
+        if len(names) > 1:
+            raise click.UsageError(f"several credentials need a person: write one of {', '.join(names)}")
+        return names[0]
+    if name not in names:
+        known = name in config.credentials
+        sentence = "this credential needs no person" if known else "no credential has this name"
+        raise click.BadParameter(f"{sentence}: write one of {', '.join(names)}", param_hint="NAME")
+    return name
+
+
+def _needs_person(given: CredentialConfig) -> bool:
+    return isinstance(given, OAuthCredential) and given.interactive
+
+
+async def _log_in(config: Config, name: str, person: Person) -> None:
+    outside = _outside(config)
+    try:
+        store, binding = resting(config, name, outside)
+        credential = opened(config, name, outside)
+        logged_in = await credential.login(person, secrets.token_bytes).run()
+        record = await keep(store, name, binding, logged_in)
+    finally:
+        await outside.clients.close()
+    person.tell(said_of_login(name, record, outside.clock.wall()))
+
+
+async def _log_out(config: Config, name: str) -> LoggedOut:
+    outside = _outside(config)
+    try:
+        store, binding = resting(config, name, outside)
+        return await log_out(store, name, binding, opened(config, name, outside).server)
+    finally:
+        await outside.clients.close()
+
+
+def _outside(config: Config) -> Means:
+    """What asks a server without a running instance; whatever is logged on the way is masked."""
+    outside = Means(clock=SystemClock(), redactor=Redactor(PATTERNS), clients=Clients())
+    for _, each in config.secrets():
+        outside.redactor.register(each.value)
+    logs.set_up(outside.redactor, level="warning")
+    return outside
+
+
+def said_of_login(name: str, record: Record, wall: float) -> str:
+    """One sentence: how long it is good, and when to come again."""
+    said = "logged in"
+    if record.expires_at is not None:
+        left = duration(record.expires_at - wall)
+        said += f"; the token of {name} is good until {instant(record.expires_at)} ({left})"
+    if record.refresh_token is None and record.expires_at is None:
+        return f"{said}; the server does not say how long the token of {name} is good"
+    if record.refresh_token is None:
+        return f"{said}; the server gave no refresh token: log in again then"
+    said += (
+        f"; the token of {name} is renewed by itself" if record.expires_at is None else ", and is renewed by itself"
+    )
+    if record.refresh_expires_at is None:
+        return said
+    return f"{said}; log in again by {instant(record.refresh_expires_at)}"
+
+
+def said_of_logout(name: str, ended: LoggedOut) -> list[str]:
+    """What became of the tokens."""
+    if not ended.found:
+        return [f"nothing is stored for {name}"]
+    if ended.problem is None:
+        return [f"logged out; the tokens of {name} are revoked and forgotten"]
+    return [
+        f"logged out here; the tokens of {name} are forgotten, but may live on at the server",
+        f"reason: {ended.problem}",
+    ]
+
+
+def tell_instance(identity: str, name: str, done: str, otherwise: str, *, ending: bool = False) -> bool:
+    """Have a running instance look at the store again: a refresh takes what is there, or finds nothing.
+
+    What counts is its state afterwards: that it has a token, or (`ending`) that it has none. False where it is not.
+    """
+    try:
+        running = runfile.read(runfile.path_for(identity, os.environ))
+        if running is None:
+            return True
+        path = f"/api/credentials/{name}/refresh"
+        _, answer = adminclient.ask(running, "POST", path, wait=_REFRESH_SECONDS)
+        status, states = adminclient.ask(running, "GET", "/api/credentials", wait=_WAIT_SECONDS)
+    except BearerProxyError as error:
+        click.echo(f"the running instance could not be told: {error}. {otherwise}", err=True)
+        return False
+    reports = states["credentials"] if status == 200 else []
+    if any(report["name"] == name and (report["state"] == "invalid") is ending for report in reports):
+        click.echo(f"the running instance {done}")
+        return True
+    detail = answer.get("detail")
+    click.echo(f"the running instance has not followed{f': {detail}' if detail else ''}. {otherwise}", err=True)
+    return False

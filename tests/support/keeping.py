@@ -1,0 +1,40 @@
+"""A store that lasts as far as a test can see."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+
+from proxy.stores.base import Record
+
+
+@dataclass
+class Kept:
+    """Records in memory; `saved` has every one that ever was, `turns` who holds a turn."""
+
+    lasting: bool = True
+    records: dict[str, tuple[bytes, Record]] = field(default_factory=dict)
+    saved: list[Record] = field(default_factory=list)
+    turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    async def load(self, name: str, binding: bytes) -> Record | None:
+        """The record, where it was saved with this binding."""
+        bound_to, record = self.records.get(name, (None, None))
+        return record if bound_to == binding else None
+
+    async def save(self, name: str, binding: bytes, record: Record) -> None:
+        """Keep it; whoever writes holds the turn."""
+        assert self.turns[name].locked()
+        self.records[name] = (binding, record)
+        self.saved.append(record)
+
+    async def forget(self, name: str) -> None:
+        """Drop it."""
+        self.records.pop(name, None)
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        """One at a time."""
+        return self.turns.setdefault(name, asyncio.Lock())
+
+    def stamp(self, name: str) -> object:
+        """The record itself."""
+        return self.records.get(name)
