@@ -59,7 +59,8 @@ def login(name: str | None, config: str | None, *, no_browser: bool) -> int:
 def logout(name: str | None, config: str | None) -> int:
     """End a login: revoke its tokens, and forget them.
 
-    They are forgotten also where the server cannot revoke. NAME may be left out where only one credential needs a person.
+    They are forgotten also where the server cannot revoke. NAME may be left out where only one credential needs a
+    person.
 
     Example: bearer-proxy logout calendar
     """
