@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import jwt
@@ -55,6 +56,7 @@ CLIENTS: Final = [
     _client("basic client+1", "client_secret_basic"),
     _client("post", "client_secret_post"),
     _client("secret-jwt", "client_secret_jwt", token_endpoint_auth_signing_alg="HS256"),
+    {**_client("tls", "tls_client_auth", tls_client_auth_san_dns="tool.example.com"), "client_secret": None},
     *(
         {
             **_client(algorithm, "private_key_jwt", token_endpoint_auth_signing_alg=algorithm),
@@ -118,6 +120,33 @@ async def test_each_way_to_authenticate_a_client_gets_a_token_that_is_live(
     scheme, _, token = json.loads(answer.body)["authorization"].partition(" ")
     known = await provider.introspect(token, OBSERVER)
     assert (scheme, known["active"], known["client_id"], known["scope"]) == ("Bearer", True, client, "read")
+
+
+@pytest.mark.parametrize(("name", "is_known"), [("tool.example.com", True), ("other.example.com", False)])
+async def test_a_client_may_prove_who_it_is_by_its_certificate(
+    provider: OIDCProvider, proxying: StartProxy, tmp_path: Path, name: str, *, is_known: bool
+) -> None:
+    """RFC 8705; a certificate of the same authority for another name is not enough."""
+    issued = provider.authority.issue_cert(name)
+    for path, content in (("key.pem", issued.private_key_pem), ("cert.pem", issued.cert_chain_pems[0])):
+        (tmp_path / path).touch(mode=0o600)
+        content.write_to_path(str(tmp_path / path))
+    tls = {"ca": str(provider.ca), "cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    credential = {
+        "type": "oauth2",
+        "grant": "client_credentials",
+        "issuer": provider.issuer,
+        "client_id": "tls",
+        "client_auth": "tls",
+        "tls": tls,
+    }
+    async with api(_echo) as upstream, proxying({"upstream": upstream.url, "credential": credential}) as proxy:
+        answer = await proxy.ask("GET", "/", {"Host": "localhost"})
+    if not is_known:
+        assert (answer.status, answer.json()["code"]) == (502, "credential_rejected")
+        return
+    token = answer.json()["authorization"].removeprefix("Bearer ")
+    assert (await provider.introspect(token, OBSERVER))["client_id"] == "tls"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 // An authorization server that nobody here wrote, over TLS on loopback (tests/support/oidc.py starts it).
 //
-// Usage: node server.mjs CONFIG.json. Prints its issuer once it listens. CONFIG holds: key and cert (PEM files),
+// Usage: node server.mjs CONFIG.json. Prints its issuer once it listens. CONFIG holds: key, cert and ca (PEM files),
 // clients (as oidc-provider takes them), lifetime (of access tokens, in seconds), modules (where npm installed it).
 //
 // What it asks a person is answered by a POST to the page that it asks on: ?answer=agree or ?answer=deny.
@@ -40,7 +40,19 @@ async function ask(provider, request, response) {
   await provider.interactionFinished(request, response, result, { mergeWithLastSubmission: true });
 }
 
-const server = createServer({ key: readFileSync(config.key), cert: readFileSync(config.cert) });
+/** Whether the certificate that a client showed is for `expected` (RFC 8705 section 2.1.2). */
+function certificateSubjectMatches(context, property, expected) {
+  const names = context.socket.getPeerCertificate().subjectaltname ?? "";
+  return property === "tls_client_auth_san_dns" && names.split(", ").includes(`DNS:${expected}`);
+}
+
+const server = createServer({
+  key: readFileSync(config.key),
+  cert: readFileSync(config.cert),
+  ca: readFileSync(config.ca),
+  requestCert: true,
+  rejectUnauthorized: false,
+});
 server.listen(0, "127.0.0.1", () => {
   const issuer = `https://localhost:${server.address().port}`;
   const provider = new Provider(issuer, {
@@ -52,6 +64,7 @@ server.listen(0, "127.0.0.1", () => {
       "client_secret_post",
       "client_secret_jwt",
       "private_key_jwt",
+      "tls_client_auth",
       "none",
     ],
     features: {
@@ -60,6 +73,13 @@ server.listen(0, "127.0.0.1", () => {
       introspection: { enabled: true, allowedPolicy: () => true },
       revocation: { enabled: true },
       devInteractions: { enabled: false },
+      mTLS: {
+        enabled: true,
+        tlsClientAuth: true,
+        getCertificate: (context) => context.socket.getPeerX509Certificate(),
+        certificateAuthorized: (context) => context.socket.authorized,
+        certificateSubjectMatches,
+      },
     },
     interactions: { url: (_context, interaction) => `${ASKING}${interaction.uid}` },
     ttl: {

@@ -29,10 +29,11 @@ _ONCE: Final[Mapping[str, Any]] = {"allow_redirects": False, "timeout": 10}
 
 @dataclass(frozen=True, slots=True)
 class OIDCProvider:
-    """A running server: its `issuer`, and the PEM file `ca` of the authority that issued its certificate."""
+    """A running server: its `issuer`, and the PEM file `ca` of its `authority`, which also vouches for clients."""
 
     issuer: str
     ca: Path
+    authority: trustme.CA
 
     async def introspect(self, token: str, client: tuple[str, str]) -> Mapping[str, Any]:
         """What the server itself knows of a token (RFC 7662), asked by a client of its own."""
@@ -117,7 +118,8 @@ def oidc_provider(
     issued.private_key_pem.write_to_path(str(key))
     issued.cert_chain_pems[0].write_to_path(str(cert))
     config = folder / "oidc.json"
-    given = {"key": str(key), "cert": str(cert), "modules": str(modules), "lifetime": lifetime}
+    files = {"key": str(key), "cert": str(cert), "ca": str(ca), "modules": str(modules)}
+    given = {**files, "lifetime": lifetime}
     complete = [{"redirect_uris": [], "response_types": [], **client} for client in clients]
     config.write_text(json.dumps({**given, "clients": complete}), "utf-8")
     command = [BIN / "node", SOURCES / "server.mjs", config]
@@ -126,6 +128,6 @@ def oidc_provider(
             assert server.stdout is not None
             issuer = server.stdout.readline().strip()
             assert issuer, "the authorization server did not start"
-            yield OIDCProvider(issuer, ca)
+            yield OIDCProvider(issuer, ca, authority)
         finally:
             server.kill()
