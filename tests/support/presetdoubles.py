@@ -102,7 +102,8 @@ class Double:
     `keys` are what a user writes, `answer` is the token endpoint, `places` where the token stands in a request for
     the API. `refusal` is the API's answer to a bad token. `denied` are requests that never reach it. `renews`: can
     a newer token be had; `rejected` is the status and code for clients where the endpoint says no. `mirror` is what
-    brings a newer token where nobody is asked for it.
+    brings a newer token where nobody is asked for it, `others` are credentials that this one stands on, `preset` is
+    its name where the entry is a variant.
     """
 
     keys: Callable[[Far], Mapping[str, Any]]
@@ -114,6 +115,8 @@ class Double:
     renews: bool = True
     rejected: tuple[int, str] = (502, "credential_rejected")
     mirror: Callable[[Far], None] | None = None
+    others: Callable[[Far], Mapping[str, Any]] = lambda _far: {}
+    preset: str | None = None
 
 
 # -- the token endpoints
@@ -234,6 +237,30 @@ def _vault(seen: Seen, far: Far) -> web.Response | None:
     return far.reply({"auth": auth, "lease_duration": 0})
 
 
+def _vault_jwt(seen: Seen, far: Far) -> web.Response | None:
+    """The same with a pod's token; its renewal is the same endpoint."""
+    if urlsplit(seen.target).path != "/v1/auth/kubernetes/login":
+        return _vault(seen, far)
+    far.wants(
+        "login", json.loads(seen.body), {"role": far.secret("ROLE", "uuid"), "jwt": far.secret("POD", "token")}
+    )
+    if far.rejecting:
+        return far.reply({"errors": ["permission denied"]}, 403)
+    auth = {"client_token": far.mint(), "lease_duration": LIFETIME, "renewable": True}
+    return far.reply({"auth": auth, "lease_duration": 0})
+
+
+def _entra_federated(seen: Seen, far: Far) -> None:
+    expected = {
+        "grant_type": "client_credentials",
+        "client_id": "tool",
+        "client_assertion": far.secret("POD", "token"),
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "scope": "api://x/.default",
+    }
+    far.wants("form", form(seen), expected)
+
+
 def _github(seen: Seen, far: Far) -> web.Response | None:
     if urlsplit(seen.target).path != "/app/installations/99/access_tokens":
         return None
@@ -254,6 +281,30 @@ def _gcp(seen: Seen, far: Far) -> web.Response | None:
         return far.reply({"error": "not found"}, 404)
     answer = {"access_token": far.mint(), "expires_in": LIFETIME, "token_type": "Bearer"}
     return far.reply(answer, headers={"Metadata-Flavor": "Google"})
+
+
+def _gcp_identity(seen: Seen, far: Far) -> web.Response | None:
+    if urlsplit(seen.target).path != "/computeMetadata/v1/instance/service-accounts/default/identity":
+        return None
+    far.wants("query", query(seen), {"audience": "https://api.example.com", "format": "full"})
+    if far.rejecting:
+        return web.Response(status=404)
+    claims = {"aud": "https://api.example.com", "exp": int(far.clock.wall()) + LIFETIME, "n": len(far.issued)}
+    token = jwt.encode(claims, far.private_key, algorithm="RS256")
+    far.canaries.adopt(token, "jwt", fixed=token.rindex(".") + 1)
+    far.issued.append(token)
+    far.live = {token}
+    return web.Response(text=token, headers={"Metadata-Flavor": "Google"})
+
+
+def _app_service(seen: Seen, far: Far) -> web.Response | None:
+    if urlsplit(seen.target).path != "/msi/token":
+        return None
+    far.wants("header", seen.all("X-IDENTITY-HEADER"), [far.secret("IDENTITY_HEADER", "uuid")])
+    far.wants("query", query(seen), {"api-version": "2019-08-01", "resource": "https://vault.azure.net"})
+    if far.rejecting:
+        return far.reply({"statusCode": 500}, 500)
+    return far.reply({"access_token": far.mint(), "expires_on": str(int(far.clock.wall()) + LIFETIME)})
 
 
 def _azure(seen: Seen, far: Far) -> web.Response | None:
@@ -364,6 +415,20 @@ def _snowflake(seen: Seen, far: Far) -> web.Response | None:
     far.canaries.adopt(token, "jwt", fixed=token.rindex(".") + 1)
     far.live = {token}
     return None
+
+
+def _app_service_keys(far: Far) -> Mapping[str, Any]:
+    far.secret("IDENTITY_HEADER", "uuid")
+    far.environ["IDENTITY_ENDPOINT"] = f"{far.url}/msi/token"
+    return {"resource": "https://vault.azure.net"}
+
+
+def _pod(far: Far) -> Mapping[str, Any]:
+    """The credential of a pod, as somebody else keeps it fresh."""
+    path = far.folder / "pod"
+    path.touch(mode=0o600)
+    path.write_text(far.secret("POD", "token"))
+    return {"pod": {"type": "file", "path": str(path)}}
 
 
 _SECRET: Final = {"client_id": "tool", "client_secret": {"env": "CLIENT_SECRET"}}
@@ -503,6 +568,71 @@ DOUBLES: Final[Mapping[str, Double]] = {
         places=[("header", "X-Vault-Token", "TOKEN")],
         refusal=(403, {"errors": ["permission denied"]}, {}),
         denied=(("POST", "/v1/auth/approle/login"), ("POST", "/v1/auth/token/renew-self")),
+        constants=(("X-Vault-Request", "true"),),
+    ),
+    # -- variants
+    "azure-imds in App Service": Double(
+        preset="azure-imds",
+        keys=_app_service_keys,
+        answer=_app_service,
+        denied=(("GET", "/msi/token"),),
+        rejected=(503, "credential_unavailable"),
+    ),
+    "entra with a federated token": Double(
+        preset="entra",
+        keys=lambda far: {
+            "base_url": far.url,
+            "tenant": "acme",
+            "client_id": "tool",
+            "client_assertion": {"credential": "pod"},
+            "scope": "api://x/.default",
+        },
+        answer=_oauth("/acme/oauth2/v2.0/token", _entra_federated),
+        others=_pod,
+        denied=(("POST", "/acme/oauth2/v2.0/token"),),
+    ),
+    "gcp-metadata with an identity token": Double(
+        preset="gcp-metadata",
+        keys=lambda far: {"endpoint": far.url, "audience": "https://api.example.com"},
+        answer=_gcp_identity,
+        denied=(("GET", "/computeMetadata/v1/instance/service-accounts/default/identity"),),
+        rejected=(503, "credential_unavailable"),
+    ),
+    "gitlab in PRIVATE-TOKEN": Double(
+        preset="gitlab",
+        keys=lambda far: {**_fixed(far), "in": "private-token"},
+        places=[("header", "PRIVATE-TOKEN", "TOKEN")],
+        renews=False,
+        denied=(("GET", "/api/v4/personal_access_tokens"),),
+    ),
+    "gitlab in the query": Double(
+        preset="gitlab",
+        keys=lambda far: {**_fixed(far), "in": "query"},
+        places=[("target", "", "/thing?page=2&private_token=TOKEN")],
+        renews=False,
+        denied=(("GET", "/api/v4/personal_access_tokens/self"),),
+    ),
+    "vanilla in the query": Double(
+        preset="vanilla",
+        keys=lambda far: {"token": {"env": "TOKEN"}, "in": "query"} if _forum_token(far) else {},
+        places=[("target", "", "/thing?page=2&access_token=TOKEN")],
+        refusal=(200, {"guest": True}, {"X-WWW-Authenticate": 'error="invalid_token"'}),
+        renews=False,
+        denied=(("DELETE", "/api/v2/tokens/1"),),
+    ),
+    "vault with a pod's token": Double(
+        preset="vault",
+        keys=lambda far: {
+            "base_url": far.url,
+            "mount": "kubernetes",
+            "role": {"env": "ROLE"},
+            "jwt": {"credential": "pod"},
+        },
+        answer=_vault_jwt,
+        others=_pod,
+        places=[("header", "X-Vault-Token", "TOKEN")],
+        refusal=(403, {"errors": ["permission denied"]}, {}),
+        denied=(("POST", "/v1/auth/kubernetes/login"),),
         constants=(("X-Vault-Request", "true"),),
     ),
 }
