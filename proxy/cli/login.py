@@ -26,6 +26,8 @@ from proxy.stores.base import Record
 #: The instance itself bounds a refresh by the `timeouts.token` of its routes; this only ends a hang.
 _REFRESH_SECONDS: Final = 60.0
 _WAIT_SECONDS: Final = 5.0
+#: aiohttp does not wait for a connection's last TLS message; its documentation advises this much.
+_GOODBYE_SECONDS: Final = 0.25
 _RESTART: Final = "Restart it, so that it stops using the token."
 
 
@@ -36,6 +38,11 @@ class _Outside:
     redactor: Redactor = field(default_factory=lambda: Redactor(PATTERNS))
     clock: Clock = field(default_factory=SystemClock)
     endpoint: LazyEndpoint = field(default_factory=LazyEndpoint)
+
+    async def close(self) -> None:
+        """Close the client, and let its connections go before the loop ends."""
+        await self.endpoint.close()
+        await asyncio.sleep(_GOODBYE_SECONDS)
 
 
 @click.command()
@@ -116,7 +123,7 @@ async def _log_in(config: Config, name: str, person: Person) -> None:
         logged_in = await credential.login(person, secrets.token_bytes).run()
         record = await keep(store, name, binding, logged_in)
     finally:
-        await outside.endpoint.close()
+        await outside.close()
     person.tell(said_of_login(name, record, outside.clock.wall()))
 
 
@@ -126,7 +133,7 @@ async def _log_out(config: Config, name: str) -> LoggedOut:
         store, binding = resting(config, name, outside)
         return await log_out(store, name, binding, opened(config, name, outside).server)
     finally:
-        await outside.endpoint.close()
+        await outside.close()
 
 
 def _outside(config: Config) -> _Outside:
