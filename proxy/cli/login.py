@@ -26,6 +26,8 @@ from proxy.stores.base import Record
 #: The instance itself bounds a refresh by the `timeouts.token` of its routes; this only ends a hang.
 _REFRESH_SECONDS: Final = 60.0
 _WAIT_SECONDS: Final = 5.0
+#: aiohttp does not wait for a connection's last TLS message; its documentation advises this much.
+_GOODBYE_SECONDS: Final = 0.25
 _RESTART: Final = "Restart it, so that it stops using the token."
 
 
@@ -108,7 +110,7 @@ async def _log_in(config: Config, name: str, person: Person) -> None:
         logged_in = await credential.login(person, secrets.token_bytes).run()
         record = await keep(store, name, binding, logged_in)
     finally:
-        await outside.clients.close()
+        await _close(outside)
     person.tell(said_of_login(name, record, outside.clock.wall()))
 
 
@@ -118,7 +120,7 @@ async def _log_out(config: Config, name: str) -> LoggedOut:
         store, binding = resting(config, name, outside)
         return await log_out(store, name, binding, opened(config, name, outside).server)
     finally:
-        await outside.clients.close()
+        await _close(outside)
 
 
 def _outside(config: Config) -> Means:
@@ -128,6 +130,12 @@ def _outside(config: Config) -> Means:
         outside.redactor.register(each.value)
     logs.set_up(outside.redactor, level="warning")
     return outside
+
+
+async def _close(outside: Means) -> None:
+    """Close the clients, and let their connections go before the loop ends."""
+    await outside.clients.close()
+    await asyncio.sleep(_GOODBYE_SECONDS)
 
 
 def said_of_login(name: str, record: Record, wall: float) -> str:

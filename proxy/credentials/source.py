@@ -177,7 +177,8 @@ class TokenSource:
         adopted = await self._adopt()
         now, held = self._clock.now(), self._life.token
         if held is not None and self._keeping.forgotten:
-            self._life = replace(self._life, token=replace(held, expires_at=now, refresh_token=None))
+            ended = replace(held, expires_at=now, refresh_token=None, refresh_expires_at=None)
+            self._life = replace(self._life, token=ended)
         if adopted and state(self._life, now) == "fresh":
             return
         if may_ask(self._life, now):
