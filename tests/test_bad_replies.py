@@ -173,7 +173,9 @@ ROWS: Final[dict[str, Row]] = {
     "nothing": Row(http(b""), UNAVAILABLE, NOT_JSON),
     "204": Row(b"HTTP/1.1 204 No Content\r\n\r\n", UNAVAILABLE, "status 204"),
     "HTML": Row(http(b"<html>CANARY</html>", "200 OK", "Content-Type: text/html"), UNAVAILABLE, NOT_JSON),
-    "HTML refused": Row(http(b"<html>CANARY</html>", "403 No", "Content-Type: text/html"), REJECTED),
+    "HTML refused": Row(http(b"<html>CANARY</html>", "401 No", "Content-Type: text/html"), REJECTED),
+    # No token endpoint, but something in between: it says nothing about the secret.
+    "HTML of a firewall": Row(http(b"<html>CANARY</html>", "403 No", "Content-Type: text/html"), UNAVAILABLE),
     "a form": Row(http(b"access_token=CANARY&token_type=bearer"), UNAVAILABLE, NOT_JSON),
     "half of JSON": Row(http(b'{"access_token":"CANARY"'), UNAVAILABLE, NOT_JSON),
     "two documents": Row(http(b'{"access_token":"CANARY"}{}'), UNAVAILABLE, NOT_JSON),

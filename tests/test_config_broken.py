@@ -229,7 +229,7 @@ credentials:
   a: {type: file, path: 5}
   b: {type: file, path: /}
   c: {type: exec, command: gh auth token}
-  d: {type: exec, command: []}
+  d: {type: exec, command: ["a\0b"]}
   e: {type: exec, command: [x], format: xml, timeout: 0}
   f: {type: metadata, cloud: aws}
   g: {type: metadata, cloud: azure}
@@ -241,7 +241,7 @@ credentials:
 => 4: credentials.a.path: write the path of a file
 => 5: credentials.b: path is a folder: name the file in it
 => 6: credentials.c.command: write a list, program first, each argument by itself: there is no shell
-=> 7: credentials.d.command: this value is of the wrong kind: see config.example.yaml
+=> 7: credentials.d.command.0: an argument holds no NUL: remove it
 => 8: credentials.e.format: write auto, text, exec_credential, docker, git or azure
 => 8: credentials.e.timeout: write a duration above zero, such as 30s
 => 9: credentials.f.cloud: write gcp or azure

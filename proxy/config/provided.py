@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from proxy.config.anycredential import CommonCredential
 from proxy.config.fields import (
@@ -70,6 +70,12 @@ class FileCredential(CommonCredential):
         return self
 
 
+def _argument(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("an argument holds no NUL: remove it")
+    return value
+
+
 def _command(value: object) -> object:
     if isinstance(value, str):
         raise ValueError("write a list, program first, each argument by itself: there is no shell")  # noqa: TRY004  see clienttls
@@ -81,7 +87,9 @@ class ExecCredential(CommonCredential):
 
     type: Literal["exec"]
     """exec: run a program, and take what it prints."""
-    command: Annotated[tuple[str, ...], BeforeValidator(_command), Field(min_length=1)]
+    command: Annotated[
+        tuple[Annotated[str, AfterValidator(_argument)], ...], BeforeValidator(_command), Field(min_length=1)
+    ]
     """The program and its arguments; no shell."""
     format: Form = "auto"
     """What it prints: text, exec_credential (kubectl), docker, git, azure; auto: found out."""

@@ -10,7 +10,7 @@ from proxy.credentials.grant import Endpoint
 from proxy.errors import CredentialUnavailable
 from proxy.grants.login import ResponseRules, Step, build
 from proxy.grants.oauth2 import error_of
-from proxy.grants.reply import InvalidReply, RejectedReply, Verdict, classify, read, retry_after
+from proxy.grants.reply import InvalidReply, RejectedReply, Verdict, classify, is_from_between, read, retry_after
 from proxy.grants.request import Granted, TokenReply
 from proxy.redact import Secret
 
@@ -86,6 +86,8 @@ class Asking:
         said = f", {code}" if code else ""
         if verdict == "accepted":
             return self.read(reply, rules, place)
+        if verdict == "rejected" and is_from_between(reply):
+            verdict = "transient"
         if verdict == "rejected":
             raise RejectedReply(f"The token endpoint answered that it rejects the request{said}.", code)
         if verdict == "transient":

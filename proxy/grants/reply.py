@@ -94,6 +94,15 @@ def classify(status: int, accept: Collection[int]) -> Verdict:
     return "misconfigured"
 
 
+def is_from_between(reply: TokenReply) -> bool:
+    """Is it a firewall or a captive portal that says no? They answer 403 with a page, where token endpoints do not.
+
+    What they refuse says nothing about a secret.
+    """
+    kind = _header(reply.headers, "Content-Type") or ""
+    return reply.status == 403 and kind.lower().startswith("text/html")
+
+
 def retry_after(headers: Iterable[tuple[str, str]], now_wall: float) -> float | None:
     """Seconds that `Retry-After` asks for (RFC 9110 section 10.2.3); None if absent, past or unreadable."""
     value = _header(headers, "Retry-After")
