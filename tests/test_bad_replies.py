@@ -147,7 +147,7 @@ def no(status: str, error: str, **more: object) -> Callable[[Stage], bytes]:
 MASKED: Final = "token *** is bad"
 LARGE: Final = "larger than 64 KiB"
 NOT_JSON: Final = "is not JSON"
-NO_TOKEN: Final = "has no text at the place"
+NO_TOKEN: Final = "has no text where the token is expected"
 BAD_TOKEN: Final = "is empty, too long, or holds characters"
 BAD_LIFETIME: Final = "is not a positive number"
 BAD_REFRESH: Final = "refresh token in the reply is no text"
@@ -234,7 +234,8 @@ ROWS: Final[dict[str, Row]] = {
     "token_type empty": Row(http(token(token_type="")), UNAVAILABLE, NOT_BEARER),
     "token_type in capitals": Row(http(token(token_type="BEARER")), GRANTED),
     "token_type null": Row(http(token(token_type=None)), GRANTED),
-    "token_type a number": Row(http(token(token_type=7)), GRANTED),
+    "token_type a number": Row(http(token(token_type=7)), UNAVAILABLE, NOT_BEARER),
+    "token_type a list": Row(http(token(token_type=["Bearer"])), UNAVAILABLE, NOT_BEARER),
     # -- access_token
     "no access_token": Row(http({"token": "CANARY", "expires_in": 7}), UNAVAILABLE, NO_TOKEN),
     "access_token null": Row(http(token(None)), UNAVAILABLE, NO_TOKEN),

@@ -233,16 +233,3 @@ async def test_a_program_that_is_not_ours_to_end_is_left_alone(make: Make, monke
 
     monkeypatch.setattr(os, "killpg", refuse)
     assert await make("echo t-1").obtain(None) == Granted(Secret("t-1"))
-
-
-def test_a_fingerprint_changes_with_everything_that_is_given(make: Make) -> None:
-    """Program, arguments, input, environment; and is the same for the same."""
-    grants = [
-        make("a"),
-        make("b"),
-        make("a", stdin="x"),
-        make("a", environ=lambda: {"A": "1"}),
-        make("a", environ=lambda: {"A": "2"}),
-    ]
-    assert len({grant.fingerprint() for grant in grants}) == len(grants)
-    assert make("a").fingerprint() == grants[0].fingerprint()

@@ -252,10 +252,20 @@ credentials:
 => 13: credentials.j.installation_id: write text, or a reference to it such as {env: NAME}
 => 14: credentials.k.claims: write a mapping, such as {iss: tools, sub: ann@example.com}
 => 15: credentials.l.algorithm: write RS256, RS384, RS512, PS256, ES256, ES384, EdDSA, HS256, HS384 or HS512
-### a route to a metadata service
-upstream: http://169.254.169.254
-insecure_http: true
-=> 1: upstream: this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a credential of type metadata
+### routes to metadata services
+routes:
+  - {prefix: /a, upstream: 'http://169.254.169.254', insecure_http: true}
+  - {prefix: /b, upstream: 'http://2852039166/x', insecure_http: true}
+  - {prefix: /c, upstream: 'http://0xa9fea9fe', insecure_http: true}
+  - {prefix: /d, upstream: 'http://[::ffff:169.254.169.254]', insecure_http: true}
+  - {prefix: /e, upstream: 'http://169.254.170.2', insecure_http: true}
+  - {prefix: /f, upstream: 'http://Metadata.Google.Internal.', insecure_http: true}
+=> 2: routes.0.upstream: this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a credential of type metadata
+=> 3: routes.1.upstream: this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a credential of type metadata
+=> 4: routes.2.upstream: this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a credential of type metadata
+=> 5: routes.3.upstream: this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a credential of type metadata
+=> 6: routes.4.upstream: this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a credential of type metadata
+=> 7: routes.5.upstream: this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a credential of type metadata
 ### oauth2 that cannot authenticate
 routes:
   - {prefix: /a, upstream: 'https://a.example'}

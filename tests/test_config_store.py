@@ -127,9 +127,9 @@ def test_a_name_that_is_not_there_has_no_binding(environ: dict[str, str]) -> Non
     """A fixed token has one: others may stand on it."""
     text = "upstream: https://a.example\ncredential: {type: static, token: {env: NEW}}"
     config = load(Source(text, "text", None, "test"), environ=environ)
-    assert build.binding_of("default", config, None)  # type: ignore[arg-type]  # it is not asked for anything
+    assert build.binding_of("default", config)
     with pytest.raises(KeyError):
-        build.binding_of("another", config, None)  # type: ignore[arg-type]  # same
+        build.binding_of("another", config)
 
 
 def test_keygen_prints_a_new_key_each_time(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from proxy.grants.login import (
     Step,
     Value,
     build,
-    fingerprint,
     references,
 )
 from proxy.grants.request import TokenRequest
@@ -241,44 +240,6 @@ BASE = LoginDescription(
     refresh=Step("https://api.example.com/auth/refresh", fields={"r": "$refresh_token"}),
     then=(Step("https://api.example.com/masquerade", fields={"account": 1}),),
 )
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        replace(BASE, login=replace(BASE.login, url=f"{URL}/")),
-        replace(BASE, login=replace(BASE.login, method="PUT")),
-        replace(BASE, login=replace(BASE.login, encoding="json")),
-        replace(BASE, login=replace(BASE.login, fields={"u": "a", "p": Secret("One")})),
-        replace(BASE, login=replace(BASE.login, fields={"u": "b", "p": Secret("one")})),
-        replace(BASE, login=replace(BASE.login, fields={"u": "a", "q": Secret("one")})),
-        replace(BASE, login=replace(BASE.login, headers={"X": Secret("three")})),
-        replace(BASE, then=(replace(BASE.then[0], fields={"account": 2}),)),
-        replace(BASE, then=()),
-    ],
-)
-def test_the_fingerprint_changes_with_everything_that_a_login_sends(changed: LoginDescription) -> None:
-    """A mended secret, user or URL must not stay latched."""
-    assert fingerprint(changed) != fingerprint(BASE)
-
-
-@pytest.mark.parametrize(
-    "same",
-    [
-        replace(BASE, login=replace(BASE.login, fields={"p": Secret("one"), "u": "a"})),
-        replace(BASE, login=replace(BASE.login, fields={"u": Secret("a"), "p": "one", "n": None})),
-        replace(BASE, response=ResponseRules(token="/other"), refresh=None),
-    ],
-)
-def test_the_fingerprint_stays_when_the_login_request_does(same: LoginDescription) -> None:
-    """The order of keys and where a value comes from make no other login."""
-    assert fingerprint(same) == fingerprint(BASE)
-
-
-def test_the_fingerprint_shows_no_secret() -> None:
-    """It is a digest of fixed length."""
-    assert b"one" not in fingerprint(BASE)
-    assert len(fingerprint(BASE)) == 32
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)

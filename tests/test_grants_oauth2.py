@@ -188,14 +188,15 @@ def test_a_refresh_sends_neither_scope_nor_the_fields_of_the_first_grant(grant: 
     assert set(step.headers) == {"Authorization"}
 
 
-def test_the_grant_refresh_token_sends_nothing_else_either() -> None:
-    """Only what proves the client; `extra` wins over all."""
+def test_the_grant_refresh_token_says_what_is_wished() -> None:
+    """There was no login here that did; and what proves the client. `extra` wins over all."""
     client = Client("id", "private_key_jwt")
     description = OAuthDescription("refresh_token", client, common={"scope": "read"}, extra={"client_id": "x"})
     step = description.request(URL, "refresh_token", {"refresh_token": Secret("rt")}, assertion=ASSERTION)
     assert step.fields == {
         "grant_type": "refresh_token",
         "refresh_token": Secret("rt"),
+        "scope": "read",
         "client_id": "x",
         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
         "client_assertion": ASSERTION,

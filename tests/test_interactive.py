@@ -335,7 +335,7 @@ DOWN: Final[Reply] = (503, {})
         ([PENDING, (400, {"error": "access_denied"})], [5, 5], "did not agree"),
         ([(401, {"error": "invalid_client"})], [5], "The server refused the token request, invalid_client."),
         ([(200, {"error": "access_denied"})], [5], "did not agree"),
-        ([(200, {"token_type": "Bearer"})], [5], "no text at the place"),
+        ([(200, {"token_type": "Bearer"})], [5], "no text where the token is expected"),
     ],
     ids=["pending", "at once", "slow down", "down", "nobody", "expired", "denied", "client", "GitHub", "no token"],
 )
@@ -491,7 +491,7 @@ async def test_a_login_is_kept_under_the_turn_as_the_next_generation() -> None:
 def test_without_a_store_that_lasts_nobody_is_asked(server: Server) -> None:
     """The seam says what to set."""
     with pytest.raises(ConfigError, match=r"login needs a store that lasts: set store\.kind: file"):
-        resting(server.config("authorization_code"), "calendar", server.outside)
+        resting(server.config("authorization_code"), "calendar")
     with pytest.raises(ConfigError, match="needs no person"):
         server.credential("client_credentials").login(Somebody(), bytes)
 

@@ -83,6 +83,7 @@ class Bench:
         source = TokenSource(
             "c",
             script,
+            fingerprint=lambda: b"the same secret",
             margin=60.0,
             clock=self.clock,
             latch=Latch(self.folder),

@@ -143,6 +143,8 @@ async def test_an_expired_token_is_never_sent(stage: Stage) -> None:
     assert (await stage.get())[0] == 200
     assert len(stage.far.issued) == 2
     assert stage.places(stage.things[-1]) == stage.double.places
+    # The second one never had the old token: it was not refused.
+    assert len(stage.things) == 2
 
 
 async def test_a_refused_token_is_replaced_and_the_request_repeated(stage: Stage) -> None:

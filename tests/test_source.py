@@ -56,6 +56,7 @@ async def bench(tmp_path: Path, canaries: Canaries, clock: HeldClock) -> AsyncIt
     source = TokenSource(
         "c",
         script,
+        fingerprint=lambda: b"the same secret",
         margin=60.0,
         clock=clock,
         latch=Latch(tmp_path),

@@ -13,13 +13,10 @@ import yaml
 
 from proxy import build
 from proxy.config import Config, Source, load
-from proxy.credentials.endpoint import Clients
 from proxy.demo.teletracker import TeleTracker
-from proxy.redact import Redactor, Secret
+from proxy.redact import Secret
 from proxy.stores.base import Record, Store
-from proxy.stores.latch import Latch
 from tests.support.api import api
-from tests.support.granting import Heard
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Canaries
 from tests.support.vendors import Vendor
@@ -279,34 +276,20 @@ async def test_102_a_record_that_somebody_removed_is_used_no_more(stored: Stored
 # -- what a command beside the proxy needs, `login` above all
 
 
-async def beside(stored: Stored, tmp_path: Path, clock: HeldClock) -> tuple[Store, bytes]:
+def beside(stored: Stored) -> tuple[Store, bytes]:
     """The store, and what the credential's records are bound to, as `build` gives them."""
-    config, heard = stored.loaded(), Heard()
-    store = build.store(config)
-    around = build.Surroundings(
-        clock=clock,
-        random=lambda: 0.5,
-        latch=Latch(tmp_path / "state"),
-        store=store,
-        redactor=Redactor(),
-        events=heard,
-        clients=Clients(),
-    )
-    binding = build.binding_of("default", config, around)
-    await around.clients.close()
-    return store, binding
+    config = stored.loaded()
+    return build.store(config), build.binding_of("default", config)
 
 
-async def test_what_a_command_stores_is_used_by_a_proxy_that_was_rejected(
-    stored: Stored, tmp_path: Path, clock: HeldClock
-) -> None:
+async def test_what_a_command_stores_is_used_by_a_proxy_that_was_rejected(stored: Stored, clock: HeldClock) -> None:
     """Noticed within two seconds, by itself, and without a token request."""
     async with stored.proxy() as proxy:
         assert await asked(proxy) == 200
         token = stored.tracker.double.issued[0]
     shutil.rmtree(stored.folder)
     stored.environ["TRACKER_PASSWORD"] = "wrong-for-this-one"
-    store, binding = await beside(stored, tmp_path, clock)
+    store, binding = beside(stored)
     async with stored.proxy() as proxy:
         assert await asked(proxy) == 502
         assert await asked(proxy) == 502
@@ -319,11 +302,11 @@ async def test_what_a_command_stores_is_used_by_a_proxy_that_was_rejected(
     assert stored.token_requests == {"login": 2}
 
 
-async def test_a_command_reads_what_the_proxy_stored(stored: Stored, tmp_path: Path, clock: HeldClock) -> None:
+async def test_a_command_reads_what_the_proxy_stored(stored: Stored, clock: HeldClock) -> None:
     """By the same binding; instants are of the wall."""
     async with stored.proxy() as proxy:
         assert await asked(proxy) == 200
-    store, binding = await beside(stored, tmp_path, clock)
+    store, binding = beside(stored)
     record = await store.load("default", binding)
     assert record is not None
     assert (record.generation, record.obtained_at, record.expires_at) == (1, clock.wall(), clock.wall() + 3600)

@@ -53,7 +53,6 @@ def oauth_grant(name: str, given: OAuthCredential, means: Means, where: Endpoint
         token_url=partial(where.url, "token_endpoint"),
         asking=_asking(name, given.tls, means)(judge=judge),
         signer=_signer(name, given, means) if given.signs else None,
-        digest=given.digest(),
     )
 
 
@@ -91,13 +90,12 @@ def _github_app(name: str, given: GitHubAppCredential, means: Means) -> Grant:
         app=given.description(),
         signing=Signing(name, given.key.value, "RS256", None, means.clock),
         asking=_asking(name, given.tls, means)(),
-        digest=given.digest(),
     )
 
 
 def _jwt(name: str, given: JWTCredential, means: Means) -> Grant:
     signing = Signing(name, given.key.value, given.algorithm, given.key_id, means.clock)
-    return JWTGrant(signing, given.signed(), lifetime=given.lifetime, digest=given.digest())
+    return JWTGrant(signing, given.signed(), lifetime=given.lifetime)
 
 
 _MAKERS: Final[Mapping[type, Callable[..., Grant]]] = {

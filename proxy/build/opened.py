@@ -58,7 +58,7 @@ def opened(config: Config, name: str, means: Means) -> Opened:
     return Opened(name, given, means, (oauth_grant(name, given, means, where), where))
 
 
-def resting(config: Config, name: str, means: Means) -> tuple[Store, bytes]:
+def resting(config: Config, name: str) -> tuple[Store, bytes]:
     """The store of a configuration, and what binds the records of a credential in it.
 
     Raises `ConfigError` where the store ends with the process.
@@ -66,4 +66,4 @@ def resting(config: Config, name: str, means: Means) -> tuple[Store, bytes]:
     found = store(config)
     if not found.lasting:
         raise ConfigError([_NOT_LASTING])
-    return found, binding_of(name, config, means)
+    return found, binding_of(name, config)

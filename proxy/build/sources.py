@@ -6,7 +6,7 @@ from typing import Final
 
 from proxy.build.grants import grant
 from proxy.build.stores import bound
-from proxy.build.surroundings import Means, Surroundings
+from proxy.build.surroundings import Surroundings
 from proxy.clock import Clock
 from proxy.config import Config, FileCredential, StaticCredential
 from proxy.config.model import borrowed_in
@@ -41,20 +41,16 @@ def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
     return found
 
 
-def binding_of(name: str, config: Config, means: Means) -> bytes:
-    """What the records of a credential are bound to in the store. Raises `KeyError`, and `ConfigError` as above."""
-    return bound(name, config, _identity(name, config, means))
+def binding_of(name: str, config: Config) -> bytes:
+    """What the records of a credential are bound to in the store. Raises `KeyError`."""
+    return bound(name, config, _identity(name, config))
 
 
-def _identity(name: str, config: Config, means: Means) -> bytes:
+def _identity(name: str, config: Config) -> bytes:
     """A digest of whose tokens these are: what they are got with, and from whom those come that they stand on."""
     given = config.credentials[name]
-    if isinstance(given, StaticCredential | FileCredential):
-        own = given.identity()
-    else:
-        own = grant(name, given, means).fingerprint()
     lenders = sorted({each.lender for each in borrowed_in(given)})
-    return hashlib.sha256(own + b"".join(_identity(each, config, means) for each in lenders)).digest()
+    return hashlib.sha256(given.digest() + b"".join(_identity(each, config) for each in lenders)).digest()
 
 
 def _source(name: str, config: Config, around: Surroundings, lender: Callable[[str], Source]) -> Source:
@@ -77,11 +73,12 @@ def _source(name: str, config: Config, around: Surroundings, lender: Callable[[s
     return TokenSource(
         name,
         BorrowingGrant(asking, lent, lender, wait=LENDING_SECONDS) if lent else asking,
+        fingerprint=given.digest,
         margin=given.margin,
         clock=around.clock,
         latch=around.latch,
         store=around.store,
-        binding=binding_of(name, config, around),
+        binding=binding_of(name, config),
         fits=fits,
         random=around.random,
         register=around.register_as(name),

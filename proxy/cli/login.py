@@ -105,7 +105,7 @@ def _needs_person(given: CredentialConfig) -> bool:
 async def _log_in(config: Config, name: str, person: Person) -> None:
     outside = _outside(config)
     try:
-        store, binding = resting(config, name, outside)
+        store, binding = resting(config, name)
         credential = opened(config, name, outside)
         logged_in = await credential.login(person, secrets.token_bytes).run()
         record = await keep(store, name, binding, logged_in)
@@ -117,7 +117,7 @@ async def _log_in(config: Config, name: str, person: Person) -> None:
 async def _log_out(config: Config, name: str) -> LoggedOut:
     outside = _outside(config)
     try:
-        store, binding = resting(config, name, outside)
+        store, binding = resting(config, name)
         return await log_out(store, name, binding, opened(config, name, outside).server)
     finally:
         await _close(outside)

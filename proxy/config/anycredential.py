@@ -1,8 +1,11 @@
 """What all credentials take, and how an upstream's answer says that a token is expired."""
 
-from typing import Self
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from proxy.config.clienttls import ClientTLS
 from proxy.config.fields import (
@@ -17,8 +20,10 @@ from proxy.config.fields import (
     Statuses,
     TokenWord,
 )
+from proxy.config.secrets import SecretSource
 from proxy.injection import Place
 from proxy.lifecycle import DEFAULT_MARGIN
+from proxy.redact import Borrowed
 
 
 class UnlessConfig(Section):
@@ -52,6 +57,9 @@ class ExpiredRuleConfig(Section):
 class CommonCredential(Section):
     """What all credentials take."""
 
+    #: Keys of a type that do not matter for which token is got, or whether one is.
+    INCIDENTAL: ClassVar[frozenset[str]] = frozenset()
+
     place: Places = (Place("header", "Authorization", "Bearer"),)
     """Where the token goes: {header: NAME, scheme: WORD}, {query: NAME}, {cookie: NAME}, or a list of them."""
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
@@ -70,6 +78,36 @@ class CommonCredential(Section):
     def urls(self) -> dict[tuple[str | int, ...], str]:
         """Where its secrets are sent, by key path; nowhere, where nothing else is said."""
         return {}
+
+    def digest(self) -> bytes:
+        """A digest of all that a token is got with: what is corrected there makes it another one.
+
+        Where the token goes, and what expiry looks like, is no part of it. What is borrowed counts with its present
+        value. It is a fast hash over secrets: keep it in memory.
+        """
+        got_with = {
+            name: _plain(getattr(self, name))
+            for name in type(self).model_fields
+            if name not in CommonCredential.model_fields and name not in self.INCIDENTAL
+        }
+        return hashlib.sha256(json.dumps(got_with, sort_keys=True).encode("utf-8", "surrogateescape")).digest()
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401  JSON
+    """A part of a model as JSON, its secrets revealed."""
+    if isinstance(value, SecretSource):
+        return (
+            [value.value.lender, value.value.reveal()]
+            if isinstance(value.value, Borrowed)
+            else value.value.reveal()
+        )
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 class AskingCredential(CommonCredential):

@@ -4,7 +4,10 @@ Law: nothing is read and nothing is changed here; each check takes the parts tha
 problems at their key paths.
 """
 
+import ipaddress
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from proxy.config import addresses
@@ -16,9 +19,13 @@ from proxy.routes import Origin
 
 #: What `forwarded: true` sends.
 _FORWARDED: Final = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
-#: The metadata services of clouds.
+#: The metadata services of clouds: Google's, Azure's and Amazon's, Amazon's for containers, Azure's wire server,
+#: Alibaba's.
 _METADATA_HOSTS: Final = frozenset(
-    {"169.254.169.254", "fd00:ec2::254", "100.100.100.200", "metadata.google.internal", "metadata"}
+    {
+        *("169.254.169.254", "169.254.170.2", "169.254.170.23", "168.63.129.16", "100.100.100.200"),
+        *("fd00:ec2::254", "fd00:ec2::23", "metadata.google.internal", "metadata"),
+    }
 )
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 
@@ -119,12 +126,23 @@ def _reaches(origin: Origin, address: ListenAddress) -> bool:
 def _metadata_services(draft: Draft, problems: Problems) -> None:
     """A route to them would give the machine's own identity to every client (WIRE 3.13)."""
     for index, route in draft.routes.items():
-        if route.upstream_origin.host.rstrip(".").lower() in _METADATA_HOSTS:
+        if _numbered(route.upstream_origin.host) in _METADATA_HOSTS:
             sentence = (
                 "this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a "
                 "credential of type metadata"
             )
             problems.add(("routes", index, "upstream"), sentence)
+
+
+def _numbered(host: str) -> str:
+    """A host in one form: 2852039166, 0xa9fea9fe and ::ffff:169.254.169.254 are all the same address."""
+    name = host.rstrip(".").lower()
+    with suppress(OSError):
+        return socket.inet_ntoa(socket.inet_aton(name))
+    with suppress(ValueError):
+        address = ipaddress.IPv6Address(name)
+        return str(address.ipv4_mapped or address)
+    return name
 
 
 def _forwarding(draft: Draft, problems: Problems) -> None:

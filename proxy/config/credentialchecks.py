@@ -13,8 +13,10 @@ from proxy.config.credentials import LoginCredential, StaticCredential
 from proxy.config.draft import Draft
 from proxy.config.fields import SECRET_NAME
 from proxy.config.model import borrowed_in, secrets_in
+from proxy.config.oauth import OAuthCredential
 from proxy.config.problems import KeyPath, Problems, did_you_mean
 from proxy.config.provided import FileCredential
+from proxy.config.selfsigned import JWTCredential
 from proxy.redact import SHORTEST, Borrowed
 from proxy.routes import Origin
 
@@ -124,6 +126,26 @@ def _client_tls(draft: Draft) -> Iterator[tuple[KeyPath, ClientTLS]]:
             yield ("credentials", name, "tls"), credential.tls
 
 
+def _spent_refresh_tokens(draft: Draft, problems: Problems) -> None:
+    for name, credential in draft.credentials.items():
+        is_brought = isinstance(credential, OAuthCredential) and credential.refresh_token is not None
+        if is_brought and draft.store is not None and draft.store.kind == "memory":
+            sentence = (
+                "a server that rotates takes it once: set store.kind: file, or the next start may find it spent"
+            )
+            problems.warn(("credentials", name, "refresh_token"), sentence)
+
+
+def _weak_keys(draft: Draft, problems: Problems) -> None:
+    for name, credential in draft.credentials.items():
+        if not isinstance(credential, JWTCredential) or not credential.algorithm.startswith("HS"):
+            continue
+        least = int(credential.algorithm[2:]) // 8
+        if len(credential.key.value) < least:
+            sentence = f"{credential.algorithm} wants a key of at least {least} bytes (RFC 7518 section 3.2)"
+            problems.warn(("credentials", name, "key"), sentence)
+
+
 def _short_secrets(draft: Draft, problems: Problems) -> None:
     parts = {
         "routes": dict(draft.routes),
@@ -150,5 +172,7 @@ CREDENTIAL_CHECKS: Final[tuple[Callable[[Draft, Problems], None], ...]] = (
     _file_modes,
     _placing,
     _login_steps,
+    _spent_refresh_tokens,
+    _weak_keys,
     _short_secrets,
 )

@@ -1,6 +1,5 @@
 """The models of credentials: what each type holds, and the login description that follows from it."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
@@ -50,10 +49,6 @@ class StaticCredential(CommonCredential):
     """The token."""
     expires: Literal["jwt", "vanilla"] | None = None
     """How to read the expiry that the token itself carries."""
-
-    def identity(self) -> bytes:
-        """A digest of the token. It is a fast hash of a secret: keep it in memory."""
-        return hashlib.sha256(self.token.value.reveal().encode("utf-8", "surrogateescape")).digest()
 
 
 class StepConfig(Section):

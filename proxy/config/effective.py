@@ -9,6 +9,7 @@ from proxy.config.addresses import TcpAddress, UnixAddress, origin_text
 from proxy.config.anycredential import CommonCredential
 from proxy.config.fields import SECRET_NAME
 from proxy.config.model import Config
+from proxy.config.provided import ExecCredential
 from proxy.config.secrets import SecretSource
 from proxy.config.yamltext import dump
 from proxy.injection import Place, Replace
@@ -32,6 +33,10 @@ def _plain(value: object) -> Any:  # noqa: ANN401  plain data
             plain["headers"] = {
                 name: MASK if SECRET_NAME.search(name) else text for name, text in value.headers.items()
             }
+        if isinstance(value, ExecCredential):
+            # What a program is given may be a secret.
+            plain["command"] = [value.command[0], *([MASK] if len(value.command) > 1 else [])]
+            plain["stdin"] = MASK if value.stdin else ""
         return plain
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}

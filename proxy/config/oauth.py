@@ -1,7 +1,5 @@
 """The model of credentials of type `oauth2`."""
 
-import hashlib
-import json
 import re
 from typing import Annotated, Final, Literal, Self
 
@@ -72,6 +70,8 @@ Scope = Annotated[tuple[Annotated[str, AfterValidator(_scope_word)], ...], Befor
 
 class OAuthCredential(AskingCredential):
     """A token of an OAuth 2.0 authorization server."""
+
+    INCIDENTAL = frozenset({"redirect_port", "redirect_path", "refresh_lifetime", "revocation_url"})
 
     type: Literal["oauth2"]
     """oauth2: ask an authorization server."""
@@ -198,19 +198,6 @@ class OAuthCredential(AskingCredential):
             extra={name: _plain(value) for name, value in self.extra.items()},
             refresh_lifetime=self.refresh_lifetime,
         )
-
-    def digest(self) -> bytes:
-        """A digest that changes with every address and secret. It is a fast hash of secrets: keep it in memory."""
-        secrets = (self.client_secret, self.password, self.key, self.subject_token, self.refresh_token)
-        given = [self.grant, self.issuer, self.token_url, self.auth, *self.scope, self.audience]
-        given += [self.authorization_url, self.device_url]
-        given += [str(_plain_text(each)) for each in (self.client_id, self.username)]
-        given += [None if each is None else each.value.reveal() for each in secrets]
-        return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
-
-
-def _plain_text(value: LoginValue) -> object:
-    return value.value.reveal() if isinstance(value, SecretSource) else value
 
 
 def _plain(value: LoginValue) -> Value:

@@ -1,8 +1,6 @@
 """The models of credentials whose token somebody else provides: a file, a program, the machine's cloud."""
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -50,10 +48,6 @@ class FileCredential(CommonCredential):
     path: Annotated[Path, BeforeValidator(_path, json_schema_input_type=str)]
     """The file; a Kubernetes service account's token, the sink of a Vault agent. Links are followed each time."""
     _warning: str | None = PrivateAttr(default=None)
-
-    def identity(self) -> bytes:
-        """A digest of the file's path: its content changes."""
-        return hashlib.sha256(os.fsencode(self.path)).digest()
 
     @property
     def warning(self) -> str | None:

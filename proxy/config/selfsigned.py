@@ -1,7 +1,5 @@
 """The models of credentials that begin with a key of ours: a signed JWT, and what GitHub gives for one."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -11,7 +9,6 @@ from proxy.config.anycredential import AskingCredential, CommonCredential
 from proxy.config.fields import Claims, KeyField, TextValue, Timeout, TokenURL, plain_text
 from proxy.config.secrets import SecretSource
 from proxy.grants.github_app import GitHubApp
-from proxy.redact import Secret
 
 _GITHUB: Final = "https://api.github.com"
 
@@ -43,11 +40,6 @@ class JWTCredential(CommonCredential):
     def signed(self) -> dict[str, Any]:
         """The claims for the grant."""
         return plain_claims(self.claims)
-
-    def digest(self) -> bytes:
-        """A digest that changes with key and claims. It is a fast hash of a secret: keep it in memory."""
-        claims = {name: _revealed(value) for name, value in self.signed().items()}
-        return _digest([self.algorithm, self.key_id, self.key.value.reveal(), claims])
 
 
 class GitHubAppCredential(AskingCredential):
@@ -82,19 +74,7 @@ class GitHubAppCredential(AskingCredential):
             self.permissions,
         )
 
-    def digest(self) -> bytes:
-        """A digest that changes with address, app and key. It is a fast hash of a secret: keep it in memory."""
-        return _digest([_revealed(plain_text(self.app_id)), self.base_url, self.key.value.reveal()])
-
 
 def plain_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
     """Claims with their secrets as the grants take them."""
     return {name: each.value if isinstance(each, SecretSource) else each for name, each in claims.items()}
-
-
-def _revealed(value: object) -> object:
-    return value.reveal() if isinstance(value, Secret) else value
-
-
-def _digest(given: list[Any]) -> bytes:
-    return hashlib.sha256(json.dumps(given, default=str).encode("utf-8", "surrogateescape")).digest()

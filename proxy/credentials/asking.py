@@ -140,9 +140,9 @@ class Asking:
 def _mend(status: int) -> str:
     """What to change where a status says that the description does not fit the server."""
     if 300 <= status <= 399:
-        return "redirects are not followed, since they would carry the secrets elsewhere; set the final url"
+        return "redirects are not followed, since they would carry the secrets elsewhere; set the final address"
     return {
-        404: "nothing is there; check the url",
-        405: "it does not take this method; check method and url",
-        415: "it does not take this encoding; check encoding",
-    }.get(status, "that is no status that the step takes; check url, fields and accept")
+        404: "nothing is there; check its address, and the ids in it",
+        405: "it does not take this method; check its address (of a login: the method)",
+        415: "it does not take this encoding; of a login, check encoding",
+    }.get(status, "that is no status that is taken here; check its address (of a login: fields and accept, too)")

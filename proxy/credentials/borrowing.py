@@ -61,10 +61,6 @@ class BorrowingGrant:
         self._sources = sources
         self._wait = wait
 
-    def fingerprint(self) -> bytes:
-        """The grant's own, with what it has borrowed last."""
-        return self._grant.fingerprint()
-
     async def obtain(self, refresh_token: Secret | None) -> Granted:
         """Obtain with the lenders' tokens of now. Raises what the grant raises, and what a lender does."""
         tokens = {}
@@ -76,11 +72,11 @@ class BorrowingGrant:
         except CredentialRejected as error:
             refusal = error
         if not await self._renewed(tokens):
-            raise CredentialRejected(refusal.detail, retry_after=AGAIN_SECONDS)
+            raise CredentialRejected(refusal.detail, retry_after=AGAIN_SECONDS, said=refusal.said)
         try:
             return await self._grant.obtain(None)
         except CredentialRejected as error:
-            raise CredentialRejected(error.detail, retry_after=AGAIN_SECONDS) from None
+            raise CredentialRejected(error.detail, retry_after=AGAIN_SECONDS, said=error.said) from None
 
     async def _renewed(self, refused: dict[str, Token]) -> bool:
         """Lend newer tokens; False where there are none."""

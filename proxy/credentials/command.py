@@ -4,8 +4,6 @@ Law: no shell, a time limit, and what the program says on its error output is ne
 """
 
 import asyncio
-import hashlib
-import json
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
@@ -47,11 +45,6 @@ class CommandGrant:
         self._timeout = timeout
         self._clock = clock
         self._register = register
-
-    def fingerprint(self) -> bytes:
-        """A digest over the command."""
-        given = [self._command, self._stdin.decode(), sorted(self._environ().items())]
-        return hashlib.sha256(json.dumps(given).encode("utf-8", "surrogateescape")).digest()
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  the program keeps its own
         """Run it once. Raises `CredentialUnavailable`."""

@@ -17,10 +17,6 @@ class Grant(Protocol):
         """
         ...
 
-    def fingerprint(self) -> bytes:
-        """A digest that changes with every secret and address of this grant. Never stored or shown as it is."""
-        ...
-
 
 class Endpoint(Protocol):
     """A client for token endpoints."""

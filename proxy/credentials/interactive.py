@@ -4,7 +4,7 @@ Law: nothing that a person is told holds a token, a code that is redeemed, or a 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ from proxy.grants.authorization import (
 )
 from proxy.grants.device import DeviceCodes, InvalidDeviceReply, Polling, Said, answered, read_codes
 from proxy.grants.login import Value
-from proxy.grants.oauth2 import revealed
+from proxy.grants.oauth2 import error_of, revealed
 from proxy.grants.reply import RejectedReply
 from proxy.grants.request import Granted
 from proxy.redact import Secret
@@ -110,7 +110,10 @@ class Login:
             if self.grant.description.grant == "device_code":
                 return await self._by_device()
             return await self._by_code()
-        except (InvalidCallback, InvalidDeviceReply, RejectedReply) as error:
+        except RejectedReply as error:
+            words = _in_its_words(dict(error.said))
+            raise LoginFailed(f"Credential {self.name!r}: {error}{words} {self._again}") from None
+        except (InvalidCallback, InvalidDeviceReply) as error:
             raise LoginFailed(f"Credential {self.name!r}: {error} {self._again}") from None
 
     @property
@@ -226,7 +229,8 @@ class Login:
                 return LoggedIn(self.grant.granted(reply, "login"), at)
             if said is not Said.WAIT:
                 sentence = f"{said.value}{word}." if said is Said.REFUSED else said.value
-                raise LoginFailed(f"Credential {self.name!r}: {sentence} {self._again}")
+                words = _in_its_words(error_of(reply).fields)
+                raise LoginFailed(f"Credential {self.name!r}: {sentence}{words} {self._again}")
         raise LoginFailed(f"Credential {self.name!r}: {Said.EXPIRED.value} {self._again}")
 
     def _show(self, codes: DeviceCodes) -> None:
@@ -239,6 +243,12 @@ class Login:
             person.tell(f"This page has the code filled in; compare it: {codes.page_with_code}")
         if person.has_browser:
             person.open(codes.page_with_code or codes.page)
+
+
+def _in_its_words(said: Mapping[str, str]) -> str:
+    """What the server says of an error, masked already (`error_of`)."""
+    description = said.get("oauth_error_description")
+    return f' The server says: "{description}"' if description else ""
 
 
 async def keep(store: Store, name: str, binding: bytes, login: LoggedIn) -> Record:

@@ -10,7 +10,6 @@ from proxy.grants.login import (
     LoginDescription,
     Step,
     build,
-    fingerprint,
     references,
 )
 from proxy.grants.reply import RejectedReply
@@ -31,10 +30,6 @@ class LoginGrant:
         #: The last token, for a refresh that redeems it (`$access_token`). Only `obtain` touches it.
         self._token: Secret | None = None
         _check(name, description)
-
-    def fingerprint(self) -> bytes:
-        """A digest over the URLs and secrets of the login."""
-        return fingerprint(self._description)
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:
         """Refresh if there is something to refresh with, else (or if that is rejected) log in.

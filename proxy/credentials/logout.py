@@ -1,6 +1,7 @@
 """Ends a login: revokes its tokens at the server where that can be done (RFC 7009), and forgets them."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.credentials.discovery import Endpoints
 from proxy.credentials.oauth2 import OAuthGrant
@@ -8,6 +9,8 @@ from proxy.errors import CredentialUnavailable
 from proxy.grants.oauth2 import error_of
 from proxy.redact import Secret
 from proxy.stores.base import Record, Store
+
+_UNKNOWN: Final = "what was stored does not open with this configuration and key, so nothing could be revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,12 @@ async def log_out(
     What is stored is forgotten in any case: a token that nobody here has any more does less harm.
     """
     async with store.turn(name):
+        is_there = store.stamp(name) is not None
         record = await store.load(name, binding)
         try:
-            return LoggedOut(found=False) if record is None else await _revoked(record, server)
+            if record is not None:
+                return await _revoked(record, server)
+            return LoggedOut(found=True, problem=_UNKNOWN, failed=True) if is_there else LoggedOut(found=False)
         finally:
             await store.forget(name)
 

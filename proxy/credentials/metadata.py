@@ -1,8 +1,5 @@
 """Obtains the machine's own token from the cloud's metadata service."""
 
-import hashlib
-import json
-
 from proxy.credentials.asking import Asking
 from proxy.grants.metadata import Metadata
 from proxy.grants.request import Granted
@@ -15,11 +12,6 @@ class MetadataGrant:
     def __init__(self, metadata: Metadata, asking: Asking) -> None:
         self._metadata = metadata
         self._asking = asking
-
-    def fingerprint(self) -> bytes:
-        """A digest over the request."""
-        step = self._metadata.request()
-        return hashlib.sha256(json.dumps([step.url, sorted(map(str, step.fields.items()))]).encode()).digest()
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
         """One request. Raises `CredentialUnavailable`."""

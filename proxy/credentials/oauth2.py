@@ -28,7 +28,7 @@ def judge(reply: TokenReply, _step: Step) -> tuple[Verdict, str]:
 
 
 class OAuthGrant:
-    """One credential of type `oauth2`; `token_url` finds out where to ask, and `digest` is its fingerprint."""
+    """One credential of type `oauth2`; `token_url` finds out where to ask."""
 
     def __init__(
         self,
@@ -38,18 +38,12 @@ class OAuthGrant:
         token_url: Callable[[], Awaitable[str]],
         asking: Asking,
         signer: OAuthSigner | None,
-        digest: bytes,
     ) -> None:
         self._name = name
         self._description = description
         self._token_url = token_url
         self._asking = asking
         self._signer = signer
-        self._digest = digest
-
-    def fingerprint(self) -> bytes:
-        """A digest over addresses and secrets."""
-        return self._digest
 
     @property
     def description(self) -> OAuthDescription:

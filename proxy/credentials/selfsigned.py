@@ -15,15 +15,10 @@ from proxy.redact import Secret
 class JWTGrant:
     """Signs `claims` anew for each token; each is good for `lifetime` seconds."""
 
-    def __init__(self, signing: Signing, claims: Mapping[str, Any], *, lifetime: float, digest: bytes) -> None:
+    def __init__(self, signing: Signing, claims: Mapping[str, Any], *, lifetime: float) -> None:
         self._signing = signing
         self._claims = claims
         self._lifetime = lifetime
-        self._digest = digest
-
-    def fingerprint(self) -> bytes:
-        """A digest over key and claims."""
-        return self._digest
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
         """A new one."""
@@ -33,16 +28,11 @@ class JWTGrant:
 class GitHubAppGrant:
     """Proves to be the app, and asks for the installation's token."""
 
-    def __init__(self, *, name: str, app: GitHubApp, signing: Signing, asking: Asking, digest: bytes) -> None:
+    def __init__(self, *, name: str, app: GitHubApp, signing: Signing, asking: Asking) -> None:
         self._name = name
         self._app = app
         self._signing = signing
         self._asking = asking
-        self._digest = digest
-
-    def fingerprint(self) -> bytes:
-        """A digest over address, app and key."""
-        return self._digest
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
         """One request. Raises `CredentialRejected`, `CredentialUnavailable`."""

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import secrets
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -29,6 +30,8 @@ class Signing:
     def __init__(self, name: str, key: Secret, algorithm: Algorithm, key_id: str | None, clock: Clock) -> None:
         import jwt  # noqa: PLC0415  few credentials sign, and it takes as long to load as all the rest
 
+        # Ours says so at load, without the path of a library in it.
+        warnings.filterwarnings("ignore", category=jwt.warnings.InsecureKeyLengthWarning)
         self._jwt = jwt
         self._name = name
         self._secret = key

@@ -44,6 +44,7 @@ class TokenSource:
         name: str,
         grant: Grant,
         *,
+        fingerprint: Callable[[], bytes],
         margin: float,
         clock: Clock,
         latch: Latch,
@@ -56,6 +57,7 @@ class TokenSource:
     ) -> None:
         self.name = name
         self._grant = grant
+        self._fingerprint = fingerprint
         self._clock = clock
         self._latch = latch
         self._keeping = Keeping(name, store, binding, clock)
@@ -111,7 +113,7 @@ class TokenSource:
             await self._adopt()
         before = self._life.token.generation if self._life.token is not None else 0
         if self._flight is None:
-            await self._latch.clear(self.name, self._grant.fingerprint())
+            await self._latch.clear(self.name, self._fingerprint())
             self._life = replace(self._life, failure=None)
         await self._landed(wait)
         token = self._life.token
@@ -200,7 +202,7 @@ class TokenSource:
     async def _ask(self) -> None:
         """One token request, from the latch to the published token or the remembered failure."""
         held = self._life.token
-        fingerprint = self._grant.fingerprint()
+        fingerprint = self._fingerprint()
         reason = await self._latch.is_set(self.name, fingerprint)
         if reason is not None and (held is None or held.refresh_token is None):
             self._life = replace(self._life, failure=Failure(CredentialRejected(reason), 1, None))

@@ -1,6 +1,5 @@
 """Any "post credentials, get a token" API, described as data (INTERFACE, `login`), and the requests it makes."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -127,25 +126,6 @@ def build(
     if body is not None:
         headers["content-length"] = ("Content-Length", str(len(body)))
     return TokenRequest(method=step.method, url=url, headers=tuple(headers.values()), body=body)
-
-
-def fingerprint(description: LoginDescription) -> bytes:
-    """A digest that changes with the URL and with every value that a login sends, secrets included.
-
-    It tells two configurations apart, for the rejection latch (threat 107). It is a fast hash of secrets: keep it
-    in memory, and store only a slow hash of it.
-    """
-    steps = [
-        (
-            step.url,
-            step.method,
-            step.encoding,
-            sorted((name, _plain(value)) for name, value in step.fields.items() if value is not None),
-            sorted((name, _plain(value)) for name, value in step.headers.items() if value is not None),
-        )
-        for step in (description.login, *description.then)
-    ]
-    return hashlib.sha256(json.dumps(steps).encode()).digest()
 
 
 def _filled(values: Mapping[str, Value], tokens: Mapping[str, Secret | None]) -> dict[str, _Plain]:

@@ -4,6 +4,7 @@ GCP: the server of Compute Engine, GKE, Cloud Run (google-auth, `_metadata`). Az
 and the local endpoint of App Service (Microsoft Learn, managed identities).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -18,6 +19,11 @@ _GCP: Final = "http://metadata.google.internal"
 _IMDS: Final = "http://169.254.169.254/metadata/identity/oauth2/token"
 #: All numbers of Azure are text; `expires_on` is epoch seconds.
 _REPLY: Final = ResponseRules(lifetime="/expires_in", expires="/expires_on")
+#: What else such a status may mean.
+_HINTS: Final[Mapping[Cloud, str]] = {
+    "gcp": "account may be the wrong one, or the machine has none",
+    "azure": "resource or client_id may be wrong, or the machine has no identity",
+}
 #: An identity token comes as bare text, and only itself says when it ends.
 _IDENTITY: Final = ResponseRules(token="text", expires="jwt")  # noqa: S106  a word, no secret
 
@@ -67,10 +73,10 @@ class Metadata:
         answers of a service that is being updated, or of a machine that gets its identity in a minute.
         """
         if reply.status != 200:
-            return "transient", ""
+            return "transient", _HINTS[self.cloud] if reply.status in {400, 403, 404} else ""
         if self.cloud == "gcp" and not _is_google(reply):
             # There is no TLS that would show who answers (google-auth looks at this, too).
-            return "misconfigured", ", and without Metadata-Flavor: this is no metadata server"
+            return "misconfigured", "and no Metadata-Flavor, so it is no metadata server"
         return "accepted", ""
 
 

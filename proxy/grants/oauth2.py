@@ -144,7 +144,8 @@ class OAuthDescription:
         assertion: Secret | None = None,
     ) -> Step:
         """The token request of `grant` with its `parameters`; `assertion` authenticates the client."""
-        common = {} if grant == "refresh_token" else self.common
+        # A refresh gets what the login got (RFC 6749 section 6); where there was none here, what is wished is said.
+        common = {} if grant == "refresh_token" and self.grant != "refresh_token" else self.common
         if grant in INTERACTIVE:
             # The person was asked for the rest; a resource is named again (RFC 8707 section 2.2).
             common = {"resource": common.get("resource")}

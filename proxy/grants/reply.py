@@ -37,16 +37,16 @@ class Fault(Enum):
 
     TOO_LARGE = "The token reply is larger than 64 KiB."
     ENCODED = "The token reply is compressed although that was not asked for."
-    NOT_JSON = "The token reply is not JSON, but `response` points into JSON."
-    NO_TOKEN = "The token reply has no text at the place that response.token names."  # noqa: S105  a sentence
+    NOT_JSON = "The token reply is not JSON, where its parts are looked for."
+    NO_TOKEN = "The token reply has no text where the token is expected (of a login: response.token)."  # noqa: S105  a sentence
     BAD_TOKEN = "The token in the reply is empty, too long, or holds characters that no header may."  # noqa: S105  a sentence
     BAD_REFRESH_TOKEN = "The refresh token in the reply is no text, or too long, or holds odd characters."  # noqa: S105  a sentence
     NOT_BEARER = "The token reply's token_type is not bearer."
-    BAD_LIFETIME = "The lifetime in the token reply (response.lifetime) is not a positive number."
-    BAD_EXPIRES = "The expiry in the token reply (response.expires) is not a time in any known form."
+    BAD_LIFETIME = "The lifetime in the token reply (of a login: response.lifetime) is not a positive number."
+    BAD_EXPIRES = "The expiry in the token reply (of a login: response.expires) is not a time in any known form."
     EXPIRED = (
         "The token in the reply is already expired. Compare this machine's clock with the server's, "
-        "or name a lifetime in response.lifetime instead of response.expires."
+        "or, of a login, name a lifetime in response.lifetime instead of response.expires."
     )
 
 
@@ -129,7 +129,7 @@ def read(reply: TokenReply, rules: ResponseRules, *, now_wall: float) -> Granted
         if not _holds(_at(document, pointer), expected):
             raise RejectedReply("The token reply says that the request failed (response.success).")
     kind = _at(document, "/token_type")
-    if isinstance(kind, str) and kind.lower() != "bearer":
+    if kind is not _MISSING and not (isinstance(kind, str) and kind.lower() == "bearer"):
         raise InvalidReply(Fault.NOT_BEARER)
     token = _text(_extract(reply, document, rules.token), Fault.NO_TOKEN, Fault.BAD_TOKEN)
     server_wall = expiry.http_date(_header(reply.headers, "Date") or "")

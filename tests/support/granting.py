@@ -23,10 +23,6 @@ class Script:
             raise outcome
         return outcome
 
-    def fingerprint(self) -> bytes:
-        """Always the same secret."""
-        return b"the same secret"
-
 
 @dataclass
 class Heard:

@@ -66,9 +66,13 @@ class Far:
         """So many seconds from now."""
         return datetime.fromtimestamp(self.clock.wall() + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
+    def date(self) -> str:
+        """What the held clock says."""
+        return formatdate(self.clock.wall(), usegmt=True)
+
     def reply(self, document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
         """JSON, dated by the held clock."""
-        dated = {"Date": formatdate(self.clock.wall(), usegmt=True), **(headers or {})}
+        dated = {"Date": self.date(), **(headers or {})}
         return web.json_response(document, status=status, headers=dated)
 
 
@@ -294,7 +298,7 @@ def _gcp_identity(seen: Seen, far: Far) -> web.Response | None:
     far.canaries.adopt(token, "jwt", fixed=token.rindex(".") + 1)
     far.issued.append(token)
     far.live = {token}
-    return web.Response(text=token, headers={"Metadata-Flavor": "Google"})
+    return web.Response(text=token, headers={"Metadata-Flavor": "Google", "Date": far.date()})
 
 
 def _app_service(seen: Seen, far: Far) -> web.Response | None:
@@ -509,7 +513,13 @@ DOUBLES: Final[Mapping[str, Double]] = {
     "gitlab": Double(
         keys=_fixed,
         renews=False,
-        denied=(("POST", "/api/v4/personal_access_tokens/self/rotate"), ("POST", "/oauth/token")),
+        denied=(
+            ("POST", "/api/v4/personal_access_tokens/self/rotate"),
+            ("POST", "/api/v4/user/personal_access_tokens"),
+            ("POST", "/api/v4/users/3/impersonation_tokens"),
+            ("POST", "/api/v4/projects/1/access_tokens"),
+            ("POST", "/oauth/token"),
+        ),
     ),
     "google-service-account": Double(
         keys=lambda far: {"key_file": _key_file(far), "token_url": f"{far.url}/token"},
