@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 
-from proxy.config import Source, find, load
+from proxy.config import Source, find, load, secrets
 from proxy.config.secrets import FORMS, LiteralSecret, SecretReader
 from proxy.errors import ConfigError
 from proxy.redact import Secret
@@ -97,6 +98,17 @@ def test_the_keyring_gives_a_secret_by_service_and_user(reader: SecretReader, de
     assert "SERVICE/USER" in refusal(reader, {"keyring": "ann"})
     desktop.locked = True
     assert "unlock it" in refusal(reader, {"keyring": "api.example.com/v2/ann"})
+
+
+def test_135_a_keyring_that_waits_for_a_person_holds_nobody_up(
+    reader: SecretReader, desktop: Desktop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may show its question on a screen where nobody sits."""
+    answered = threading.Event()
+    monkeypatch.setattr(secrets, "KEYRING_SECONDS", 0.05)
+    monkeypatch.setattr(desktop, "get_password", lambda *_: answered.wait())
+    assert "did not answer" in refusal(reader, {"keyring": "api.example.com/v2/ann"})
+    answered.set()
 
 
 def test_without_the_extra_the_keyring_says_what_to_install(

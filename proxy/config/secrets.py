@@ -5,9 +5,11 @@ Law: a sentence from here names where the secret should have come from, never wh
 
 import json
 import os
+import queue
 import re
 import stat
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from proxy.redact import MASK, Borrowed, Secret
 #: Longer is no password or token, but the wrong file.
 LONGEST: Final = 64 * 1024
 COMMAND_SECONDS: Final = 10.0
+KEYRING_SECONDS: Final = 5.0
 
 #: Where orchestrators put secrets; they choose the modes there, and the folder itself is closed.
 LENIENT_FOLDERS: Final = ("/run/secrets", "/var/run/secrets")
@@ -246,10 +249,23 @@ def _keyring(reference: str) -> SecretSource:
         import keyring  # noqa: PLC0415  an extra, which few need
     except ImportError:
         raise ValueError("the keyring needs an extra: pip install 'bearer-proxy[keyring]'") from None
+    answers: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(keyring.get_password(service, user))
+        except Exception as error:  # noqa: BLE001  every backend has failures of its own
+            answers.put(error)
+
+    # One that is locked may ask on a screen where nobody sits, and wait for ever (threat 135).
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        text = keyring.get_password(service, user)
-    except Exception:  # noqa: BLE001  every backend has failures of its own, and their texts are not ours to show
-        raise ValueError("the keyring cannot be opened: unlock it, or use another reference") from None
+        text = answers.get(timeout=KEYRING_SECONDS)
+    except queue.Empty:
+        raise ValueError(f"the keyring did not answer within {KEYRING_SECONDS:g} seconds: unlock it") from None
+    if isinstance(text, Exception):
+        # Its own text is not ours to show.
+        raise ValueError("the keyring cannot be opened: unlock it, or use another reference")  # noqa: TRY004  pydantic collects ValueError only
     if text is None:
         raise ValueError(f"the keyring has no password for {reference}: run `keyring set {service} {user}`")
     return SecretSource("keyring", reference, _proper(text, f"the keyring's entry {reference}"))
