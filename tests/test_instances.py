@@ -73,3 +73,5 @@ async def test_one_that_dies_in_the_middle_of_a_refresh_locks_nobody_out(
         tracker.double.release()
         answers = await asyncio.gather(*(each.get() for each in others))
         assert [answer.status for answer in answers] == [200] * 2
+    assert tracker.double.refresh_reuses == 0
+    assert tracker.double.token_requests == {"login": 2, "refresh": 1}

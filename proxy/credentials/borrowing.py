@@ -61,6 +61,11 @@ class BorrowingGrant:
         self._sources = sources
         self._wait = wait
 
+    @property
+    def begins_anew(self) -> bool:
+        """As the grant."""
+        return self._grant.begins_anew
+
     def fingerprint(self) -> bytes:
         """The grant's own, with what it has borrowed last."""
         return self._grant.fingerprint()

@@ -48,6 +48,11 @@ class CommandGrant:
         self._clock = clock
         self._register = register
 
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
+
     def fingerprint(self) -> bytes:
         """A digest over the command."""
         given = [self._command, self._stdin.decode(), sorted(self._environ().items())]

@@ -17,6 +17,11 @@ class Grant(Protocol):
         """
         ...
 
+    @property
+    def begins_anew(self) -> bool:
+        """Can it get a token without a refresh token, and without a person?"""
+        ...
+
     def fingerprint(self) -> bytes:
         """A digest that changes with every secret and address of this grant. Never stored or shown as it is."""
         ...

@@ -32,6 +32,11 @@ class LoginGrant:
         self._token: Secret | None = None
         _check(name, description)
 
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
+
     def fingerprint(self) -> bytes:
         """A digest over the URLs and secrets of the login."""
         return fingerprint(self._description)

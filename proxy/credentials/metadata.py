@@ -16,6 +16,11 @@ class MetadataGrant:
         self._metadata = metadata
         self._asking = asking
 
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
+
     def fingerprint(self) -> bytes:
         """A digest over the request."""
         step = self._metadata.request()

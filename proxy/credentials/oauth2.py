@@ -47,6 +47,11 @@ class OAuthGrant:
         self._signer = signer
         self._digest = digest
 
+    @property
+    def begins_anew(self) -> bool:
+        """Not where a person is needed, or all that there is is a refresh token."""
+        return not self._description.interactive and self._description.grant != "refresh_token"
+
     def fingerprint(self) -> bytes:
         """A digest over addresses and secrets."""
         return self._digest

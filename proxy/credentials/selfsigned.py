@@ -21,6 +21,11 @@ class JWTGrant:
         self._lifetime = lifetime
         self._digest = digest
 
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
+
     def fingerprint(self) -> bytes:
         """A digest over key and claims."""
         return self._digest
@@ -39,6 +44,11 @@ class GitHubAppGrant:
         self._signing = signing
         self._asking = asking
         self._digest = digest
+
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
 
     def fingerprint(self) -> bytes:
         """A digest over address, app and key."""
