@@ -1,8 +1,9 @@
 """One attempt to get a token, by an order that a crash at any point cannot turn into a lock-out (threat 90).
 
-A server with reuse detection ends the whole family when a refresh token comes twice (RFC 9700 section 4.14). So it
-is noted in the store before it is redeemed. Where such a note is found, the answer was lost, with a process or on
-its way: a grant that can begin anew does, and one that needs a person for that tries the refresh token all the same.
+A server with reuse detection ends the whole family when a refresh token comes twice (RFC 9700 section 4.14).
+So it is noted in the store before it is redeemed. Where such a note is found, the answer was lost, with a process
+or on its way: a grant that can begin anew does, and one that needs a person for that tries the refresh token all
+the same.
 """
 
 import logging
