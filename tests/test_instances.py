@@ -1,38 +1,16 @@
 """Several instances of the program that share one store: one refresh for all of them, whoever dies meanwhile."""
 
 import asyncio
-import base64
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from proxy.clock import SystemClock
 from proxy.demo.teletracker import TeleTracker
 from tests.support.instances import Fleet, fleet
-from tests.support.leaks import Artefacts, Canaries
+from tests.support.leaks import Artefacts
 from tests.support.vendors import Vendor
 
 INSTANCES = 8
 EXPIRIES = 10
-
-
-@pytest.fixture
-def clock() -> SystemClock:
-    """These are real processes: the vendor's time is theirs."""
-    return SystemClock()
-
-
-@pytest.fixture
-def shared(tmp_path: Path, tracker: Vendor[TeleTracker], canaries: Canaries) -> dict[str, Any]:
-    """The configuration of all of them, with a store on disk."""
-    folder = tmp_path / "store"
-    folder.mkdir(mode=0o700)
-    key = base64.b64encode(canaries.mint("token")[:32].encode()).decode()
-    path = tmp_path / "store.key"
-    path.touch(mode=0o600)
-    path.write_text(key)
-    return {**tracker.config, "store": {"kind": "file", "path": str(folder), "key": {"file": str(path)}}}
 
 
 async def asked(instances: Fleet) -> list[int]:
