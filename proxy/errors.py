@@ -279,7 +279,12 @@ class CredentialRejected(CredentialError):
 
 
 class CredentialUnavailable(CredentialError):
-    """The token endpoint cannot be used now and there is no valid token."""
+    """The token endpoint cannot be used now and there is no valid token.
+
+    `undecided`: it may have done what it was asked all the same; its answer did not come, or was of no use.
+    """
+
+    undecided: bool = False
 
 
 class StoreUnavailable(CredentialUnavailable):

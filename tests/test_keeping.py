@@ -276,8 +276,81 @@ async def test_089_a_record_that_was_rejected_stays(bench: Bench, error: type[Cr
         with pytest.raises(error, match="no"):
             await source.token(WAIT)
         bench.clock.move(10)
-    assert await bench.stored() is record
+    stored = await bench.stored()
+    assert stored is not None
+    assert (stored.generation, stored.refresh_token) == (record.generation, record.refresh_token)
     assert len(script.asked_with) == 1
+
+
+# -- what was lost on its way (threat 90)
+
+
+def undecided() -> CredentialUnavailable:
+    """The request was sent, and no answer came."""
+    failure = CredentialUnavailable("no answer")
+    failure.undecided = True
+    return failure
+
+
+async def test_090_it_is_noted_before_a_refresh_token_is_redeemed(bench: Bench) -> None:
+    """And the note goes with the token that comes of it."""
+    source, script = bench.process()
+    await bench.put(bench.record(age=3601))
+    asking = asyncio.create_task(source.token(WAIT))
+    await until(lambda: bool(script.asked_with))
+    noted = await bench.stored()
+    assert noted is not None
+    assert noted.redeeming
+    script.outcomes.put_nowait(bench.granted())
+    await asking
+    after = await bench.stored()
+    assert after is not None
+    assert (after.generation, after.redeeming) == (2, False)
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_090_after_a_crash_a_spent_refresh_token_comes_again_only_where_nothing_else_can(
+    bench: Bench, *, can_begin: bool
+) -> None:
+    """A password logs in anew; where a person is needed, it is the one way that is left."""
+    record = await bench.put(replace(bench.record(age=3601), redeeming=True))
+    source, script = bench.process()
+    script.can_begin = can_begin
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [None if can_begin else record.refresh_token]
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_090_an_answer_that_was_lost_may_have_been_given(bench: Bench, *, can_begin: bool) -> None:
+    """The next attempt does not trust the refresh token, unless there is nothing else."""
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    script.can_begin = can_begin
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token, None if can_begin else record.refresh_token]
+
+
+async def test_090_a_refresh_that_certainly_was_not_made_is_made_again(bench: Bench) -> None:
+    """The endpoint said so itself, or was never reached."""
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    script.can_begin = True
+    script.outcomes.put_nowait(CredentialUnavailable("503"))
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert not stored.redeeming
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token, record.refresh_token]
 
 
 async def rejected(bench: Bench) -> tuple[TokenSource, Script]:

@@ -128,6 +128,7 @@ records = st.builds(
     expires_at=st.none() | instants,
     refresh_token=st.none() | tokens,
     refresh_expires_at=st.none() | instants,
+    redeeming=st.booleans(),
 )
 
 
@@ -144,6 +145,8 @@ WHOLE = json.loads(dump(Record(1, Secret("token"), 1.0, 2.0, Secret("refresh"), 
 @pytest.mark.parametrize("value", [[], {}, True, -1, 0, "", float("nan"), float("inf")], ids=repr)
 def test_a_record_of_another_make_is_none(key: str, value: object) -> None:
     """A later version may have written it with the same key."""
+    if key == "redeeming" and value is True:
+        value = "yes"
     assert parse(json.dumps(WHOLE | {key: value}).encode()) is None
 
 

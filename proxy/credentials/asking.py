@@ -121,14 +121,18 @@ class Asking:
         try:
             return await self._endpoint.send(request)
         except CredentialUnavailable as error:
-            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error.detail}") from None
+            named = CredentialUnavailable(f"Credential {self._name!r}, {place}: {error.detail}")
+            named.undecided = error.undecided
+            raise named from None
 
     def read(self, reply: TokenReply, rules: ResponseRules, place: str) -> Granted:
         """The token in an accepted reply. Raises `RejectedReply`, `CredentialUnavailable`."""
         try:
             granted = read(reply, rules, now_wall=self._clock.wall())
         except InvalidReply as error:
-            raise CredentialUnavailable(f"Credential {self._name!r}, {place}: {error}") from None
+            useless = CredentialUnavailable(f"Credential {self._name!r}, {place}: {error}")
+            useless.undecided = True
+            raise useless from None
         self._register([granted.token] + ([granted.refresh_token] if granted.refresh_token else []))
         if granted.contradicted is not None and not self._doubted:
             self._doubted = True

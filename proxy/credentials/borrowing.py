@@ -61,6 +61,11 @@ class BorrowingGrant:
         self._sources = sources
         self._wait = wait
 
+    @property
+    def begins_anew(self) -> bool:
+        """As the grant."""
+        return self._grant.begins_anew
+
     async def obtain(self, refresh_token: Secret | None) -> Granted:
         """Obtain with the lenders' tokens of now. Raises what the grant raises, and what a lender does."""
         tokens = {}

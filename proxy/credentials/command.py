@@ -46,6 +46,11 @@ class CommandGrant:
         self._clock = clock
         self._register = register
 
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
+
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  the program keeps its own
         """Run it once. Raises `CredentialUnavailable`."""
         now = self._clock.wall()

@@ -17,6 +17,11 @@ class Grant(Protocol):
         """
         ...
 
+    @property
+    def begins_anew(self) -> bool:
+        """Can it get a token without a refresh token, and without a person?"""
+        ...
+
 
 class Endpoint(Protocol):
     """A client for token endpoints."""

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import Final
 
 from proxy.clock import Clock
@@ -76,7 +77,8 @@ class Keeping:
         self.forgotten = record is None and stamp is None and self.persisted is True
         self._stamp, last = stamp, None if self.forgotten else self._last
         if record is None or (last is not None and not _is_later(record, last)):
-            self._last = last
+            is_same = record is not None and last is not None and record.generation == last.generation
+            self._last = record if is_same else last
             return None
         self._last, self._is_saved = record, True
         return _token(record, self._clock.now(), self._clock.wall())
@@ -94,6 +96,29 @@ class Keeping:
         self._is_saved = False
         self._last = _record(token, self._clock.now(), self._clock.wall())
         await self._write(self._last)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Did somebody set out to redeem this very refresh token, and nobody knows whether that was done?"""
+        return self._last is not None and self._last.redeeming
+
+    async def redeem(self) -> None:
+        """Note, durably, that the refresh token is about to be redeemed."""
+        await self._mark(redeeming=True)
+
+    async def settle(self) -> None:
+        """Note that it was not redeemed, unless somebody has got another one meanwhile."""
+        try:
+            record = await self._store.load(self._name, self._binding)
+        except StoreUnavailable:
+            return
+        if record is not None and self._last is not None and not _is_later(record, self._last):
+            await self._mark(redeeming=False)
+
+    async def _mark(self, *, redeeming: bool) -> None:
+        if self._last is not None and self._last.redeeming is not redeeming:
+            self._last = replace(self._last, redeeming=redeeming)
+            await self._write(self._last)
 
     async def save_again(self, wait: float) -> None:
         """One more attempt to make durable what could not be, before the process ends (threat 91)."""

@@ -31,6 +31,11 @@ class LoginGrant:
         self._token: Secret | None = None
         _check(name, description)
 
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
+
     async def obtain(self, refresh_token: Secret | None) -> Granted:
         """Refresh if there is something to refresh with, else (or if that is rejected) log in.
 

@@ -13,6 +13,11 @@ class MetadataGrant:
         self._metadata = metadata
         self._asking = asking
 
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
+
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
         """One request. Raises `CredentialUnavailable`."""
         return await self._asking.ask(self._metadata.request(), self._metadata.rules, "metadata service")

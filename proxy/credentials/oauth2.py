@@ -46,6 +46,11 @@ class OAuthGrant:
         self._signer = signer
 
     @property
+    def begins_anew(self) -> bool:
+        """Not where a person is needed, or all that there is is a refresh token."""
+        return not self._description.interactive and self._description.grant != "refresh_token"
+
+    @property
     def description(self) -> OAuthDescription:
         """What is configured."""
         return self._description

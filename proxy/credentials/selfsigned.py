@@ -20,6 +20,11 @@ class JWTGrant:
         self._claims = claims
         self._lifetime = lifetime
 
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
+
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
         """A new one."""
         return Granted(self._signing.sign(self._claims, seconds=self._lifetime), lifetime=self._lifetime)
@@ -33,6 +38,11 @@ class GitHubAppGrant:
         self._app = app
         self._signing = signing
         self._asking = asking
+
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
         """One request. Raises `CredentialRejected`, `CredentialUnavailable`."""

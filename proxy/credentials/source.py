@@ -14,6 +14,7 @@ from typing import Final
 
 from proxy.clock import Clock
 from proxy.credentials.accepting import accepted
+from proxy.credentials.attempt import attempt
 from proxy.credentials.credential import Report, reported
 from proxy.credentials.events import Events
 from proxy.credentials.grant import Grant
@@ -211,7 +212,7 @@ class TokenSource:
         self._events.token_requested(self.name)
         failure: CredentialError | None = None
         try:
-            await self._publish(await self._grant.obtain(held.refresh_token if held else None), sent_at)
+            await self._publish(await attempt(self.name, self._grant, self._keeping, held), sent_at)
         except CredentialError as error:
             failure = error
         if failure is None:

@@ -110,6 +110,8 @@ async def _translate(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
 @contextmanager
 def _translated() -> Iterator[None]:
     """Turn the client's exceptions into `CredentialUnavailable` with a sentence of ours, most specific first."""
+    #: May the request have been read, and acted on?
+    undecided = False
     try:
         yield
     except aiohttp.ClientConnectorDNSError:
@@ -120,16 +122,18 @@ def _translated() -> Iterator[None]:
             "issued by a known authority; a private one must be configured."
         )
     except TimeoutError:
-        sentence = "The token endpoint did not answer in time."
+        sentence, undecided = "The token endpoint did not answer in time.", True
     except aiohttp.ClientConnectorError:
         sentence = "No connection to the token endpoint could be made."
     except aiohttp.ClientResponseError:
-        sentence = "The token endpoint's answer is not proper HTTP/1.1."
+        sentence, undecided = "The token endpoint's answer is not proper HTTP/1.1.", True
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
         sentence = "The URL of the token endpoint cannot be used; check it in the configuration."
     except (aiohttp.ClientError, OSError):
-        sentence = "The connection to the token endpoint was lost before its whole answer came."
+        sentence, undecided = "The connection to the token endpoint was lost before its whole answer came.", True
     else:
         return
     # From None: a traceback must not go on with the client's exception, which holds the URL.
-    raise CredentialUnavailable(sentence) from None
+    failure = CredentialUnavailable(sentence)
+    failure.undecided = undecided
+    raise failure from None

@@ -12,7 +12,8 @@ class Record:
     """One credential's token as it rests. Instants are epoch seconds; None: nobody knows, or there is none.
 
     `generation` grows with each token; `obtained_at` is when the request for it was sent; `refresh_expires_at` is
-    the hard end of the refresh token: by then a person, or the login, must begin anew.
+    the hard end of the refresh token: by then a person, or the login, must begin anew. `redeeming`: somebody was
+    about to redeem the refresh token, and has not said how that ended (threat 90).
     """
 
     generation: int
@@ -21,6 +22,7 @@ class Record:
     expires_at: float | None = None
     refresh_token: Secret | None = None
     refresh_expires_at: float | None = None
+    redeeming: bool = False
 
 
 class Store(Protocol):

@@ -20,6 +20,7 @@ def dump(record: Record) -> bytes:
         "expires_at": _float(record.expires_at),
         "refresh_token": None if record.refresh_token is None else record.refresh_token.reveal(),
         "refresh_expires_at": _float(record.refresh_expires_at),
+        "redeeming": record.redeeming,
     }
     return json.dumps(document).encode("ascii")
 
@@ -38,6 +39,7 @@ def parse(content: bytes) -> Record | None:
             None if found["expires_at"] is None else _instant(found["expires_at"]),
             None if refresh is None else Secret(_text(refresh)),
             None if refresh_ends is None else _instant(refresh_ends),
+            _flag(found["redeeming"]),
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
@@ -50,6 +52,12 @@ def _float(value: float | None) -> float | None:
 def _count(value: object) -> int:
     if type(value) is not int or value < 1:
         raise ValueError
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
     return value
 
 

@@ -14,6 +14,7 @@ class Script:
 
     outcomes: asyncio.Queue[Granted | BaseException] = field(default_factory=asyncio.Queue)
     asked_with: list[Secret | None] = field(default_factory=list)
+    can_begin: bool = False
 
     async def obtain(self, refresh_token: Secret | None) -> Granted:
         """One attempt."""
@@ -22,6 +23,11 @@ class Script:
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
+
+    @property
+    def begins_anew(self) -> bool:
+        """As the test says."""
+        return self.can_begin
 
 
 @dataclass

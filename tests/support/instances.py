@@ -1,0 +1,139 @@
+"""Several real instances of the program at once, each a process with a configuration of its own."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.support.client import Answer, connected
+from tests.support.leaks import Artefacts
+
+ROOT: Final = Path(__file__).parents[2]
+#: Longer than any of them takes to start, with all the others.
+DEADLINE: Final = 60.0
+
+
+@dataclass
+class Running:
+    """One instance: its process, where it listens, and what it logged (JSON lines)."""
+
+    process: asyncio.subprocess.Process
+    artefacts: Artefacts
+    url: str = ""
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _reading: asyncio.Task[None] | None = None
+
+    async def get(self, target: str = "/calls") -> Answer:
+        """One request on a connection of its own."""
+        async with connected(self.url, self.artefacts) as client:
+            return await client.ask("GET", target, (), None)
+
+    async def event(self, name: str, count: int = 1) -> dict[str, Any]:
+        """The `count`-th log line of this event, as soon as it is there."""
+        async with asyncio.timeout(DEADLINE), self._news:
+            await self._news.wait_for(lambda: len(self.all(name)) >= count)
+        return self.all(name)[count - 1]
+
+    def all(self, name: str) -> list[dict[str, Any]]:
+        """The log lines of one event, so far."""
+        return [line for line in self.lines if line.get("event") == name]
+
+    def stop(self) -> None:
+        """SIGSTOP: it stands still, as a machine that is suspended."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        if self._reading is not None:
+            await self._reading
+
+    def begin(self) -> None:
+        """Read its log from now on."""
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.artefacts.add("log of an instance", line)
+            with suppress(ValueError):
+                self.lines.append(json.loads(line))
+            async with self._news:
+                self._news.notify_all()
+        async with self._news:
+            self._news.notify_all()
+
+
+@dataclass
+class Fleet:
+    """Starts instances with one configuration, each in a folder of its own below `folder`, and ends them."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    environ: Mapping[str, str]
+    artefacts: Artefacts
+    running: list[Running] = field(default_factory=list)
+    started: int = 0
+
+    async def start(self, **more: str) -> Running:
+        """One more; `more` are variables for it alone."""
+        self.started += 1
+        home = self.folder / f"instance-{self.started}"
+        home.mkdir(mode=0o700)
+        free = {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}}
+        written = {**free, "log": {"format": "json", "access": False}, **self.config}
+        path = home / "config.yaml"
+        path.write_text(yaml.safe_dump(written))
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("BEARER_", "XDG_"))}
+        own = {
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(home),
+            "XDG_STATE_HOME": str(home),
+            "XDG_RUNTIME_DIR": str(home),
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "proxy", "run", "-c", str(path)),
+            env={**kept, **own, **self.environ, **more},
+            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        made = Running(process, self.artefacts)
+        self.running.append(made)
+        made.begin()
+        made.url = (await made.event("listening"))["url"]
+        return made
+
+    async def start_all(self, count: int) -> list[Running]:
+        """So many at once."""
+        return list(await asyncio.gather(*(self.start() for _ in range(count))))
+
+    async def end(self) -> None:
+        """Kill whatever still runs."""
+        await asyncio.gather(*(each.kill() for each in self.running))
+
+
+@asynccontextmanager
+async def fleet(
+    folder: Path, config: Mapping[str, Any], environ: Mapping[str, str], artefacts: Artefacts
+) -> AsyncIterator[Fleet]:
+    """A fleet that ends with the block."""
+    made = Fleet(folder, config, environ, artefacts)
+    try:
+        yield made
+    finally:
+        await made.end()
