@@ -41,7 +41,7 @@ from the config and may appear.
             └── UpstreamTimeout          504 upstream_timeout (also UpstreamConnectTimeout)
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 #: What a token endpoint says of a failure, as fields of a log event: masked and cut, and for the log alone.
 Said = tuple[tuple[str, str], ...]
@@ -265,6 +265,9 @@ class CredentialError(ProxyError):
     title = "Credential unavailable"
     explanation = "No token could be obtained; nothing was sent upstream."
 
+    #: It is another credential's, on which this one stands, and may be over in a moment.
+    is_lenders: bool = False
+
     def __init__(self, detail: str = "", *, retry_after: float | None = None, said: Said = ()) -> None:
         super().__init__(detail, retry_after=retry_after)
         self.said = said
@@ -282,9 +285,11 @@ class CredentialUnavailable(CredentialError):
     """The token endpoint cannot be used now and there is no valid token.
 
     `undecided`: it may have done what it was asked all the same; its answer did not come, or was of no use.
+    `rotated` is the refresh token of such an answer, which is in the place of the one that was redeemed.
     """
 
     undecided: bool = False
+    rotated: Any = None  # a `Secret`; this module is loaded where nothing else is
 
 
 class StoreUnavailable(CredentialUnavailable):

@@ -115,6 +115,14 @@ def may_ask(life: Life, now: float) -> bool:
     return failure is None or (failure.retry_at is not None and now >= failure.retry_at)
 
 
+def told(failure: Failure | None, now: float) -> CredentialError | None:
+    """A failure as an answer to one request: a new object, with the seconds that are left; None: there was none."""
+    if failure is None:
+        return None
+    left = None if failure.retry_at is None else max(1.0, failure.retry_at - now)
+    return type(failure.error)(failure.error.detail, retry_after=left)
+
+
 def back_off(count: int, random: float, retry_after: float | None = None) -> float:
     """Seconds to wait after the `count`-th failure in a row; `random` is uniform in [0, 1).
 

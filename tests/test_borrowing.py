@@ -124,6 +124,46 @@ async def test_a_lender_that_has_no_token_is_what_the_client_is_told(
         assert vendor.exchanges == []
 
 
+async def test_what_keeps_a_lender_from_a_token_is_not_held_against_its_borrower(
+    proxying: StartProxy, vendor: TwoStages, clock: HeldClock
+) -> None:
+    """Its password was wrong and is mended: nobody has to mend the borrower as well."""
+    wrong = True
+
+    async def guarded(seen: Seen) -> web.StreamResponse:
+        return web.Response(status=401) if seen.target == "/first" and wrong else await vendor(seen)
+
+    async with api(guarded) as served, proxying(config(served), clock=clock) as proxy:
+        answer = await proxy.ask("GET", "/x")
+        assert (answer.status, answer.json()["code"]) == (502, "credential_rejected")
+        assert "'first'" in answer.json()["detail"]
+        wrong = False
+        assert (await proxy.admin("POST", "/api/credentials/first/refresh")).status == 200
+        clock.move(2)
+        assert (await proxy.ask("GET", "/x")).status == 200
+        assert vendor.exchanges == vendor.first
+
+
+async def test_a_lent_token_that_does_not_fit_its_place_is_not_sent(proxying: StartProxy) -> None:
+    """In a cookie a semicolon would begin another one."""
+
+    async def odd(seen: Seen) -> web.StreamResponse:
+        return (
+            web.json_response({"access_token": "token-0123456789;admin=1"})
+            if seen.method == "POST"
+            else web.Response()
+        )
+
+    async with api(odd) as served:
+        given = config(served, also={"type": "static", "token": {"credential": "first"}, "place": {"cookie": "s"}})
+        given["routes"] = [{"prefix": "/", "upstream": served.url, "credential": "also"}]
+        del given["credentials"]["second"]
+        async with proxying(given) as proxy:
+            answer = await proxy.ask("GET", "/x")
+            assert (answer.status, answer.json()["code"]) == (503, "credential_unavailable")
+            assert [seen.method for seen in served.seen] == ["POST"]
+
+
 async def test_a_static_credential_that_borrows_is_the_lenders_token_in_another_place(
     proxying: StartProxy, vendor: TwoStages, clock: HeldClock
 ) -> None:

@@ -207,6 +207,16 @@ credentials:
 => 6: credentials.a.token: keyring takes SERVICE/USER, as `keyring set SERVICE USER` was given them
 => 7: credentials.b.token: json names no text there, or what the reference leads to is no JSON: correct json
 => 8: credentials.c.token: json names no text there, or what the reference leads to is no JSON: correct json
+### a token that is lent to another origin
+routes:
+  - {prefix: /a, upstream: 'https://a.example', credential: a}
+  - {prefix: /b, upstream: 'https://b.example', credential: b}
+  - {prefix: /c, upstream: 'https://c.example', credential: c}
+credentials:
+  a: {preset: vault, base_url: 'https://v.example', role: {env: T}, secret_id: {env: T}, origins: ['https://c.example']}
+  b: {type: static, token: {credential: a}}
+  c: {type: static, token: {credential: b}}
+=> 3: routes.1.upstream: its credential is bound to another origin: add this one to the origins of a
 ### credentials that stand on others
 routes:
   - {prefix: /a, upstream: 'https://a.example', credential: a, via: {url: 'http://p.example', username: x, password: {credential: a}}}

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -18,6 +19,8 @@ from proxy.lifecycle import Token
 from proxy.redact import Secret
 from tests.support.harness import HeldClock
 from tests.support.leaks import Canaries
+
+WAIT: Final = 30.0
 
 
 @dataclass
@@ -38,7 +41,7 @@ class Bench:
 
     async def token(self) -> Token:
         """What a request gets."""
-        return await self.source.token(0.0)
+        return await self.source.token(WAIT)
 
     async def value(self) -> str:
         """Its value."""
@@ -47,7 +50,7 @@ class Bench:
     async def failure(self) -> str:
         """The sentence with which a request fails."""
         with pytest.raises(CredentialUnavailable) as caught:
-            await self.source.token(0.0)
+            await self.source.token(WAIT)
         assert caught.value.retry_after is None
         return caught.value.detail
 
@@ -65,7 +68,9 @@ def bench(tmp_path: Path, clock: HeldClock, canaries: Canaries) -> Bench:
         registered.extend(secret.reveal() for secret in secrets)
 
     path = tmp_path / "token"
-    source = FileSource("c", path, clock=clock, register=register, expiry=jwt_expiry)
+    source = FileSource(
+        "c", path, clock=clock, register=register, expiry=jwt_expiry, fits=lambda text: "FORBIDDEN" not in text
+    )
     return Bench(source, path, clock, canaries, registered)
 
 
@@ -134,16 +139,16 @@ async def test_the_same_token_written_again_is_no_new_one(bench: Bench) -> None:
     bench.write(written)
     bench.pass_by()
     assert await bench.token() is token
-    assert await bench.source.newer_than(token, wait=0.0, ask=True) is None
+    assert await bench.source.newer_than(token, wait=WAIT, ask=True) is None
 
 
 async def test_a_refused_token_is_read_again_at_once(bench: Bench) -> None:
     """Whoever writes it may have been quicker than the moment."""
     bench.write()
     token = await bench.token()
-    assert await bench.source.newer_than(token, wait=0.0, ask=True) is None
+    assert await bench.source.newer_than(token, wait=WAIT, ask=True) is None
     second = bench.write()
-    newer = await bench.source.newer_than(token, wait=0.0, ask=True)
+    newer = await bench.source.newer_than(token, wait=WAIT, ask=True)
     assert newer is not None
     assert (newer.value.reveal(), newer.generation) == (second, 2)
     assert await bench.token() is newer
@@ -217,7 +222,7 @@ async def test_a_file_that_is_broken_for_a_while_keeps_the_token_in_use(
     assert bench.source.report().last_error == f"{bench.path} {TROUBLE[how]}"
     assert bench.source.problem is None
     with pytest.raises(CredentialUnavailable):
-        await bench.source.refresh(0.0)
+        await bench.source.refresh(WAIT)
     if how == "folder":
         bench.path.rmdir()
     else:
@@ -290,6 +295,16 @@ async def test_a_forced_refresh_reads_the_file_whatever_it_looks_like(bench: Ben
     os.utime(bench.path, ns=(status.st_atime_ns, status.st_mtime_ns))
     bench.pass_by()
     assert await bench.value() == first
-    await bench.source.refresh(0.0)
+    await bench.source.refresh(WAIT)
     assert await bench.value() == second
     await bench.source.close(0.0)
+
+
+async def test_a_token_that_does_not_fit_its_places_is_not_used(bench: Bench) -> None:
+    """In a cookie a semicolon would begin another one; the one before stays in use."""
+    bench.write()
+    before = await bench.source.token(WAIT)
+    bench.path.write_text("FORBIDDEN-0123456789")
+    with pytest.raises(CredentialUnavailable, match="cannot be sent in its place"):
+        await bench.source.refresh(WAIT)
+    assert await bench.source.token(WAIT) is before

@@ -419,16 +419,84 @@ async def test_a_forced_refresh_takes_over_what_a_person_stored(bench: Bench) ->
     assert len(script.asked_with) == 2
 
 
-async def test_a_token_that_is_fresh_costs_no_look(bench: Bench) -> None:
-    """The hot path knows of no store."""
+async def test_a_token_that_is_fresh_costs_a_look_in_two_seconds(bench: Bench) -> None:
+    """However many requests there are; where nothing has changed it is all that happens."""
     await bench.put(bench.record())
     source, _ = bench.process()
     await source.token(WAIT)
     looks = bench.shelf.looks
-    for _ in range(5):
-        bench.clock.move(10)
+    for _ in range(50):
+        bench.clock.move(0.1)
         await source.token(WAIT)
-    assert bench.shelf.looks == looks
+    assert bench.shelf.looks - looks in (2, 3)
+
+
+async def test_102_who_holds_a_fresh_token_follows_a_logout(bench: Bench) -> None:
+    """Within two seconds of the next request, and without a token request of its own."""
+    source, script = bench.process()
+    await bench.put(bench.record(4))
+    await source.token(WAIT)
+    await bench.shelf.forget("c")
+    bench.clock.move(2.1)
+    await source.token(WAIT)
+    await until(lambda: source.report().state == "invalid")
+    script.outcomes.put_nowait(LoginRequired("log in"))
+    with pytest.raises(LoginRequired):
+        await source.token(WAIT)
+    assert script.asked_with == [None]
+    await source.close(WAIT)
+    assert await bench.stored() is None
+
+
+async def test_102_who_holds_a_fresh_token_follows_a_new_login(bench: Bench) -> None:
+    """Somebody logged in as somebody else."""
+    source, _ = bench.process()
+    await bench.put(bench.record(4))
+    await source.token(WAIT)
+    record = await bench.put(bench.record(5))
+    bench.clock.move(2.1)
+    await source.token(WAIT)
+    await until(lambda: source.report().generation == 5)
+    assert (await source.token(WAIT)).value == record.token
+
+
+async def test_091_what_could_not_be_written_is_written_as_soon_as_it_can(bench: Bench) -> None:
+    """Not only at the end, which may be a SIGKILL."""
+    source, script = bench.process()
+    bench.shelf.broken.add("save")
+    script.outcomes.put_nowait(bench.granted())
+    token = await source.token(WAIT)
+    assert source.report().persisted is False
+    bench.shelf.broken.clear()
+    bench.clock.move(2.1)
+    await source.token(WAIT)
+    await until(lambda: source.report().persisted is True)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.token == token.value
+
+
+async def test_090_a_new_refresh_token_is_kept_whatever_else_is_wrong_with_its_reply(bench: Bench) -> None:
+    """The server has put it in the place of the old one, which must not come again."""
+    await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    failure = undecided()
+    failure.rotated = Secret(bench.canaries.mint("uuid"))
+    script.outcomes.put_nowait(failure)
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert (stored.refresh_token, stored.redeeming) == (failure.rotated, False)
+    bench.clock.move(60)
+    script.outcomes.put_nowait(replace(bench.granted(), token=Secret("FORBIDDEN")))
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    assert script.asked_with[-1] == failure.rotated
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with[-1] not in (None, failure.rotated)
 
 
 async def test_102_a_record_that_is_gone_takes_its_refresh_token_along(bench: Bench) -> None:

@@ -274,3 +274,20 @@ def test_a_configuration_to_begin_with_loads_once_its_secrets_are_there(name: st
         assert list(config.credentials) == ["default"]
     for parameter in presets.presets()[name].parameters:
         assert re.search(rf"^  (# )?{parameter.name}: ", text, re.MULTILINE)
+
+
+def test_what_a_preset_denies_is_denied_wherever_its_token_goes() -> None:
+    """Also where another credential lends it."""
+    data = {
+        "routes": [
+            {"prefix": "/a", "upstream": "https://a.example", "credential": "v"},
+            {"prefix": "/b", "upstream": "https://a.example", "credential": "lent"},
+        ],
+        "credentials": {
+            "lent": {"type": "static", "token": {"credential": "v"}},
+            "v": {"preset": "vault", "base_url": "https://a.example", "role": "r", "secret_id": {"env": "P"}},
+        },
+    }
+    config = load(Source(yaml.safe_dump(data), "text", None, "env:X"), environ=ENVIRON)
+    assert config.routes[0].deny == config.routes[1].deny != ()
+    assert config.routes[1].refresh_on == (403,)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.credentials.source import LOOK_AGAIN_SECONDS, TokenSource
+from proxy.credentials.ahead import LOOK_AGAIN_SECONDS
+from proxy.credentials.source import TokenSource
 from proxy.errors import CredentialRejected, CredentialUnavailable, LoginRequired
 from proxy.grants.request import Granted
 from proxy.lifecycle import Token
@@ -195,14 +196,14 @@ async def test_the_timer_refreshes_ahead_while_the_credential_is_used(bench: Ben
     """Looked at every minute at most, since a timer may stand still while the machine sleeps."""
     bench.grant(lifetime=3600.0)
     await bench.token()
-    due = bench.source.next_look
+    due = bench.source.ahead.next_look
     assert due is not None
     assert round(due) == LOOK_AGAIN_SECONDS
-    bench.source.look()
+    bench.source.ahead.look()
     assert len(bench.script.asked_with) == 1
     bench.clock.move(3600 - 60)
     bench.grant()
-    bench.source.look()
+    bench.source.ahead.look()
     await until(lambda: bench.source.report().generation == 2)
 
 
@@ -211,7 +212,7 @@ async def test_the_timer_lets_an_unused_credential_rest(bench: Bench) -> None:
     bench.grant(lifetime=100.0)
     await bench.token()
     bench.clock.move(101.0)
-    bench.source.look()
+    bench.source.ahead.look()
     assert len(bench.script.asked_with) == 1
 
 
@@ -221,13 +222,13 @@ async def test_the_timer_waits_for_the_end_of_a_pause_after_a_failure(bench: Ben
     await bench.token()
     bench.clock.move(945.0)
     bench.fail(CredentialUnavailable("down"))
-    bench.source.look()
+    bench.source.ahead.look()
     await until(lambda: bench.source.report().last_error == "down")
-    bench.source.look()
+    bench.source.ahead.look()
     assert len(bench.script.asked_with) == 2
     bench.clock.move(1.5)
     bench.grant()
-    bench.source.look()
+    bench.source.ahead.look()
     await until(lambda: bench.source.report().generation == 2)
     assert bench.source.report().last_error is None
 
@@ -237,8 +238,8 @@ async def test_a_token_without_a_known_end_needs_no_timer(bench: Bench) -> None:
     bench.grant(lifetime=None)
     token = await bench.token()
     assert token.expires_at is None
-    assert bench.source.next_look is None
-    bench.source.look()
+    assert bench.source.ahead.next_look is None
+    bench.source.ahead.look()
     bench.clock.move(10**9)
     assert await bench.token() is token
 

@@ -55,18 +55,19 @@ def _identity(name: str, config: Config) -> bytes:
 
 def _source(name: str, config: Config, around: Surroundings, lender: Callable[[str], Source]) -> Source:
     given = config.credentials[name]
-    if isinstance(given, StaticCredential):
-        lent = borrowed_in(given)
-        if lent:
-            return LentSource(name, lambda: lender(lent[0].lender))
-        return StaticSource(name, _static_token(given, around.clock), around.clock)
-    if isinstance(given, FileCredential):
-        return FileSource(
-            name, given.path, clock=around.clock, register=around.register_as(name), expiry=jwt_expiry
-        )
 
     def fits(value: str) -> bool:
         return all(place.fits(value) for place in given.place)
+
+    if isinstance(given, StaticCredential):
+        lent = borrowed_in(given)
+        if lent:
+            return LentSource(name, lambda: lender(lent[0].lender), fits=fits)
+        return StaticSource(name, _static_token(given, around.clock), around.clock)
+    if isinstance(given, FileCredential):
+        return FileSource(
+            name, given.path, clock=around.clock, register=around.register_as(name), expiry=jwt_expiry, fits=fits
+        )
 
     asking = grant(name, given, around)
     lent = borrowed_in(given)

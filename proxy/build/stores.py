@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from proxy.config import Config
 from proxy.config.addresses import origin_text
+from proxy.config.model import owner_of
 from proxy.stores.base import Store
 from proxy.stores.memory import MemoryStore
 
@@ -28,7 +29,8 @@ def bound(name: str, config: Config, fingerprint: bytes) -> bytes:
     A record that was got by another account, elsewhere, or for another upstream does not open with it (threat 53).
     It is a fast hash over secrets: keep it in memory.
     """
-    origins = {route.upstream_origin for route in config.routes if route.credential == name}
+    users = [route for route in config.routes if owner_of(config.credentials, route.credential or "") == name]
+    origins = {route.upstream_origin for route in users}
     origins.update(config.credentials[name].origins)
     text = json.dumps([fingerprint.hex(), sorted(map(origin_text, origins))])
     return hashlib.sha256(text.encode()).digest()

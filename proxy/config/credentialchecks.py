@@ -12,7 +12,7 @@ from proxy.config.clienttls import ClientTLS
 from proxy.config.credentials import LoginCredential, StaticCredential
 from proxy.config.draft import Draft
 from proxy.config.fields import SECRET_NAME
-from proxy.config.model import borrowed_in, secrets_in
+from proxy.config.model import borrowed_in, owner_of, secrets_in
 from proxy.config.oauth import OAuthCredential
 from proxy.config.problems import KeyPath, Problems, did_you_mean
 from proxy.config.provided import FileCredential
@@ -31,18 +31,19 @@ def _credential_uses(draft: Draft, problems: Problems) -> None:
             problems.add(("routes", index, "credential"), f"there is no credential of this name{hint}")
     used = {route.credential for route in draft.routes.values()}
     lent = {each.lender for credential in draft.credentials.values() for each in borrowed_in(credential)}
-    for name, credential in draft.credentials.items():
+    for name in draft.credentials:
         if name not in used | lent:
             problems.warn(("credentials", name), "no route uses this credential")
-        bound: Origin | None = None
-        for index, route in draft.users(name):
-            origin = route.upstream_origin
-            if origin in credential.origins:
-                continue
-            if bound is not None and origin != bound:
-                sentence = f"its credential is bound to another origin: add this one to the origins of {name}"
-                problems.add(("routes", index, "upstream"), sentence)
-            bound = bound or origin
+    bound: dict[str, Origin] = {}
+    for index, route in draft.routes.items():
+        credential, origin = draft.credentials.get(route.credential or ""), route.upstream_origin
+        if credential is None or origin in credential.origins:
+            continue
+        # One that lends its whole token is the same credential in another place.
+        owner = owner_of(draft.credentials, route.credential or "")
+        if origin not in draft.credentials[owner].origins and bound.setdefault(owner, origin) != origin:
+            sentence = f"its credential is bound to another origin: add this one to the origins of {owner}"
+            problems.add(("routes", index, "upstream"), sentence)
 
 
 def _borrowing(draft: Draft, problems: Problems) -> None:

@@ -130,9 +130,22 @@ def _expand_presets(data: dict[str, Any], problems: Problems) -> None:
             data["credentials"][name] = found.credential
         written = problems.written(path)
         problems.moved |= {path + part: written + to for part, to in found.moved.items()}
+        names = _in_other_places(data["credentials"], name)
         for _index, route in _children(data.get("routes")):
-            if isinstance(route, dict) and route.get("credential") == name:
+            if isinstance(route, dict) and route.get("credential") in names:
                 _give_defaults(route, preset.route)
+
+
+def _in_other_places(credentials: Mapping[str, Any], name: Any) -> list[Any]:  # noqa: ANN401  as it was written
+    """`name`, and every credential that is its token in another place: what is denied for one is for all."""
+    found = [name]
+    for lender in found:
+        found += [
+            other
+            for other, given in credentials.items()
+            if isinstance(given, dict) and given.get("token") == {"credential": lender} and other not in found
+        ]
+    return found
 
 
 def _give_defaults(route: dict[str, Any], defaults: Mapping[str, Any]) -> None:

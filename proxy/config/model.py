@@ -1,13 +1,13 @@
 """The configuration as a value: always in its long form, every default filled in, every secret read."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
 from proxy.config.addresses import TcpAddress
-from proxy.config.credentials import CredentialConfig
+from proxy.config.credentials import CredentialConfig, StaticCredential
 from proxy.config.fields import (
     BrowserOrigin,
     Count,
@@ -146,3 +146,16 @@ def secrets_in(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Secret
 def borrowed_in(value: Any) -> tuple[Borrowed, ...]:  # noqa: ANN401  any part of a model
     """What stands on other credentials below `value`."""
     return tuple(source.value for _path, source in secrets_in(value) if isinstance(source.value, Borrowed))
+
+
+def owner_of(credentials: Mapping[str, CredentialConfig], name: str) -> str:
+    """The credential whose token `name` sends: itself, or the one that lends it its whole token."""
+    seen: set[str] = set()
+    while name in credentials and name not in seen:
+        seen.add(name)
+        given = credentials[name]
+        lent = borrowed_in(given) if isinstance(given, StaticCredential) else ()
+        if not lent or lent[0].lender not in credentials:
+            break
+        name = lent[0].lender
+    return name

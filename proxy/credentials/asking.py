@@ -131,7 +131,9 @@ class Asking:
             granted = read(reply, rules, now_wall=self._clock.wall())
         except InvalidReply as error:
             useless = CredentialUnavailable(f"Credential {self._name!r}, {place}: {error}")
-            useless.undecided = True
+            useless.undecided, useless.rotated = True, error.refresh_token
+            if error.refresh_token is not None:
+                self._register([error.refresh_token])
             raise useless from None
         self._register([granted.token] + ([granted.refresh_token] if granted.refresh_token else []))
         if granted.contradicted is not None and not self._doubted:

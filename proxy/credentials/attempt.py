@@ -7,6 +7,7 @@ the same.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from proxy.credentials.grant import Grant
@@ -18,19 +19,28 @@ from proxy.lifecycle import Token
 log: Final = logging.getLogger("proxy.credentials")
 
 
-async def attempt(name: str, grant: Grant, keeping: Keeping, held: Token | None) -> Granted:
-    """What `grant` gives, by the refresh token of `held` where that is not spent. Raises a `CredentialError`."""
-    refresh_token = None if held is None else held.refresh_token
-    if refresh_token is None:
-        return await grant.obtain(None)
-    if keeping.is_undecided:
+async def attempt(
+    name: str, grant: Grant, keeping: Keeping, held: Token | None, accept: Callable[[Granted], Token]
+) -> Token:
+    """The token that follows `held`, by its refresh token where that is not spent; `accept` makes it.
+
+    Raises a `CredentialError`; a `CredentialUnavailable` may hold the refresh token that came in place of the old.
+    """
+    last, refresh_token = (None, None) if held is None else (held.value, held.refresh_token)
+    if refresh_token is not None and keeping.is_undecided:
         log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": grant.begins_anew}})
         if grant.begins_anew:
-            return await grant.obtain(None)
-    await keeping.redeem()
+            refresh_token = None
+    if refresh_token is not None:
+        await keeping.redeem()
     try:
-        return await grant.obtain(refresh_token)
+        granted = await grant.obtain(refresh_token, last)
     except CredentialUnavailable as error:
-        if not error.undecided:
+        if refresh_token is not None and not error.undecided:
             await keeping.settle()
+        raise
+    try:
+        return accept(granted)
+    except CredentialUnavailable as error:
+        error.rotated = granted.refresh_token
         raise

@@ -6,7 +6,7 @@ from typing import Final
 
 from proxy.credentials.credential import Report, Source
 from proxy.credentials.grant import Grant
-from proxy.errors import CredentialError, CredentialRejected
+from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable
 from proxy.grants.request import Granted
 from proxy.lifecycle import Token
 from proxy.redact import Borrowed, Secret
@@ -16,19 +16,29 @@ AGAIN_SECONDS: Final = 60.0
 
 
 class LentSource:
-    """The source of another credential, `lender`, for a second place: the same tokens under another name."""
+    """The source of another credential, `lender`, for a second place: the same tokens under another name.
 
-    def __init__(self, name: str, lender: Callable[[], Source]) -> None:
+    `fits`: can a token be sent in that place?
+    """
+
+    def __init__(self, name: str, lender: Callable[[], Source], *, fits: Callable[[str], bool]) -> None:
         self._name = name
         self._lender = lender
+        self._fits = fits
 
     async def token(self, wait: float) -> Token:
-        """The lender's token. Raises what the lender raises."""
-        return await self._lender().token(wait)
+        """The lender's token. Raises what the lender raises, and `CredentialUnavailable` where it does not fit."""
+        token = await self._lender().token(wait)
+        if not self._fits(token.value.reveal()):
+            raise CredentialUnavailable(
+                f"The token that {self._name!r} borrows holds characters that cannot be sent in its place."
+            )
+        return token
 
     async def newer_than(self, refused: Token, *, wait: float, ask: bool) -> Token | None:
-        """The lender's."""
-        return await self._lender().newer_than(refused, wait=wait, ask=ask)
+        """The lender's, where it fits."""
+        token = await self._lender().newer_than(refused, wait=wait, ask=ask)
+        return token if token is not None and self._fits(token.value.reveal()) else None
 
     async def refresh(self, wait: float) -> None:
         """Refresh the lender's. Raises what the lender raises."""
@@ -66,22 +76,30 @@ class BorrowingGrant:
         """As the grant."""
         return self._grant.begins_anew
 
-    async def obtain(self, refresh_token: Secret | None) -> Granted:
+    async def obtain(self, refresh_token: Secret | None, token: Secret | None = None) -> Granted:
         """Obtain with the lenders' tokens of now. Raises what the grant raises, and what a lender does."""
-        tokens = {}
-        for each in self._borrowed:
-            token = tokens[each.lender] = await self._sources(each.lender).token(self._wait)
-            each.lend(token.value)
+        lent = {each.lender: await self._lent(each) for each in self._borrowed}
         try:
-            return await self._grant.obtain(refresh_token)
+            return await self._grant.obtain(refresh_token, token)
         except CredentialRejected as error:
             refusal = error
-        if not await self._renewed(tokens):
+        if not await self._renewed(lent):
             raise CredentialRejected(refusal.detail, retry_after=AGAIN_SECONDS, said=refusal.said)
         try:
-            return await self._grant.obtain(None)
+            return await self._grant.obtain(None, None)
         except CredentialRejected as error:
             raise CredentialRejected(error.detail, retry_after=AGAIN_SECONDS, said=error.said) from None
+
+    async def _lent(self, borrowed: Borrowed) -> Token:
+        """The lender's token. What keeps the lender from one is no fault of this credential, and may pass."""
+        try:
+            token = await self._sources(borrowed.lender).token(self._wait)
+        except CredentialError as error:
+            failure = type(error)(error.detail, retry_after=error.retry_after, said=error.said)
+            failure.is_lenders = True
+            raise failure from None
+        borrowed.lend(token.value)
+        return token
 
     async def _renewed(self, refused: dict[str, Token]) -> bool:
         """Lend newer tokens; False where there are none."""

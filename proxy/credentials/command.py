@@ -51,7 +51,7 @@ class CommandGrant:
         """It always does."""
         return True
 
-    async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  the program keeps its own
+    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
         """Run it once. Raises `CredentialUnavailable`."""
         now = self._clock.wall()
         output = await self._run()

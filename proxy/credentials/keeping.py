@@ -74,7 +74,9 @@ class Keeping:
         except StoreUnavailable as error:
             self._say("store_unavailable", error)
             return None
-        self.forgotten = record is None and stamp is None and self.persisted is True
+        self.forgotten = record is None and stamp is None and self._stamp is not None and self._store.lasting
+        if self.forgotten:
+            self._is_saved = True
         self._stamp, last = stamp, None if self.forgotten else self._last
         if record is None or (last is not None and not _is_later(record, last)):
             is_same = record is not None and last is not None and record.generation == last.generation
@@ -89,7 +91,7 @@ class Keeping:
         if not self._store.lasting or (now - self._looked_at < LOOK_SECONDS and not at_once):
             return False
         self._looked_at = now
-        return self._store.stamp(self._name) != self._stamp
+        return not self._is_saved or self._store.stamp(self._name) != self._stamp
 
     async def save(self, token: Token) -> None:
         """Make `token` durable. Where that fails it is not, and `persisted` says so."""

@@ -27,8 +27,6 @@ class LoginGrant:
         self._name = name
         self._description = description
         self._asking = asking
-        #: The last token, for a refresh that redeems it (`$access_token`). Only `obtain` touches it.
-        self._token: Secret | None = None
         _check(name, description)
 
     @property
@@ -36,29 +34,25 @@ class LoginGrant:
         """It always does."""
         return True
 
-    async def obtain(self, refresh_token: Secret | None) -> Granted:
+    async def obtain(self, refresh_token: Secret | None, token: Secret | None = None) -> Granted:
         """Refresh if there is something to refresh with, else (or if that is rejected) log in.
 
         A refresh that ends in anything but an answer is not followed by a login: it may have been redeemed, and a
         password is not for bridging an outage. Raises `CredentialRejected`, `CredentialUnavailable`.
         """
-        granted = await self._refresh(refresh_token)
-        if granted is None:
-            granted = await self._log_in()
-        self._token = granted.token
-        return granted
+        return await self._refresh(refresh_token, token) or await self._log_in()
 
-    async def _refresh(self, refresh_token: Secret | None) -> Granted | None:
+    async def _refresh(self, refresh_token: Secret | None, token: Secret | None) -> Granted | None:
         """A refreshed token; None if that is not possible, or is rejected."""
         step = self._description.refresh
         if step is None:
             return None
-        at_hand = {ACCESS_TOKEN: self._token, REFRESH_TOKEN: refresh_token}
+        at_hand = {ACCESS_TOKEN: token, REFRESH_TOKEN: refresh_token}
         if any(at_hand[reference] is None for reference in references(step)):
             return None
         try:
             granted = await self._asking.ask(
-                step, self._description.response, "refresh", access_token=self._token, refresh_token=refresh_token
+                step, self._description.response, "refresh", access_token=token, refresh_token=refresh_token
             )
         except RejectedReply:
             return None

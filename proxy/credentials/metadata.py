@@ -18,6 +18,6 @@ class MetadataGrant:
         """It always does."""
         return True
 
-    async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
+    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
         """One request. Raises `CredentialUnavailable`."""
         return await self._asking.ask(self._metadata.request(), self._metadata.rules, "metadata service")

@@ -55,7 +55,7 @@ class OAuthGrant:
         """What is configured."""
         return self._description
 
-    async def obtain(self, refresh_token: Secret | None) -> Granted:
+    async def obtain(self, refresh_token: Secret | None, token: Secret | None = None) -> Granted:  # noqa: ARG002  spent
         """Refresh if there is something to refresh with, else (or if that is rejected) begin anew.
 
         Raises `CredentialRejected`, `CredentialUnavailable`, `LoginRequired`.

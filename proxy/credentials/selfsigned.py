@@ -25,7 +25,7 @@ class JWTGrant:
         """It always does."""
         return True
 
-    async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
+    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
         """A new one."""
         return Granted(self._signing.sign(self._claims, seconds=self._lifetime), lifetime=self._lifetime)
 
@@ -44,7 +44,7 @@ class GitHubAppGrant:
         """It always does."""
         return True
 
-    async def obtain(self, refresh_token: Secret | None) -> Granted:  # noqa: ARG002  there is none
+    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
         """One request. Raises `CredentialRejected`, `CredentialUnavailable`."""
         proof = self._signing.sign({"iss": self._app.app_id}, seconds=PROOF_SECONDS - BEHIND_SECONDS)
         try:

@@ -14,6 +14,7 @@ from typing import Final
 
 from proxy.clock import Clock
 from proxy.credentials.accepting import accepted
+from proxy.credentials.ahead import Ahead
 from proxy.credentials.attempt import attempt
 from proxy.credentials.credential import Report, reported
 from proxy.credentials.events import Events
@@ -21,15 +22,17 @@ from proxy.credentials.grant import Grant
 from proxy.credentials.keeping import Keeping
 from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreBusy
 from proxy.grants.request import Granted
-from proxy.lifecycle import Failure, Life, Token, back_off, decide, may_ask, refresh_due_at, state
+from proxy.lifecycle import Failure, Life, Token, back_off, decide, may_ask, state, told
 from proxy.redact import Secret
 from proxy.stores.base import Store
 from proxy.stores.latch import Latch
 
 log: Final = logging.getLogger("proxy.credentials")
 
-#: A timer of the loop may stand still while the machine sleeps; it looks again at least this often.
-LOOK_AGAIN_SECONDS: Final = 60.0
+#: After a lender had no token it is asked again.
+LENDER_SECONDS: Final = 1.0
+#: What a store may take that can be written to again.
+SAVE_SECONDS: Final = 60.0
 
 
 class TokenSource:
@@ -62,15 +65,16 @@ class TokenSource:
         self._clock = clock
         self._latch = latch
         self._keeping = Keeping(name, store, binding, clock)
+        self._shares = store.lasting
+        self._looking: asyncio.Task[None] | None = None
         self._fits = fits
         self._random = random
         self._register = register
         self._events = events
         self._life = Life(margin)
         self._flight: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._used_at = float("-inf")
-        self._closed = False
+        self.ahead = Ahead(clock, life=lambda: self._life, used_at=lambda: self._used_at, refresh=self._fly)
 
     # -- the relay's two questions
 
@@ -85,6 +89,8 @@ class TokenSource:
         if token is not None:
             if refresh:
                 self._fly()
+            elif self._shares and self._keeping.has_changed():
+                self._look_there()
             return token
         if refresh or self._flight is not None or self._keeping.has_changed():
             await self._landed(wait)
@@ -133,9 +139,9 @@ class TokenSource:
 
     async def close(self, wait: float) -> None:
         """Stop refreshing ahead, and let a token request in flight end (threat 111)."""
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.ahead.stop()
+        if self._looking is not None:
+            self._looking.cancel()
         if self._flight is not None:
             await asyncio.wait({self._flight}, timeout=wait)
             if self._flight is not None:
@@ -177,15 +183,30 @@ class TokenSource:
 
     async def _in_turn(self) -> None:
         """Take over what somebody else got meanwhile (threat 88); else ask, unless the last failure forbids it."""
-        adopted = await self._adopt()
-        now, held = self._clock.now(), self._life.token
-        if held is not None and self._keeping.forgotten:
-            ended = replace(held, expires_at=now, refresh_token=None, refresh_expires_at=None)
-            self._life = replace(self._life, token=ended)
+        adopted, now = await self._follow(), self._clock.now()
         if adopted and state(self._life, now) == "fresh":
             return
         if may_ask(self._life, now):
             await self._ask()
+
+    async def _follow(self) -> bool:
+        """Use what somebody else put into the store, and nothing more where they logged out; was there a token?"""
+        adopted, held = await self._adopt(), self._life.token
+        if held is not None and self._keeping.forgotten:
+            now = self._clock.now()
+            ended = replace(held, expires_at=now, refresh_token=None, refresh_expires_at=None)
+            self._life = replace(self._life, token=ended)
+        return adopted
+
+    def _look_there(self) -> None:
+        """Somebody else wrote to the store, or it can be written to again."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._there(), name=f"look at the store of {self.name}")
+
+    async def _there(self) -> None:
+        await self._keeping.save_again(SAVE_SECONDS)
+        if self._flight is None:
+            await self._follow()
 
     async def _adopt(self) -> bool:
         """Make a later token from the store the one that is used; was there one?"""
@@ -209,50 +230,58 @@ class TokenSource:
             self._life = replace(self._life, failure=Failure(CredentialRejected(reason), 1, None))
             return
         sent_at = self._clock.now()
+
+        def accept(granted: Granted) -> Token:
+            now = self._clock.now()
+            return accepted(self.name, granted, held, sent_at=sent_at, now=now, fits=self._fits)
+
         self._events.token_requested(self.name)
         failure: CredentialError | None = None
         try:
-            await self._publish(await attempt(self.name, self._grant, self._keeping, held), sent_at)
+            await self._publish(await attempt(self.name, self._grant, self._keeping, held, accept))
         except CredentialError as error:
             failure = error
         if failure is None:
             await self._latch.clear(self.name, fingerprint)
             return
+        if isinstance(failure, CredentialUnavailable) and failure.rotated is not None and held is not None:
+            self._life = replace(self._life, token=replace(held, refresh_token=failure.rotated))
+            await self._keeping.save(replace(held, refresh_token=failure.rotated))
         # What is no passing trouble may be one's own old refresh token, and somebody else's new one (threat 89).
         if not isinstance(failure, CredentialUnavailable) and await self._adopt():
             return
         # One that says when to try again is not held against the secret: it stands on somebody else's token.
-        may_retry = isinstance(failure, CredentialUnavailable) or failure.retry_after is not None
+        may_retry = (
+            isinstance(failure, CredentialUnavailable) or failure.retry_after is not None or failure.is_lenders
+        )
         if isinstance(failure, CredentialRejected) and not may_retry:
             await self._latch.set(self.name, fingerprint, failure.detail, self._clock.wall())
         self._failed(failure, retry=may_retry)
 
-    async def _publish(self, granted: Granted, sent_at: float) -> None:
-        """Make what was granted the token of the next generation: durable first, then in use."""
-        token = accepted(
-            self.name, granted, self._life.token, sent_at=sent_at, now=self._clock.now(), fits=self._fits
-        )
+    async def _publish(self, token: Token) -> None:
+        """Make it the one that is used: durable first."""
         self._mask(token)
         await self._keeping.save(token)
         self._use(token)
         self._events.token_obtained(self.name)
-        log.info(
-            "token_refreshed",
-            extra={
-                "fields": {"credential": self.name, "generation": token.generation, "lifetime": granted.lifetime}
-            },
-        )
+        lifetime = None if token.expires_at is None else token.expires_at - token.obtained_at
+        fields = {"credential": self.name, "generation": token.generation, "lifetime": lifetime}
+        log.info("token_refreshed", extra={"fields": fields})
 
     def _use(self, token: Token) -> None:
         self._life = Life(self._life.margin, token)
-        self._schedule()
+        self.ahead.schedule()
 
     def _mask(self, token: Token) -> None:
         self._register([token.value, *([token.refresh_token] if token.refresh_token else [])])
 
     def _failed(self, error: CredentialError, *, retry: bool) -> None:
         count = (self._life.failure.count if self._life.failure else 0) + 1
-        pause = back_off(count, self._random(), error.retry_after) if retry else None
+        pause = None
+        if retry:
+            # To ask a lender costs nothing: it minds its own pauses.
+            own = back_off(count, self._random(), error.retry_after)
+            pause = LENDER_SECONDS if error.is_lenders else own
         retry_at = None if pause is None else self._clock.now() + pause
         self._life = replace(self._life, failure=Failure(error, count, retry_at))
         self._events.token_failed(self.name, error.code)
@@ -260,43 +289,8 @@ class TokenSource:
         log.warning(
             "token_refresh_failed" if retry else error.code, extra={"fields": {**fields, **dict(error.said)}}
         )
-        self._schedule()
+        self.ahead.schedule()
 
     def _error(self) -> CredentialError:
-        """The last failure as an answer to one request: a new object, with the seconds that are left."""
-        failure = self._life.failure
-        if failure is None:
-            return CredentialUnavailable(f"Credential {self.name!r} has no token.", retry_after=1.0)
-        left = None if failure.retry_at is None else max(1.0, failure.retry_at - self._clock.now())
-        return type(failure.error)(failure.error.detail, retry_after=left)
-
-    # -- refresh ahead
-
-    def _schedule(self) -> None:
-        """Look again when the refresh ahead, or the next attempt after a failure, is due."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due_at = refresh_due_at(self._life)
-        if due_at is None or self._closed:
-            return
-        seconds = min(max(0.0, due_at - self._clock.now()), LOOK_AGAIN_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.look)
-
-    @property
-    def next_look(self) -> float | None:
-        """Seconds until the timer looks again, None while there is nothing to look for."""
-        return None if self._timer is None else self._timer.when() - asyncio.get_running_loop().time()
-
-    def look(self) -> None:
-        """The timer's call: refresh if it is time and the credential was used within its last lifetime."""
-        self._timer = None
-        due_at = refresh_due_at(self._life)
-        token = self._life.token
-        if due_at is None or token is None or token.expires_at is None:
-            return
-        now = self._clock.now()
-        if now < due_at:
-            self._schedule()
-        elif self._used_at >= now - (token.expires_at - token.obtained_at):
-            self._fly()
+        nothing = CredentialUnavailable(f"Credential {self.name!r} has no token.", retry_after=1.0)
+        return told(self._life.failure, self._clock.now()) or nothing

@@ -51,11 +51,12 @@ class Fault(Enum):
 
 
 class InvalidReply(BearerProxyError):  # noqa: N818  the name says what happened, as in errors.py
-    """An accepted status whose content cannot be used."""
+    """An accepted status whose content cannot be used; `refresh_token` is what can be used of it."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.value)
         self.fault = fault
+        self.refresh_token: Secret | None = None
 
 
 class RejectedReply(BearerProxyError):  # noqa: N818  same
@@ -128,6 +129,18 @@ def read(reply: TokenReply, rules: ResponseRules, *, now_wall: float) -> Granted
     for pointer, expected in rules.success.items():
         if not _holds(_at(document, pointer), expected):
             raise RejectedReply("The token reply says that the request failed (response.success).")
+    refresh_token = _refresh_token(reply, document, rules)
+    try:
+        return _granted(reply, document, rules, refresh_token, now_wall)
+    except InvalidReply as error:
+        # The server has put it in the place of the one that was redeemed, whatever else is wrong.
+        error.refresh_token = refresh_token
+        raise
+
+
+def _granted(
+    reply: TokenReply, document: object, rules: ResponseRules, refresh_token: Secret | None, now_wall: float
+) -> Granted:
     kind = _at(document, "/token_type")
     if kind is not _MISSING and not (isinstance(kind, str) and kind.lower() == "bearer"):
         raise InvalidReply(Fault.NOT_BEARER)
@@ -140,7 +153,7 @@ def read(reply: TokenReply, rules: ResponseRules, *, now_wall: float) -> Granted
         lifetime, contradicted = _compared(lifetime, token, now)
     return Granted(
         token=Secret(token),
-        refresh_token=_refresh_token(reply, document, rules),
+        refresh_token=refresh_token,
         lifetime=lifetime,
         refresh_lifetime=_refresh_lifetime(document, rules, now),
         expires_at_wall=expires_at_wall,

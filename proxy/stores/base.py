@@ -53,5 +53,5 @@ class Store(Protocol):
         ...
 
     def stamp(self, name: str) -> object:
-        """Something that differs as soon as the record does; cheap, does not wait. None: no record."""
+        """Something that differs as soon as the record does; cheap, does not wait. None: there is none for sure."""
         ...

@@ -31,6 +31,8 @@ from proxy.stores.files import (
 from proxy.stores.records import dump, parse
 from proxy.stores.seal import Ring
 
+#: The stamp of every record where the folder itself is not there: a volume that is not mounted, say.
+_NO_FOLDER: Final = "no folder"
 log: Final = logging.getLogger("proxy.stores")
 
 #: Two tokens of 16 KiB, escaped and sealed, are far less.
@@ -79,8 +81,9 @@ class FileStore:
         return self._turn(name)
 
     def stamp(self, name: str) -> object:
-        """Inode, size and time of the file: each save makes another file."""
-        return stamp(self._path(name, "token"))
+        """Inode, size and time of the file: each save makes another file. A folder that is gone says nothing."""
+        found = stamp(self._path(name, "token"))
+        return found if found is not None or self._folder.is_dir() else _NO_FOLDER
 
     def _path(self, name: str, kind: str) -> Path:
         """Quoted, so that no name leaves the folder."""

@@ -577,7 +577,11 @@ DOUBLES: Final[Mapping[str, Double]] = {
         answer=_vault,
         places=[("header", "X-Vault-Token", "TOKEN")],
         refusal=(403, {"errors": ["permission denied"]}, {}),
-        denied=(("POST", "/v1/auth/approle/login"), ("POST", "/v1/auth/token/renew-self")),
+        denied=(
+            ("POST", "/v1/auth/approle/login"),
+            ("POST", "/v1/auth/token/renew-self"),
+            ("GET", "/v1/team/auth/token/lookup-self"),
+        ),
         constants=(("X-Vault-Request", "true"),),
     ),
     # -- variants

@@ -35,8 +35,8 @@ def _arm(point: str) -> None:  # noqa: C901  six points, one after another
         if point == "after the note":
             _die()
 
-    async def obtained(self: LoginGrant, refresh_token: Any) -> Any:
-        granted = await obtain(self, refresh_token)
+    async def obtained(self: LoginGrant, refresh_token: Any, token: Any = None) -> Any:
+        granted = await obtain(self, refresh_token, token)
         if refreshing and point == "after the answer":
             _die()
         return granted
@@ -56,9 +56,9 @@ def _arm(point: str) -> None:  # noqa: C901  six points, one after another
             _die()
         return found
 
-    Keeping.redeem, Keeping.save = redeemed, saved  # type: ignore[method-assign]
-    LoginGrant.obtain = obtained  # type: ignore[method-assign]
-    files.Path.replace = replaced  # type: ignore[method-assign,assignment,attr-defined]
+    Keeping.redeem, Keeping.save = redeemed, saved  # type: ignore[method-assign]  # a test puts its own in place
+    LoginGrant.obtain = obtained  # type: ignore[method-assign]  # a test puts its own in place
+    files.Path.replace = replaced  # type: ignore[method-assign,assignment,attr-defined]  # a test puts its own in place
 
 
 if os.environ.get("FAIL_AT"):
