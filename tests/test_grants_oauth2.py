@@ -347,3 +347,25 @@ def test_a_verdict_follows_the_error_and_else_the_status(status: int, error: str
     """An outage is no reason to give a credential up, and 200 is no token where `error` stands beside it."""
     answer = reply({"error": error} if error else {}, status)
     assert verdict(answer, error_of(answer)) == expected
+
+
+@pytest.mark.parametrize(
+    ("secret", "description"),
+    [
+        ("hunter2", "wrong password 'hunter2'"),
+        ("hunter2", "wrong password HUNTER2"),
+        ("geheim<geheim>&x", "no: geheim&lt;geheim&gt;&amp;x"),
+        ("geheim'geheim", "near 'geheim''geheim'"),
+        ("geheim'geheim", "near geheim&#39;geheim"),
+        ("geheim'geheim", "near geheim&#x27;geheim"),
+        ('a"b"c-d', 'got "a\\"b\\"c-d"'),
+        ("correct horse", "x " * 146 + "correct horse"),
+    ],
+)
+def test_a_secret_that_a_server_quotes_is_not_shown(secret: str, description: str) -> None:
+    """However it is escaped, and before the description is cut."""
+    body = json.dumps({"error": "invalid_grant", "error_description": description}).encode()
+    shown = error_of(TokenReply(400, (), body), [Secret(secret), Secret("abc")]).description
+    assert MASK in shown or len(shown) == 300
+    for fragment in (secret, secret[:4], secret.upper()):
+        assert fragment not in shown

@@ -33,6 +33,7 @@ REVEALERS: Final = {
     "config/store.py": "decodes the keys that seal stored tokens",
     "config/secrets.py": "looks for a member in a file of JSON",
     "config/anycredential.py": "digests what a token is got with, in memory",
+    "credentials/borrowing.py": "does a lent token fit its places",
     "credentials/credential.py": "renders the token into the head of a request, and knows its echoes",
     "credentials/file.py": "does the token itself say when it ends",
     "credentials/signing.py": "signs with the key",

@@ -15,8 +15,10 @@ from proxy.config import (
     MetadataCredential,
     OAuthCredential,
 )
+from proxy.config.anycredential import AskingCredential
 from proxy.config.clienttls import ClientTLS
 from proxy.config.fields import plain_text
+from proxy.config.model import secrets_in
 from proxy.config.selfsigned import plain_claims
 from proxy.credentials.asking import Asking
 from proxy.credentials.command import CommandGrant
@@ -38,7 +40,7 @@ def grant(name: str, given: CredentialConfig, means: Means) -> Grant:
 
 
 def _login(name: str, given: LoginCredential, means: Means) -> Grant:
-    return LoginGrant(name=name, description=given.description(), asking=_asking(name, given.tls, means)())
+    return LoginGrant(name=name, description=given.description(), asking=_asking(name, given, means)())
 
 
 def _oauth2(name: str, given: OAuthCredential, means: Means) -> Grant:
@@ -51,7 +53,7 @@ def oauth_grant(name: str, given: OAuthCredential, means: Means, where: Endpoint
         name=name,
         description=given.description(),
         token_url=partial(where.url, "token_endpoint"),
-        asking=_asking(name, given.tls, means)(judge=judge),
+        asking=_asking(name, given, means)(judge=judge),
         signer=_signer(name, given, means) if given.signs else None,
     )
 
@@ -80,7 +82,7 @@ def _exec(name: str, given: ExecCredential, means: Means) -> Grant:
 
 def _metadata(name: str, given: MetadataCredential, means: Means) -> Grant:
     metadata = given.description()
-    asking = _asking(name, ClientTLS.model_construct(), means)(judge=metadata.judge)
+    asking = _asking(name, given, means)(judge=metadata.judge)
     return MetadataGrant(metadata, asking)
 
 
@@ -89,7 +91,7 @@ def _github_app(name: str, given: GitHubAppCredential, means: Means) -> Grant:
         name=name,
         app=given.description(),
         signing=Signing(name, given.key.value, "RS256", None, means.clock),
-        asking=_asking(name, given.tls, means)(),
+        asking=_asking(name, given, means)(),
     )
 
 
@@ -108,13 +110,15 @@ _MAKERS: Final[Mapping[type, Callable[..., Grant]]] = {
 }
 
 
-def _asking(name: str, tls: ClientTLS, means: Means) -> Callable[..., Asking]:
+def _asking(name: str, given: CredentialConfig, means: Means) -> Callable[..., Asking]:
+    tls = given.tls if isinstance(given, AskingCredential) else ClientTLS.model_construct()
     return partial(
         Asking,
         name=name,
         endpoint=_endpoint(name, tls, means),
         clock=means.clock,
         register=means.register_as(f"{name}, steps"),
+        hidden=tuple(source.value for _path, source in secrets_in(given)),
     )
 
 

@@ -9,7 +9,7 @@ from proxy.clock import Clock
 from proxy.credentials.grant import Endpoint
 from proxy.errors import CredentialUnavailable
 from proxy.grants.login import ResponseRules, Step, build
-from proxy.grants.oauth2 import error_of
+from proxy.grants.oauth2 import OAuthError, error_of
 from proxy.grants.reply import InvalidReply, RejectedReply, Verdict, classify, is_from_between, read, retry_after
 from proxy.grants.request import Granted, TokenReply
 from proxy.redact import Secret
@@ -39,6 +39,7 @@ class Asking:
     """Asks for one credential, `name`.
 
     `register` is given every token as soon as it is read, before anything else happens to it (invariant 4).
+    `hidden` are the secrets of the credential, which a server may quote where it says what is wrong.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Asking:
         register: Callable[[Iterable[Secret]], None],
         boundary: Callable[[], str] = random_boundary,
         judge: Judge = by_status,
+        hidden: tuple[Secret, ...] = (),
     ) -> None:
         self._name = name
         self._endpoint = endpoint
@@ -57,6 +59,7 @@ class Asking:
         self._register = register
         self._boundary = boundary
         self._judge = judge
+        self._hidden = hidden
         #: The lifetimes do not fit each other: said once, not with every token.
         self._doubted = False
 
@@ -78,8 +81,13 @@ class Asking:
         try:
             return self._judged(reply, step, rules, place)
         except (CredentialUnavailable, RejectedReply) as failure:
-            failure.said = tuple(error_of(reply).fields.items())
+            sent = [token for token in (access_token, refresh_token) if token is not None]
+            failure.said = tuple(self.error_of(reply, *sent).fields.items())
             raise
+
+    def error_of(self, reply: TokenReply, *sent: Secret) -> OAuthError:
+        """What the server says is wrong, without the secrets that it was sent."""
+        return error_of(reply, (*self._hidden, *sent))
 
     def _judged(self, reply: TokenReply, step: Step, rules: ResponseRules, place: str) -> Granted:
         verdict, code = self._judge(reply, step)

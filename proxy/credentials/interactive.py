@@ -25,7 +25,7 @@ from proxy.grants.authorization import (
 )
 from proxy.grants.device import DeviceCodes, InvalidDeviceReply, Polling, Said, answered, read_codes
 from proxy.grants.login import Value
-from proxy.grants.oauth2 import error_of, revealed
+from proxy.grants.oauth2 import revealed
 from proxy.grants.reply import RejectedReply
 from proxy.grants.request import Granted
 from proxy.redact import Secret
@@ -229,7 +229,7 @@ class Login:
                 return LoggedIn(self.grant.granted(reply, "login"), at)
             if said is not Said.WAIT:
                 sentence = f"{said.value}{word}." if said is Said.REFUSED else said.value
-                words = _in_its_words(error_of(reply).fields)
+                words = _in_its_words(self.grant.error_of(reply).fields)
                 raise LoginFailed(f"Credential {self.name!r}: {sentence}{words} {self._again}")
         raise LoginFailed(f"Credential {self.name!r}: {Said.EXPIRED.value} {self._again}")
 

@@ -13,6 +13,7 @@ from proxy.grants.oauth2 import (
     REPLY,
     GrantName,
     OAuthDescription,
+    OAuthError,
     error_of,
     verdict,
 )
@@ -54,6 +55,10 @@ class OAuthGrant:
     def description(self) -> OAuthDescription:
         """What is configured."""
         return self._description
+
+    def error_of(self, reply: TokenReply) -> OAuthError:
+        """What the server says is wrong, without the secrets of this credential."""
+        return self._asking.error_of(reply)
 
     async def obtain(self, refresh_token: Secret | None, token: Secret | None = None) -> Granted:  # noqa: ARG002  spent
         """Refresh if there is something to refresh with, else (or if that is rejected) begin anew.

@@ -4,9 +4,10 @@ Nothing is signed or fetched here: an assertion that a request needs is handed i
 """
 
 import base64
+import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import quote
@@ -67,6 +68,8 @@ _TRANSIENT: Final = frozenset({"temporarily_unavailable", "server_error", "slow_
 #: More of a code, or of a description, tells a reader nothing.
 _CODE_LIMIT: Final = 60
 _DESCRIPTION_LIMIT: Final = 300
+#: What is shorter than this stands in every second word.
+_SHORTEST_QUOTED: Final = 4
 #: What servers quote in a description: the code or the token that they were given. Words of people, and the names
 #: of parameters, have lower-case letters only where they are this long.
 _OPAQUE: Final = re.compile(r"(?![a-z_./-]+(?![A-Za-z0-9_~+/.%=-]))[A-Za-z0-9_~+/.%-]{16,}=*")
@@ -182,8 +185,11 @@ class OAuthError:
         return {name: text for name, text in found.items() if text}
 
 
-def error_of(reply: TokenReply) -> OAuthError:
-    """The error in a reply, whatever its status: some servers say 200 and `error`."""
+def error_of(reply: TokenReply, hidden: Iterable[Secret] = ()) -> OAuthError:
+    """The error in a reply, whatever its status: some servers say 200 and `error`.
+
+    `hidden` are the secrets of the request, which a server may quote.
+    """
     if len(reply.body) > BODY_LIMIT:
         return OAuthError()
     try:
@@ -193,18 +199,35 @@ def error_of(reply: TokenReply) -> OAuthError:
     if not isinstance(document, dict):
         return OAuthError()
     code, description = (_string(document.get(name)) for name in ("error", "error_description"))
+    quoted = _quoted(hidden)
     return OAuthError(
-        shown(code) if code else "", _shown(code, _CODE_LIMIT), _shown(description, _DESCRIPTION_LIMIT)
+        shown(code) if code else "",
+        _shown(code, _CODE_LIMIT, quoted),
+        _shown(description, _DESCRIPTION_LIMIT, quoted),
     )
+
+
+def _quoted(hidden: Iterable[Secret]) -> re.Pattern[str] | None:
+    """The forms in which servers quote what they were given: as it came, escaped for HTML, doubled for SQL."""
+    forms = set[str]()
+    for value in (secret.reveal() for secret in hidden):
+        if len(value) >= _SHORTEST_QUOTED:
+            escaped = {html.escape(value), html.escape(value, quote=False), json.dumps(value)[1:-1]}
+            forms |= {value, value.replace("'", "''"), value.replace("'", "&#39;"), *escaped}
+    # The longest first, or a part of one would be masked and its rest shown.
+    words = sorted(map(re.escape, forms), key=len, reverse=True)
+    return re.compile("|".join(words), re.IGNORECASE) if words else None
 
 
 def _string(found: object) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _shown(text: str, limit: int) -> str:
+def _shown(text: str, limit: int, quoted: re.Pattern[str] | None) -> str:
     """Somebody else's words as they may stand in a log (threats 79, 80). Masked first: half a secret is one."""
-    return _OPAQUE.sub(MASK, "".join(filter(str.isprintable, text)))[:limit]
+    text = "".join(filter(str.isprintable, text))
+    text = text if quoted is None else quoted.sub(MASK, text)
+    return _OPAQUE.sub(MASK, text)[:limit]
 
 
 def shown(code: str) -> str:
