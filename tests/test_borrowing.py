@@ -33,7 +33,8 @@ class TwoStages:
             given = json.loads(seen.body)["jwt"]
             self.exchanges.append(given)
             if not self.takes_first(given):
-                return web.json_response({"errors": ["no"]}, status=400)
+                words = {"error": "invalid_grant", "error_description": "this jwt is not known"}
+                return web.json_response(words, status=400)
             self.second.append(self._canaries.mint("token"))
             return web.json_response({"access_token": self.second[-1], "expires_in": 3600})
         return web.Response(status=200 if bearer and self.takes_second(bearer) else 401)
@@ -104,6 +105,8 @@ async def test_a_rejection_that_no_newer_token_cures_is_tried_again_later(
         answers = [await proxy.ask("GET", "/x") for _ in range(3)]
         assert {(answer.status, answer.json()["code"]) for answer in answers} == {(502, "credential_rejected")}
         assert len(vendor.exchanges) == 2
+        [event] = proxy.lines("token_refresh_failed")
+        assert event["oauth_error_description"] == "this jwt is not known"
         vendor.takes_first = lambda _token: True
         clock.move(3600)
         assert (await proxy.ask("GET", "/x")).status == 200

@@ -463,6 +463,36 @@ def test_the_example_shows_every_key_that_there_is() -> None:
     assert {path for path in missing if path[:2] not in steps} == set()
 
 
+@pytest.mark.parametrize(
+    ("credential", "warning"),
+    [
+        (
+            "{type: oauth2, grant: refresh_token, token_url: 'https://i.example', refresh_token: {env: T}}",
+            "credential.refresh_token: a server that rotates takes it once: "
+            "set store.kind: file, or the next start may find it spent",
+        ),
+        (
+            "{type: jwt, algorithm: HS384, key: {env: T}}",
+            "credential.key: HS384 wants a key of at least 48 bytes (RFC 7518 section 3.2)",
+        ),
+    ],
+)
+def test_what_will_not_last_or_is_weak_is_warned_of(credential: str, warning: str) -> None:
+    """It works today."""
+    text = f"upstream: https://a.example\ncredential: {credential}\n"
+    config = load(Source(text, "text", None, "test"), environ={"T": TOKEN})
+    assert config.warnings == [f"text:2: {warning}"]
+
+
+def test_what_a_program_is_given_is_not_shown() -> None:
+    """Arguments and input may be secrets."""
+    text = f"upstream: https://a.example\ncredential: {{type: exec, command: [a, {TOKEN}], stdin: {TOKEN}}}\n"
+    shown = yaml.safe_load(effective(load(Source(text, "text", None, "test"), environ={})))["credentials"][
+        "default"
+    ]
+    assert (shown["command"], shown["stdin"]) == (["a", "***"], "***")
+
+
 # --- the effective configuration ---
 
 

@@ -585,6 +585,17 @@ async def test_a_server_that_does_not_answer_does_not_keep_tokens_here(server: S
     assert "No connection to the token endpoint could be made" in ended.problem
 
 
+async def test_a_logout_says_where_it_could_not_read_what_it_forgot() -> None:
+    """Another issuer, or another key: the tokens may live on, and nobody could revoke them."""
+    store = Kept()
+    async with store.turn("c"):
+        await store.save("c", b"another binding", Record(1, Secret("t"), 0.0))
+    ended = await log_out(store, "c", BINDING, None)
+    assert (ended.found, ended.failed) == (True, True)
+    assert "does not open with this configuration" in str(ended.problem)
+    assert store.records == {}
+
+
 async def test_without_a_server_that_revokes_a_logout_forgets() -> None:
     """Any credential with a stored token can be forgotten."""
     store = Kept(records={"calendar": (BINDING, TOKENS)})
