@@ -468,8 +468,10 @@ def test_the_example_shows_every_key_that_there_is() -> None:
     [
         (
             "{type: oauth2, grant: refresh_token, token_url: 'https://i.example', refresh_token: {env: T}}",
-            "credential.refresh_token: a server that rotates takes it once: "
-            "set store.kind: file, or the next start may find it spent",
+            (
+                "credential.refresh_token: a server that rotates takes it once: "
+                "set store.kind: file, or the next start may find it spent"
+            ),
         ),
         (
             "{type: jwt, algorithm: HS384, key: {env: T}}",
