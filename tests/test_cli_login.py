@@ -37,13 +37,20 @@ CLIENT: Final = {
     "token_endpoint_auth_method": "none",
     "scope": "openid offline_access",
 }
+#: One that proves who it is, by a secret.
+KNOWN: Final = {
+    **CLIENT,
+    "client_id": "known",
+    "client_secret": "client-secret-for-tests-of-lending",
+    "token_endpoint_auth_method": "client_secret_post",
+}
 Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OIDCProvider]:
     """One server for all tests."""
-    with oidc_provider(tmp_path_factory.mktemp("oidc"), [CLIENT]) as server:
+    with oidc_provider(tmp_path_factory.mktemp("oidc"), [CLIENT, KNOWN]) as server:
         yield server
 
 
@@ -162,6 +169,47 @@ def test_a_login_and_a_logout_from_end_to_end(
     assert kept.records == {}
     result = run(credentials, "logout", *name)
     assert (result.exit_code, result.output) == (0, "nothing is stored for calendar\n")
+
+
+def test_what_a_credential_borrows_is_lent_to_its_login_and_its_logout(
+    run: Run, kept: Kept, provider: OIDCProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real server takes the lender's token as the client's secret."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("SSL_CERT_FILE", str(provider.ca))
+    monkeypatch.setattr("webbrowser.open", provider.visit)
+    borrowing = {"client_id": "known", "client_auth": "post", "client_secret": {"credential": "secret"}}
+    lender = {"type": "exec", "command": ["printf", "%s", KNOWN["client_secret"]]}
+    credentials = {"calendar": _person(provider.issuer) | borrowing, "secret": lender}
+    result = run(credentials, "login", "calendar")
+    assert (result.exit_code, "calendar" in kept.records) == (0, True), result.output
+    result = run(credentials, "logout", "calendar")
+    assert (result.exit_code, result.output) == (
+        0,
+        "logged out; the tokens of calendar are revoked and forgotten\n",
+    )
+
+
+@pytest.mark.parametrize(("command", "status"), [("login", 1), ("logout", 1)])
+def test_a_lender_without_a_token_is_spoken_of(
+    run: Run, kept: Kept, monkeypatch: pytest.MonkeyPatch, command: str, status: int
+) -> None:
+    """No server is asked with an empty secret; a logout forgets all the same."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    kept.records["calendar"] = b"binding", Record(1, Secret("t"), 0.0)
+    server = "https://id.example.com"
+    borrowing = {
+        "issuer": None,
+        "token_url": f"{server}/token",
+        "authorization_url": f"{server}/login",
+        "revocation_url": f"{server}/revoke",
+        "client_secret": {"credential": "secret"},
+    }
+    credentials = {"calendar": _person() | borrowing, "secret": {"type": "exec", "command": ["false"]}}
+    result = run(credentials, command, "calendar")
+    assert result.exit_code == status
+    assert "Credential 'secret', command false: it ended with status 1" in result.output
+    assert ("calendar" in kept.records) == (command == "login")
 
 
 def test_a_credential_that_needs_no_person_can_be_forgotten(run: Run, kept: Kept) -> None:
