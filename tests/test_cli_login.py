@@ -1,8 +1,11 @@
 """`login` and `logout` as commands: who is meant, what is said, and what a running instance is told."""
 
 import asyncio
+import base64
+import io
 import logging
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -362,6 +365,40 @@ async def test_lines_that_are_typed_come_one_by_one(keyboard: int) -> None:
     os.close(keyboard)
     assert await terminal.paste() == "sec�"
     assert await terminal.paste() is None
+
+
+@pytest.mark.parametrize("browser", [True, False])
+async def test_a_standard_input_that_is_closed_is_no_keyboard(
+    monkeypatch: pytest.MonkeyPatch, *, browser: bool
+) -> None:
+    """As under `<&-`: nobody pastes there."""
+    closed = io.StringIO()
+    closed.close()
+    for stdin in (None, closed):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        terminal = Terminal({}, browser=browser)
+        assert not terminal.can_paste
+        assert await terminal.paste() is None
+
+
+def test_a_login_without_a_standard_input_says_what_is_missing(tmp_path: Path) -> None:
+    """The real program under `<&-`."""
+    path = tmp_path / "config.yaml"
+    store = {"kind": "file", "path": str(tmp_path / "store"), "key": {"env": "STORE_KEY"}}
+    document = {"upstream": "https://api.example.com", "credential": _person(), "store": store}
+    path.write_text(yaml.safe_dump(document))
+    key = base64.urlsafe_b64encode(bytes(32)).decode()
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "STORE_KEY": key}
+    command = [sys.executable, "-m", "proxy", "login", "--no-browser", "-c", str(path)]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "neither one nor a terminal here" in done.stderr) == (1, True), done.stderr
 
 
 async def test_a_login_that_is_over_does_not_wait_for_the_keyboard(keyboard: int) -> None:
