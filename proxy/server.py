@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import build
-from proxy.accesslog import AccessLog, Observers
+from proxy.accesslog import AccessLog, Exchange, Observers
 from proxy.admin.app import admin_handler
 from proxy.admin.metrics import Metrics
 from proxy.clock import Clock, SystemClock
@@ -48,7 +48,8 @@ class World:
     """What an instance needs of its surroundings; tests give their own.
 
     `state` is the folder for what must outlive the process, `lines` where the access log goes, `random` gives
-    floats in [0, 1), `token_ca` is a bundle of certificate authorities for token endpoints (None: the machine's).
+    floats in [0, 1), `token_ca` is a bundle of certificate authorities for token endpoints (None: the machine's),
+    `observe` is told of every exchange beside the metrics and the access log.
     """
 
     redactor: Redactor
@@ -57,6 +58,7 @@ class World:
     random: Callable[[], float] = random.random
     lines: Lines = field(default_factory=lambda: Lines(sys.stderr))
     token_ca: Path | None = None
+    observe: Callable[[Exchange], None] | None = None
 
 
 class Instance:
@@ -189,16 +191,19 @@ class Instance:
     # -- the beginning
 
     def _observer(self) -> Observers:
-        """Who is told of each exchange: the metrics, and the access log where it is on."""
+        """Who is told of each exchange: the metrics, the world, and the access log where it is on."""
+        told: list[Callable[[Exchange], None]] = [self.metrics.observe]
+        if self._world.observe is not None:
+            told.append(self._world.observe)
         if not self._config.log.access:
-            return Observers(self.metrics.observe)
+            return Observers(*told)
         write = AccessLog(
             self._world.lines,
             self._world.redactor,
             json_lines=self._config.log.format == "json",
             wall=self._world.clock.wall,
         )
-        return Observers(self.metrics.observe, write)
+        return Observers(*told, write)
 
     def _server(self, handler: Handler) -> Server:
         limits = self._config.limits

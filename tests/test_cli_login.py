@@ -1,8 +1,11 @@
 """`login` and `logout` as commands: who is meant, what is said, and what a running instance is told."""
 
 import asyncio
+import base64
+import io
 import logging
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -37,13 +40,20 @@ CLIENT: Final = {
     "token_endpoint_auth_method": "none",
     "scope": "openid offline_access",
 }
+#: One that proves who it is, by a secret.
+KNOWN: Final = {
+    **CLIENT,
+    "client_id": "known",
+    "client_secret": "client-secret-for-tests-of-lending",
+    "token_endpoint_auth_method": "client_secret_post",
+}
 Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OIDCProvider]:
     """One server for all tests."""
-    with oidc_provider(tmp_path_factory.mktemp("oidc"), [CLIENT]) as server:
+    with oidc_provider(tmp_path_factory.mktemp("oidc"), [CLIENT, KNOWN]) as server:
         yield server
 
 
@@ -162,6 +172,47 @@ def test_a_login_and_a_logout_from_end_to_end(
     assert kept.records == {}
     result = run(credentials, "logout", *name)
     assert (result.exit_code, result.output) == (0, "nothing is stored for calendar\n")
+
+
+def test_what_a_credential_borrows_is_lent_to_its_login_and_its_logout(
+    run: Run, kept: Kept, provider: OIDCProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real server takes the lender's token as the client's secret."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("SSL_CERT_FILE", str(provider.ca))
+    monkeypatch.setattr("webbrowser.open", provider.visit)
+    borrowing = {"client_id": "known", "client_auth": "post", "client_secret": {"credential": "secret"}}
+    lender = {"type": "exec", "command": ["printf", "%s", KNOWN["client_secret"]]}
+    credentials = {"calendar": _person(provider.issuer) | borrowing, "secret": lender}
+    result = run(credentials, "login", "calendar")
+    assert (result.exit_code, "calendar" in kept.records) == (0, True), result.output
+    result = run(credentials, "logout", "calendar")
+    assert (result.exit_code, result.output) == (
+        0,
+        "logged out; the tokens of calendar are revoked and forgotten\n",
+    )
+
+
+@pytest.mark.parametrize(("command", "status"), [("login", 1), ("logout", 1)])
+def test_a_lender_without_a_token_is_spoken_of(
+    run: Run, kept: Kept, monkeypatch: pytest.MonkeyPatch, command: str, status: int
+) -> None:
+    """No server is asked with an empty secret; a logout forgets all the same."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    kept.records["calendar"] = b"binding", Record(1, Secret("t"), 0.0)
+    server = "https://id.example.com"
+    borrowing = {
+        "issuer": None,
+        "token_url": f"{server}/token",
+        "authorization_url": f"{server}/login",
+        "revocation_url": f"{server}/revoke",
+        "client_secret": {"credential": "secret"},
+    }
+    credentials = {"calendar": _person() | borrowing, "secret": {"type": "exec", "command": ["false"]}}
+    result = run(credentials, command, "calendar")
+    assert result.exit_code == status
+    assert "Credential 'secret', command false: it ended with status 1" in result.output
+    assert ("calendar" in kept.records) == (command == "login")
 
 
 def test_a_credential_that_needs_no_person_can_be_forgotten(run: Run, kept: Kept) -> None:
@@ -314,6 +365,40 @@ async def test_lines_that_are_typed_come_one_by_one(keyboard: int) -> None:
     os.close(keyboard)
     assert await terminal.paste() == "sec�"
     assert await terminal.paste() is None
+
+
+@pytest.mark.parametrize("browser", [True, False])
+async def test_a_standard_input_that_is_closed_is_no_keyboard(
+    monkeypatch: pytest.MonkeyPatch, *, browser: bool
+) -> None:
+    """As under `<&-`: nobody pastes there."""
+    closed = io.StringIO()
+    closed.close()
+    for stdin in (None, closed):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        terminal = Terminal({}, browser=browser)
+        assert not terminal.can_paste
+        assert await terminal.paste() is None
+
+
+def test_a_login_without_a_standard_input_says_what_is_missing(tmp_path: Path) -> None:
+    """The real program under `<&-`."""
+    path = tmp_path / "config.yaml"
+    store = {"kind": "file", "path": str(tmp_path / "store"), "key": {"env": "STORE_KEY"}}
+    document = {"upstream": "https://api.example.com", "credential": _person(), "store": store}
+    path.write_text(yaml.safe_dump(document))
+    key = base64.urlsafe_b64encode(bytes(32)).decode()
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "STORE_KEY": key}
+    command = [sys.executable, "-m", "proxy", "login", "--no-browser", "-c", str(path)]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "neither one nor a terminal here" in done.stderr) == (1, True), done.stderr
 
 
 async def test_a_login_that_is_over_does_not_wait_for_the_keyboard(keyboard: int) -> None:

@@ -195,6 +195,46 @@ async def test_a_program_that_neither_reads_nor_prints_is_ended(make: Make, stdi
     assert await failure(make("exec sleep 600", stdin=stdin, timeout=SHORT)) == "it did not end within 0.5 seconds."
 
 
+@pytest.mark.parametrize("background", ["sleep 600", "setsid sleep 20", "trap '' TERM; read line"])
+async def test_a_child_in_the_background_costs_no_token(make: Make, background: str) -> None:
+    """The program has ended well; that a helper of it keeps the output open is no fault of the token."""
+    before = time.monotonic()
+    assert await make(f"echo t-1; ({background}) & exit 0").obtain(None) == Granted(Secret("t-1"))
+    assert (
+        await failure(make(f"echo t-1; ({background}) & exit 3"))
+        == "it ended with status 3; run it by hand to see why."
+    )
+    assert time.monotonic() - before < LONG / 2
+
+
+async def test_what_a_child_prints_without_end_is_refused(make: Make) -> None:
+    """Nobody knows which of it is the token."""
+    assert await failure(make("yes & exit 0")) == "it printed more than 64 KiB."
+
+
+async def test_all_that_was_printed_counts_when_the_program_has_ended(make: Make) -> None:
+    """However late this process comes to read it."""
+    script = f"printf t-1; head -c {OUTPUT_LIMIT - 3} /dev/zero | tr '\\0' ' '; sleep 600 & exit 0"
+    assert await make(script).obtain(None) == Granted(Secret("t-1"))
+
+
+@pytest.mark.parametrize("environ", [{"A": "canary\0x"}, {"A\0canary": "x"}, {"A=canary": "x"}])
+async def test_a_variable_that_cannot_be_is_told(make: Make, environ: dict[str, str]) -> None:
+    """What is lent is known only when it is needed."""
+    reason = "a variable in its env has a NUL, or a = in its name."
+    assert await failure(make("echo t-1", environ=lambda: environ)) == reason
+
+
+async def test_what_the_system_does_not_take_is_told(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its text, which may hold a secret."""
+
+    async def refuse(*_given: object, **_more: object) -> None:
+        raise ValueError("canary")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    assert await failure(make("echo t-1")) == "it cannot be started with these arguments and variables."
+
+
 async def test_a_program_that_prints_without_end_is_ended_at_once(make: Make) -> None:
     """Not only when its time is over."""
     before = time.monotonic()

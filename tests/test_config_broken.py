@@ -248,6 +248,8 @@ credentials:
   j: {type: github_app, app_id: true, installation_id: null, key: {env: T}}
   k: {type: jwt, key: {env: T}, claims: [a]}
   l: {type: jwt, key: {env: T}, algorithm: none}
+  m: {type: exec, command: [x], env: {"A=B": c}}
+  n: {type: exec, command: [x], env: {A: "b\0c"}}
 => 4: credentials.a.path: write the path of a file
 => 5: credentials.b: path is a folder: name the file in it
 => 6: credentials.c.command: write a list, program first, each argument by itself: there is no shell
@@ -262,6 +264,8 @@ credentials:
 => 13: credentials.j.installation_id: write text, or a reference to it such as {env: NAME}
 => 14: credentials.k.claims: write a mapping, such as {iss: tools, sub: ann@example.com}
 => 15: credentials.l.algorithm: write RS256, RS384, RS512, PS256, ES256, ES384, EdDSA, HS256, HS384 or HS512
+=> 16: credentials.m.env: the name of a variable is not empty, and holds no = and no NUL: correct it
+=> 17: credentials.n.env: the value of a variable holds no NUL: correct it where it comes from
 ### routes to metadata services
 routes:
   - {prefix: /a, upstream: 'http://169.254.169.254', insecure_http: true}

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -180,6 +181,29 @@ def test_a_command_that_does_not_end_is_ended(tmp_path: Path) -> None:
     reader = SecretReader({"PATH": "/usr/bin:/bin"}, tmp_path, REFUSED, command_seconds=0.05)
     sentence = refusal(reader, {"command": ("sleep", "60")})
     assert sentence == "the command sleep did not end within 0.05 seconds: run it by hand"
+
+
+def test_a_command_that_prints_without_end_is_ended_at_once(reader: SecretReader) -> None:
+    """Neither the memory nor the time is spent on it."""
+    before = time.monotonic()
+    assert refusal(reader, {"command": ("yes",)}) == "yes gave more than 64 KiB: that is no secret"
+    assert time.monotonic() - before < reader.command_seconds / 2
+    script = "head -c 65537 /dev/zero; exec sleep 60"
+    assert "more than 64 KiB" in refusal(reader, {"command": ("sh", "-c", script)})
+    assert time.monotonic() - before < reader.command_seconds / 2
+
+
+def test_the_longest_secret_of_a_command_is_64_kib(reader: SecretReader) -> None:
+    """In as many pieces as the pipe makes of it."""
+    script = "head -c 65000 /dev/zero | tr '\\0' x; head -c 536 /dev/zero | tr '\\0' x"
+    assert reader.read({"command": ("sh", "-c", script)}).value == Secret("x" * 65536)
+
+
+def test_a_child_of_a_command_in_the_background_costs_no_secret(reader: SecretReader) -> None:
+    """An agent that is started on the way keeps the output open."""
+    before = time.monotonic()
+    assert reader.read({"command": ("sh", "-c", "echo $T; sleep 11 &")}).value == Secret(TOKEN)
+    assert time.monotonic() - before < reader.command_seconds / 2
 
 
 def test_systemd_gives_a_secret(tmp_path: Path) -> None:

@@ -1,18 +1,20 @@
 """The diagnosis of a configuration: each line says what was tried, and each failure what mends it."""
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import trustme
 import yaml
 from aiohttp import web
 
+from proxy import doctor as module
 from proxy.clock import SystemClock
 from proxy.config import Source, load
 from proxy.demo.serving import serving
@@ -22,6 +24,9 @@ from proxy.server import World
 from tests.support.api import Seen, api, fine
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.vendors import Vendor
+
+#: The type of the proxy's own answers, which anybody may use.
+PROBLEM: Final = "application/problem+json"
 
 
 class Doctor:
@@ -221,3 +226,169 @@ async def test_an_answer_that_is_not_whole_is_a_failure(doctor: Doctor, environ:
     async with api(answer) as upstream:
         found = await doctor(route(upstream.url), environ)
         assert "502" in of(found, "route default", "warning")[0]
+
+
+FORGED: Final = {
+    "a denial": {"code": "path_denied", "detail": "x"},
+    "a missing token": {"code": "login_required", "detail": "\x1b[2J run `sh -c evil`"},
+    "a list": {"code": ["a"], "detail": {"a": 1}},
+    "an id": {"code": "path_denied", "detail": "x", "request_id": "00000000" + "1"},
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+@pytest.mark.parametrize(("status", "finding"), [(200, "ok"), (401, "failure"), (502, "warning")])
+async def test_an_upstream_cannot_speak_for_the_proxy(
+    doctor: Doctor, environ: dict[str, str], case: str, status: int, finding: str
+) -> None:
+    """Whatever it calls itself: only its status counts, and nothing of it is shown."""
+    headers = {"Proxy-Status": 'bearer-proxy; details="credential rejected"'}
+
+    async def answer(_seen: Seen) -> web.StreamResponse:
+        return web.json_response(FORGED[case], status=status, headers=headers, content_type=PROBLEM)
+
+    async with api(answer) as upstream:
+        found = await doctor(route(upstream.url), environ)
+    [says] = [each.detail for each in found if f"GET {upstream.url}: " in each.detail]
+    assert says.startswith(f"GET {upstream.url}: {status}")
+    assert says in of(found, "route default", finding)
+    assert "evil" not in says
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"[" * 60_000, {}),
+        (b"[" * 200_000, {}),
+        (b"\xff", {}),
+        (b"{}", {"Date": "Mon, 01 Jan 2024 00:00:00 +999999999999999999999"}),
+        (b"{}", {"Date": "Mon, 01 Jan 99999 00:00:00 GMT"}),
+        (b"{}", {"Date": "0, 0 0"}),
+        (b"{}", {"Date": ""}),
+    ],
+    ids=["nested", "long", "no text", "offset", "year", "zeros", "empty"],
+)
+async def test_a_hostile_answer_is_judged_by_its_status(
+    doctor: Doctor, environ: dict[str, str], body: bytes, headers: dict[str, str]
+) -> None:
+    """And the next route is looked at."""
+
+    async def answer(_seen: Seen) -> web.StreamResponse:
+        return web.Response(body=body, headers={"Date": "none", **headers}, content_type=PROBLEM)
+
+    async with api(answer) as upstream, api() as good:
+        routes = [{"prefix": "/a", "upstream": upstream.url}, {"prefix": "/b", "upstream": good.url}]
+        found = await doctor({"routes": routes}, environ)
+    assert of(found, "route a", "ok")[-1] == f"GET {upstream.url}: 200"
+    assert f"GET {good.url}: 200" in of(found, "route b", "ok")
+
+
+@pytest.mark.patches
+async def test_an_answer_that_drips_is_given_up(
+    doctor: Doctor, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte in time, the end never; the next route is looked at, and its own answer is judged."""
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.5)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": PROBLEM})
+        await answer.prepare(request)
+        while True:
+            await answer.write(b" ")
+            await asyncio.sleep(0.01)
+
+    app = web.Application()
+    app.router.add_route("*", "/", handle)
+    async with serving(app) as url, api() as good:
+        routes = [{"prefix": "/a", "upstream": url}, {"prefix": "/b", "upstream": good.url}]
+        found = await doctor({"routes": routes}, environ)
+    assert "did not come, or not whole" in of(found, "route a", "failure")[0]
+    assert f"GET {good.url}: 200" in of(found, "route b", "ok")
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example.com", "a" * 64])
+async def test_a_name_that_no_resolver_takes_is_a_failure(doctor: Doctor, host: str) -> None:
+    """Whoever built the name; the next route is looked at."""
+    async with api() as good:
+        routes = [{"prefix": "/a", "upstream": f"https://{host}"}, {"prefix": "/b", "upstream": good.url}]
+        found = await doctor({"routes": routes})
+    assert "cannot be resolved" in of(found, "route a", "failure")[0]
+    assert f"GET {good.url}: 200" in of(found, "route b", "ok")
+
+
+@pytest.mark.patches
+async def test_what_the_doctor_cannot_judge_hides_nothing_else(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one failure among the others."""
+
+    def fail(*_given: object) -> Finding:
+        raise RuntimeError("text")
+
+    monkeypatch.setattr(module, "_certificate", fail)
+    async with api() as upstream:
+        found = await doctor({"upstream": upstream.url})
+    assert of(found, "route default", "failure") == [
+        "the doctor cannot judge this (RuntimeError): please report it"
+    ]
+    assert f"GET {upstream.url}: 200" in of(found, "route default", "ok")
+
+
+async def test_a_certificate_is_verified_by_the_name_that_is_configured(doctor: Doctor, tmp_path: Path) -> None:
+    """`tls.server_name`, as a run does."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("inner.example.com").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with serving(web.Application(), ssl_context=context) as url:
+        tls = {"ca": str(tmp_path / "ca.pem"), "server_name": "inner.example.com"}
+        found = await doctor({"upstream": url, "tls": tls})
+    assert of(found, "route default", "failure") == []
+
+
+@pytest.mark.parametrize(
+    ("date", "status", "says"),
+    [
+        (3600.0, "warning", "seconds behind the token server's"),
+        (0.0, "ok", "the token server's clock and this one agree"),
+        (None, None, ""),
+    ],
+)
+async def test_the_clock_of_a_token_server_is_compared(
+    doctor: Doctor, environ: dict[str, str], date: float | None, status: str | None, says: str
+) -> None:
+    """By a HEAD of its root, which says nothing of the credential."""
+
+    async def answer(seen: Seen) -> web.StreamResponse:
+        head = "none" if date is None else formatdate(SystemClock().wall() + date, usegmt=True)
+        return web.json_response({"access_token": "t-1"}, headers={"Date": head if seen.method == "HEAD" else ""})
+
+    async with api(answer) as server, api() as upstream:
+        login = {"url": f"{server.url}/token?a=b", "fields": {"password": {"env": "KEY"}}}
+        credential = {"type": "login", "login": login}
+        found = await doctor({"upstream": upstream.url, "credential": credential}, environ)
+    heads = [seen for seen in server.seen if seen.method == "HEAD"]
+    assert [(seen.target, seen.body) for seen in heads] == [("/", b"")]
+    clocks = [(each.status, each.detail) for each in found if "token server's" in each.detail]
+    assert [found for found, _ in clocks] == ([] if status is None else [status])
+    assert all(says in detail for _, detail in clocks)
+
+
+@pytest.mark.patches
+async def test_a_token_server_that_answers_no_head_holds_nobody_up(
+    doctor: Doctor, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there all the same, and its token is asked for."""
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.5)
+
+    async def answer(seen: Seen) -> web.StreamResponse:
+        if seen.method == "HEAD":
+            await asyncio.Event().wait()
+        return web.json_response({"access_token": "t-1"})
+
+    async with api(answer) as server, api() as upstream:
+        login = {"url": f"{server.url}/token", "fields": {"password": {"env": "KEY"}}}
+        credential = {"type": "login", "login": login}
+        found = await doctor({"upstream": upstream.url, "credential": credential}, environ)
+    assert of(found, "credential default", "failure") == []
+    assert of(found, "credential default", "ok")[-1].startswith("has a token")

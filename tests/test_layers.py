@@ -38,7 +38,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         *("build", "credentials", "stores"),
     },
     "demo": {"server", "clock", "lines", "logs"},
-    "doctor": {"server", "credentials", "tls"},
+    "doctor": {"server", "credentials", "probing", "accesslog", "tls"},
+    "probing": {"accesslog"},
     "server": {
         "build",
         "relay",

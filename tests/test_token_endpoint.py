@@ -246,6 +246,19 @@ async def test_a_name_that_does_not_exist_is_a_matter_of_dns(endpoint: TokenEndp
     assert "could not be resolved" in await failure(endpoint, request(f"http://{CANARY}.invalid/"))
 
 
+@pytest.mark.parametrize("host", [f"{'a' * 64}.example.com", "a..b", ".a"])
+async def test_a_name_that_no_resolver_takes_is_a_matter_of_dns(endpoint: TokenEndpoint, host: str) -> None:
+    """A server's metadata may name such a one."""
+    assert "could not be resolved" in await failure(endpoint, request(f"https://{host}/?{CANARY}"))
+
+
+@pytest.mark.parametrize("authority", ["a:99999", "a:x", "[::1", "[zz]"])
+async def test_what_is_no_url_is_told(endpoint: TokenEndpoint, authority: str) -> None:
+    """Without it."""
+    sentence = await failure(endpoint, request(f"https://{authority}/?{CANARY}"))
+    assert sentence == "The URL of the token endpoint cannot be used; check it in the configuration."
+
+
 @pytest.mark.parametrize("url", ["http:///path", "ftp://127.0.0.1/", "nonsense"])
 async def test_a_url_that_cannot_be_used_is_the_configurations_fault(endpoint: TokenEndpoint, url: str) -> None:
     """It says so instead of raising something foreign."""

@@ -1,18 +1,19 @@
 """One credential outside a running instance, as `login` and `logout` need it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from proxy.build.grants import endpoints, oauth_grant
-from proxy.build.sources import binding_of
+from proxy.build.sources import LENDING_SECONDS, binding_of, credentials
 from proxy.build.stores import store
-from proxy.build.surroundings import Means
+from proxy.build.surroundings import Means, Surroundings
 from proxy.config import Config, CredentialConfig, OAuthCredential
+from proxy.config.model import borrowed_in
 from proxy.credentials.discovery import Endpoints
 from proxy.credentials.interactive import Login, Person
 from proxy.credentials.oauth2 import OAuthGrant
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, CredentialError, CredentialUnavailable
 from proxy.stores.base import Store
 
 _NOT_LASTING: Final = (
@@ -49,12 +50,54 @@ class Opened:
         )
 
 
-def opened(config: Config, name: str, means: Means) -> Opened:
-    """The credential `name`. Raises `ConfigError`."""
+class Lenders:
+    """Those that the credential `name` stands on. Raises `ConfigError` where one cannot be built."""
+
+    def __init__(self, config: Config, name: str, around: Surroundings) -> None:
+        self._borrowed = borrowed_in(config.credentials[name])
+        self._all = credentials(config, around) if self._borrowed else {}
+
+    async def lend(self) -> None:
+        """Lend their tokens of now. Raises `CredentialUnavailable`."""
+        for each in self._borrowed:
+            try:
+                token = await self._all[each.lender].source.token(LENDING_SECONDS)
+            except CredentialError as error:
+                raise CredentialUnavailable(error.detail) from None
+            each.lend(token.value)
+
+    async def close(self) -> None:
+        """Let token requests in flight end."""
+        for each in self._all.values():
+            await each.source.close(LENDING_SECONDS)
+
+
+class _Lending(Endpoints):
+    """The same endpoints; whoever asks for one is about to send a request, and what that borrows is lent first."""
+
+    def __init__(self, inner: Endpoints, lend: Callable[[], Awaitable[None]]) -> None:
+        self._inner = inner
+        self._lend = lend
+
+    async def url(self, member: str) -> str:
+        await self._lend()
+        return await self._inner.url(member)
+
+    async def find(self, member: str) -> str | None:
+        return await self._inner.find(member)
+
+    async def issuer(self) -> tuple[str | None, bool]:
+        return await self._inner.issuer()
+
+
+def opened(config: Config, name: str, means: Means, lenders: Lenders | None = None) -> Opened:
+    """The credential `name`, with those that lend to it. Raises `ConfigError`."""
     given = config.credentials[name]
     if not isinstance(given, OAuthCredential):
         return Opened(name, given, means, None)
     where = endpoints(name, given, means)
+    if lenders is not None:
+        where = _Lending(where, lenders.lend)
     return Opened(name, given, means, (oauth_grant(name, given, means, where), where))
 
 

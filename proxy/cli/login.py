@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import random
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import click
 
 from proxy import adminclient, logs, runfile
-from proxy.build import Means
-from proxy.build.opened import opened, resting
-from proxy.cli.common import CONFIG_OPTION, ends_with_status
+from proxy.build import Means, Surroundings
+from proxy.build.opened import Lenders, Opened, opened, resting
+from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
 from proxy.cli.table import duration, instant
 from proxy.cli.terminal import Terminal
 from proxy.clock import SystemClock
@@ -21,7 +24,8 @@ from proxy.credentials.logout import LoggedOut, log_out
 from proxy.errors import BearerProxyError
 from proxy.patterns import PATTERNS
 from proxy.redact import Redactor
-from proxy.stores.base import Record
+from proxy.stores.base import Record, Store
+from proxy.stores.latch import Latch
 
 #: The instance itself bounds a refresh by the `timeouts.token` of its routes; this only ends a hang.
 _REFRESH_SECONDS: Final = 60.0
@@ -103,33 +107,56 @@ def _needs_person(given: CredentialConfig) -> bool:
 
 
 async def _log_in(config: Config, name: str, person: Person) -> None:
-    outside = _outside(config)
-    try:
-        store, binding = resting(config, name)
-        credential = opened(config, name, outside)
+    store, binding = resting(config, name)
+    async with _outside(config, name, store) as (outside, credential):
         logged_in = await credential.login(person, secrets.token_bytes).run()
         record = await keep(store, name, binding, logged_in)
-    finally:
-        await _close(outside)
     person.tell(said_of_login(name, record, outside.clock.wall()))
 
 
 async def _log_out(config: Config, name: str) -> LoggedOut:
-    outside = _outside(config)
+    store, binding = resting(config, name)
+    async with _outside(config, name, store) as (_, credential):
+        return await log_out(store, name, binding, credential.server)
+
+
+class _Nobody:
+    """Nobody counts token requests here."""
+
+    def token_requested(self, credential: str) -> None:
+        """Nothing."""
+
+    def token_obtained(self, credential: str) -> None:
+        """Nothing."""
+
+    def token_failed(self, credential: str, code: str) -> None:
+        """Nothing."""
+
+
+@asynccontextmanager
+async def _outside(config: Config, name: str, store: Store) -> AsyncIterator[tuple[Surroundings, Opened]]:
+    """A credential without a running instance; whatever is logged on the way is masked."""
+    redactor = Redactor(PATTERNS)
+    for _, each in config.secrets():
+        redactor.register(each.value)
+    logs.set_up(redactor, level="warning")
+    outside = Surroundings(
+        clock=SystemClock(),
+        redactor=redactor,
+        clients=Clients(),
+        random=random.random,
+        latch=Latch(state_folder(os.environ)),
+        store=store,
+        events=_Nobody(),
+    )
     try:
-        store, binding = resting(config, name)
-        return await log_out(store, name, binding, opened(config, name, outside).server)
+        lenders = Lenders(config, name, outside)
+        try:
+            yield outside, opened(config, name, outside, lenders)
+        finally:
+            await lenders.close()
     finally:
         await _close(outside)
-
-
-def _outside(config: Config) -> Means:
-    """What asks a server without a running instance; whatever is logged on the way is masked."""
-    outside = Means(clock=SystemClock(), redactor=Redactor(PATTERNS), clients=Clients())
-    for _, each in config.secrets():
-        outside.redactor.register(each.value)
-    logs.set_up(outside.redactor, level="warning")
-    return outside
 
 
 async def _close(outside: Means) -> None:

@@ -23,7 +23,8 @@ class Terminal:
         has_one = sys.platform in {"darwin", "win32"} or any(environ.get(name) for name in _DISPLAYS)
         self.has_browser = browser and has_one
         # Who asks for no browser pastes, be it through a pipe.
-        self.can_paste = sys.stdin.isatty() or not browser
+        keyboard = _keyboard()
+        self.can_paste = keyboard is not None and (os.isatty(keyboard) or not browser)
 
     def tell(self, text: str) -> None:
         """One or more lines."""
@@ -56,10 +57,21 @@ def _in_background(name: str, work: Callable[[], object]) -> None:
     threading.Thread(target=work, name=name, daemon=True).start()
 
 
+def _keyboard() -> int | None:
+    """The descriptor of standard input, None where it is closed."""
+    try:
+        return None if sys.stdin is None else sys.stdin.fileno()
+    except (OSError, ValueError):
+        return None
+
+
 def _read_line() -> str | None:
     """From the descriptor itself: `sys.stdin` would hold a lock that the end of the interpreter wants."""
+    keyboard = _keyboard()
+    if keyboard is None:
+        return None
     line = bytearray()
-    while len(line) < _LINE_MOST and (piece := os.read(sys.stdin.fileno(), 1)):
+    while len(line) < _LINE_MOST and (piece := os.read(keyboard, 1)):
         if piece == b"\n":
             return line.decode("utf-8", "replace")
         line += piece

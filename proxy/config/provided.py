@@ -70,6 +70,15 @@ def _argument(value: str) -> str:
     return value
 
 
+def _variables(given: dict[str, LoginValue]) -> dict[str, LoginValue]:
+    for name, value in given.items():
+        if not name or "=" in name or "\0" in name:
+            raise ValueError("the name of a variable is not empty, and holds no = and no NUL: correct it")
+        if "\0" in _text(value):
+            raise ValueError("the value of a variable holds no NUL: correct it where it comes from")
+    return given
+
+
 def _command(value: object) -> object:
     if isinstance(value, str):
         raise ValueError("write a list, program first, each argument by itself: there is no shell")  # noqa: TRY004  see clienttls
@@ -89,7 +98,7 @@ class ExecCredential(CommonCredential):
     """What it prints: text, exec_credential (kubectl), docker, git, azure; auto: found out."""
     stdin: str = ""
     """What it reads, such as the lines of git credential fill."""
-    env: LoginFields = Field(default_factory=dict)
+    env: Annotated[LoginFields, AfterValidator(_variables)] = Field(default_factory=dict)
     """Variables besides the proxy's own; values may be references to secrets."""
     timeout: Timeout = _COMMAND_SECONDS
     """How long it may take; then it is killed."""

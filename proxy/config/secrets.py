@@ -8,18 +8,16 @@ import os
 import queue
 import re
 import stat
-import subprocess
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from proxy.config.programs import LONGEST, output
 from proxy.grants.pointer import resolve
 from proxy.redact import MASK, Borrowed, Secret
 
-#: Longer is no password or token, but the wrong file.
-LONGEST: Final = 64 * 1024
 COMMAND_SECONDS: Final = 10.0
 KEYRING_SECONDS: Final = 5.0
 
@@ -154,27 +152,8 @@ class SecretReader:
             raise ValueError("command takes a list, program first, each argument in quotes: [pass, show, api]")
         command = tuple(str(part) for part in reference)
         program = command[0]
-        try:
-            done = subprocess.run(  # noqa: S603  no shell; the configuration says which program
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=dict(self.environ),
-                timeout=self.command_seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise ValueError(
-                f"the command {program} did not end within {self.command_seconds:g} seconds: run it by hand"
-            ) from None
-        except (OSError, ValueError):
-            raise ValueError(f"the command {program} could not be started: install it, or write its path") from None
-        if done.returncode:
-            raise ValueError(
-                f"the command {program} ended with status {done.returncode}: run it by hand to see why"
-            )
-        return SecretSource("command", command, _proper(_text(done.stdout, program), f"the output of {program}"))
+        printed = output(command, self.environ, self.command_seconds)
+        return SecretSource("command", command, _proper(_text(printed, program), f"the output of {program}"))
 
     def _contents(self, path: Path) -> tuple[str, str | None]:
         """Text of a secret file, and a warning about its mode; raises `ValueError`."""

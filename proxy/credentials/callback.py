@@ -17,8 +17,10 @@ from proxy.redact import Secret
 _HOST: Final = "127.0.0.1"
 #: A code is some hundred bytes, but browsers send the cookies of everything else on this host along.
 HEAD_MOST: Final = 32 * 1024
-#: A browser opens a few connections ahead of need; more than that is no browser.
-CONNECTIONS_MOST: Final = 16
+#: A browser opens a few connections ahead of need. The oldest of more than these goes, since others on this machine
+#: can connect and say nothing; so many are taken at once that one that speaks is heard before.
+CONNECTIONS_MOST: Final = 64
+_BACKLOG: Final = 16
 #: How long a head may take, and how long an answer may take to go out.
 HEAD_SECONDS: Final = 10.0
 LINGER_SECONDS: Final = 1.0
@@ -66,7 +68,8 @@ class Callback:
         self.port = 0
         self.foreign = 0
         self._answer: asyncio.Future[Secret] = asyncio.get_running_loop().create_future()
-        self._open: set[asyncio.Task[None]] = set()
+        #: From the oldest to the newest.
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def wait(self) -> Secret:
         """The code that the browser brings. Raises `InvalidCallback` where it brings something else."""
@@ -75,11 +78,15 @@ class Callback:
     def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A browser, or somebody else."""
         if len(self._open) >= CONNECTIONS_MOST:
-            writer.close()
-            return
+            oldest = next(iter(self._open))
+            self._open.pop(oldest).close()
+            oldest.cancel()
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        self._open[task] = writer
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._open.pop(task, None)
 
     async def close(self) -> None:
         """An answer on its way still goes out, then nothing is left."""
@@ -151,7 +158,7 @@ async def listening(path: str, read: Callable[[str], Secret], *, port: int = 0) 
     """A `Callback` that listens while the block runs; `port` 0 takes a free one. Raises `CallbackError`."""
     callback = Callback(path, read)
     try:
-        server = await asyncio.start_server(callback.connected, _HOST, port, limit=HEAD_MOST)
+        server = await asyncio.start_server(callback.connected, _HOST, port, limit=HEAD_MOST, backlog=_BACKLOG)
     except OSError:
         raise CallbackError(
             f"{_HOST}:{port} cannot be listened on: end what uses it, or set redirect_port to another port that is "

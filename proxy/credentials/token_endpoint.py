@@ -22,6 +22,7 @@ from proxy.tls import client_context
 TIMEOUT: Final = 20.0
 #: A token may come in a header (Keystone); the client's default of 8 KiB is less than tokens are.
 _FIELD_LIMIT: Final = 32 * 1024
+_NO_URL: Final = "The URL of the token endpoint cannot be used; check it in the configuration."
 
 
 class TokenEndpoint:
@@ -52,10 +53,11 @@ class TokenEndpoint:
         `CredentialUnavailable` when there is no whole answer.
         """
         session = self._session()
+        url = _url(request.url)
         with _translated():
             async with session.request(
                 request.method,
-                yarl.URL(request.url, encoded=True),
+                url,
                 headers=request.headers,
                 data=request.body,
                 allow_redirects=False,
@@ -96,6 +98,17 @@ class TokenEndpoint:
         return self._open
 
 
+def _url(text: str) -> yarl.URL:
+    try:
+        found = yarl.URL(text, encoded=True)
+        port = found.port  # looked at only now
+    except ValueError:
+        port = None
+    if port is None:
+        raise CredentialUnavailable(_NO_URL)
+    return found
+
+
 async def _translate(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Translate failures of one attempt.
 
@@ -114,7 +127,7 @@ def _translated() -> Iterator[None]:
     undecided = False
     try:
         yield
-    except aiohttp.ClientConnectorDNSError:
+    except (aiohttp.ClientConnectorDNSError, UnicodeError):  # a label that is empty, or too long
         sentence = "The name of the token endpoint could not be resolved; check its URL and this machine's DNS."
     except (aiohttp.ClientSSLError, ssl.SSLError):
         sentence = (
@@ -128,7 +141,7 @@ def _translated() -> Iterator[None]:
     except aiohttp.ClientResponseError:
         sentence, undecided = "The token endpoint's answer is not proper HTTP/1.1.", True
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-        sentence = "The URL of the token endpoint cannot be used; check it in the configuration."
+        sentence = _NO_URL
     except (aiohttp.ClientError, OSError):
         sentence, undecided = "The connection to the token endpoint was lost before its whole answer came.", True
     else:

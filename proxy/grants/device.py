@@ -23,7 +23,11 @@ _LIFETIME, _LIFETIME_MOST = 900.0, 3600.0
 
 #: What goes to a terminal is plain ASCII: a server must not write there what it likes.
 _USER_CODE: Final = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
-_URI: Final = re.compile(r"https://[!-~]{1,2000}|http://(?:localhost|127\.0\.0\.1)[:/][!-~]{0,2000}")
+#: Nothing stands in front of the host that is not the host: `http://127.0.0.1:80@elsewhere/` is elsewhere.
+_URI: Final = re.compile(
+    r"https://(?:(?![/?#@\\])[!-~]){1,255}(?:[/?#][!-~]{0,2000})?"
+    r"|http://(?:localhost|127\.0\.0\.1)(?::[0-9]{1,5})?(?:/[!-~]{0,2000})?"
+)
 _DEVICE_CODE: Final = re.compile(r"[ -~]{1,4096}")
 
 
