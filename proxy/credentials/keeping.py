@@ -1,6 +1,8 @@
 """One credential's token in a store: taken over from there, written there, and what to do where neither can be.
 
-Law: a store that fails costs no request. The token is then kept in memory alone, and that is said once.
+Law: a store that fails costs no request. The token is then kept in memory alone, and that is said once. One
+exception: where others may still have the turn (`Store.needs_turn`), nothing is redeemed without it that they may be
+redeeming too, since a refresh token that is used twice may end the login for all of them (threat 88).
 """
 
 import asyncio
@@ -10,7 +12,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from proxy.clock import Clock
-from proxy.errors import StoreBusy, StoreUnavailable
+from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable
 from proxy.grants.expiry import LONGEST_LIFETIME
 from proxy.lifecycle import Token
 from proxy.stores.base import Record, Store
@@ -21,19 +23,24 @@ log: Final = logging.getLogger("proxy.credentials")
 LOOK_SECONDS: Final = 2.0
 #: Clocks of machines that share a store differ, but not by more than this.
 SKEW_SECONDS: Final = 300.0
+#: First and last pause before another attempt to make durable what could not be.
+_FIRST_PAUSE: Final = 1.0
+_LAST_PAUSE: Final = 30.0
 
 
 class Keeping:
     """What the store holds of the credential `name`, bound to `binding` (see `Store`).
 
-    Instants in the store are of the wall, those of tokens are on `clock.now()`.
+    Instants in the store are of the wall, those of tokens are on `clock.now()`. `inherits`: does the credential begin
+    with what is in the store, or with a refresh token that may have been replaced there?
     """
 
-    def __init__(self, name: str, store: Store, binding: bytes, clock: Clock) -> None:
+    def __init__(self, name: str, store: Store, binding: bytes, clock: Clock, *, inherits: bool = False) -> None:
         self._name = name
         self._store = store
         self._binding = binding
         self._clock = clock
+        self._inherits = inherits
         #: What memory holds: the record that was read or written last.
         self._last: Record | None = None
         self._stamp: object = None
@@ -43,25 +50,39 @@ class Keeping:
         self.forgotten = False
         #: The complaints that were made, so that each is made once.
         self._said: set[str] = set()
+        self._trying: asyncio.Task[None] | None = None
 
     @property
     def persisted(self) -> bool | None:
         """Would a restart find the token? None where the store is gone with the process, or there is no token."""
         return self._is_saved if self._store.lasting and self._last is not None else None
 
-    async def in_turn(self, act: Callable[[], Awaitable[None]]) -> None:
+    async def in_turn(self, act: Callable[[], Awaitable[object]]) -> None:
         """Run `act` while nobody else who shares the store asks for a token of this credential.
 
-        Raises `StoreBusy` where somebody else does not end; where there are no turns to be had, it runs without.
+        Raises `StoreBusy` where somebody else does not end; where there are no turns to be had, it runs without, or
+        `StoreUnavailable` is raised.
         """
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(self._store.turn(self._name))
-            except StoreBusy:
-                raise
             except StoreUnavailable as error:
-                self._say("store_unavailable", error)
+                self._do_without(error)
             await act()
+
+    async def confirm(self) -> None:
+        """The last look before a token is asked for: is it still our turn (threat 94)? Raises as `in_turn` does."""
+        try:
+            await self._store.confirm(self._name)
+        except StoreUnavailable as error:
+            self._do_without(error)
+
+    def _do_without(self, error: StoreUnavailable) -> None:
+        """Go on without a turn, where nothing that others have can be redeemed so."""
+        redeems = self._inherits or (self._last is not None and self._last.refresh_token is not None)
+        if isinstance(error, StoreBusy) or (self._store.needs_turn and redeems):
+            raise error
+        self._say("store_unavailable", error)
 
     async def newer(self) -> Token | None:
         """The token in the store, where it is not the one in memory, but a later one."""
@@ -73,7 +94,8 @@ class Keeping:
         except StoreUnavailable as error:
             self._say("store_unavailable", error)
             return None
-        self.forgotten = record is None and stamp is None and self.persisted is True
+        gone = record is None and self._store.stamp(self._name) is None
+        self.forgotten = gone and self.persisted is True
         self._stamp, last = stamp, None if self.forgotten else self._last
         if record is None or (last is not None and not _is_later(record, last)):
             self._last = last
@@ -90,27 +112,60 @@ class Keeping:
         return self._store.stamp(self._name) != self._stamp
 
     async def save(self, token: Token) -> None:
-        """Make `token` durable. Where that fails it is not, and `persisted` says so."""
+        """Make `token` durable. Where that fails it is not, and `persisted` says so.
+
+        Raises `StoreOutdated` where somebody else stored one meanwhile: theirs counts.
+        """
+        before = self._last, self._is_saved
         self._is_saved = False
         self._last = _record(token, self._clock.now(), self._clock.wall())
-        await self._write(self._last)
+        try:
+            await self._write(self._last)
+        except StoreOutdated as error:
+            self._last, self._is_saved = before
+            fields = {"credential": self._name, "generation": token.generation, "detail": error.detail}
+            log.warning("token_outdated", extra={"fields": fields})
+            raise
+        if not self._is_saved and self._store.needs_turn and self._trying is None:
+            self._trying = asyncio.create_task(self._keep_trying(), name=f"saving the token of {self._name}")
 
-    async def save_again(self, wait: float) -> None:
+    async def close(self, wait: float) -> None:
         """One more attempt to make durable what could not be, before the process ends (threat 91)."""
+        if self._trying is not None:
+            self._trying.cancel()
+            await asyncio.wait({self._trying})
         if self._is_saved:
             return
-        with suppress(TimeoutError, StoreBusy):
+        with suppress(TimeoutError, StoreUnavailable):
             async with asyncio.timeout(wait):
                 await self.in_turn(self._write_unless_newer)
 
-    async def _write_unless_newer(self) -> None:
-        mine = self._last
-        if await self.newer() is None and mine is not None:
-            await self._write(mine)
+    async def _keep_trying(self) -> None:
+        """Others would redeem what has been redeemed, as soon as the store is back: be there before them."""
+        pause = _FIRST_PAUSE
+        while not self._is_saved:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LAST_PAUSE)
+            with suppress(StoreUnavailable):
+                async with self._store.turn(self._name):
+                    if not await self._write_unless_newer():
+                        break
+        self._trying = None
+
+    async def _write_unless_newer(self) -> bool:
+        """False where somebody else's token counts instead, or that they logged out."""
+        record, mine = await self._store.load(self._name, self._binding), self._last
+        gone = record is None and self._stamp is not None and self._store.stamp(self._name) is None
+        if mine is None or self._is_saved or gone or (record is not None and _is_later(record, mine)):
+            return False
+        await self._write(mine)
+        return True
 
     async def _write(self, record: Record) -> None:
         try:
             await self._store.save(self._name, self._binding, record)
+        except StoreOutdated:
+            raise
         except StoreUnavailable as error:
             self._say("token_not_persisted", error)
             return

@@ -18,7 +18,7 @@ from proxy.credentials.credential import Report, reported
 from proxy.credentials.events import Events
 from proxy.credentials.grant import Grant
 from proxy.credentials.keeping import Keeping
-from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreBusy
+from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreOutdated, StoreUnavailable
 from proxy.grants.request import Granted
 from proxy.lifecycle import Failure, Life, Token, back_off, decide, may_ask, refresh_due_at, state
 from proxy.redact import Secret
@@ -36,7 +36,7 @@ class TokenSource:
 
     `margin`: seconds before the expiry at which a refresh ahead is due. `fits`: can this value be sent in all
     places of the credential? `random` gives a float in [0, 1). `register` masks the secrets of a generation.
-    `store` keeps the token under `binding`, a digest of what it belongs to.
+    `store` keeps the token under `binding`, a digest of what it belongs to; `inherits`: see `Keeping`.
     """
 
     def __init__(
@@ -53,12 +53,13 @@ class TokenSource:
         random: Callable[[], float],
         register: Callable[[Iterable[Secret]], None],
         events: Events,
+        inherits: bool = False,
     ) -> None:
         self.name = name
         self._grant = grant
         self._clock = clock
         self._latch = latch
-        self._keeping = Keeping(name, store, binding, clock)
+        self._keeping = Keeping(name, store, binding, clock, inherits=inherits)
         self._fits = fits
         self._random = random
         self._register = register
@@ -137,7 +138,7 @@ class TokenSource:
             await asyncio.wait({self._flight}, timeout=wait)
             if self._flight is not None:
                 self._flight.cancel()
-        await self._keeping.save_again(wait)
+        await self._keeping.close(wait)
 
     # -- the flight
 
@@ -162,8 +163,8 @@ class TokenSource:
         """One attempt, from the store to the published token or the remembered failure. Never raises."""
         try:
             await self._keeping.in_turn(self._in_turn)
-        except StoreBusy as busy:
-            self._failed(busy, retry=True)
+        except StoreUnavailable as error:
+            self._failed(error, retry=True)
         except Exception:
             log.exception("a defect in the token request of credential %s", self.name)
             self._failed(
@@ -205,6 +206,7 @@ class TokenSource:
         if reason is not None and (held is None or held.refresh_token is None):
             self._life = replace(self._life, failure=Failure(CredentialRejected(reason), 1, None))
             return
+        await self._keeping.confirm()
         sent_at = self._clock.now()
         self._events.token_requested(self.name)
         failure: CredentialError | None = None
@@ -216,7 +218,8 @@ class TokenSource:
             await self._latch.clear(self.name, fingerprint)
             return
         # What is no passing trouble may be one's own old refresh token, and somebody else's new one (threat 89).
-        if not isinstance(failure, CredentialUnavailable) and await self._adopt():
+        passes = isinstance(failure, CredentialUnavailable) and not isinstance(failure, StoreOutdated)
+        if not passes and await self._adopt():
             return
         # One that says when to try again is not held against the secret: it stands on somebody else's token.
         may_retry = isinstance(failure, CredentialUnavailable) or failure.retry_after is not None
@@ -233,12 +236,8 @@ class TokenSource:
         await self._keeping.save(token)
         self._use(token)
         self._events.token_obtained(self.name)
-        log.info(
-            "token_refreshed",
-            extra={
-                "fields": {"credential": self.name, "generation": token.generation, "lifetime": granted.lifetime}
-            },
-        )
+        fields = {"credential": self.name, "generation": token.generation, "lifetime": granted.lifetime}
+        log.info("token_refreshed", extra={"fields": fields})
 
     def _use(self, token: Token) -> None:
         self._life = Life(self._life.margin, token)
