@@ -59,11 +59,11 @@ def opened(config: Config, name: str, means: Means) -> Opened:
 
 
 def resting(config: Config, name: str, means: Means) -> tuple[Store, bytes]:
-    """The store of a configuration, and what binds the records of a credential in it.
+    """The store of a configuration, and what binds the records of a credential in it; close the store.
 
     Raises `ConfigError` where the store ends with the process.
     """
-    found = store(config)
+    found = store(config, clock=means.clock)
     if not found.lasting:
         raise ConfigError([_NOT_LASTING])
     return found, binding_of(name, config, means)

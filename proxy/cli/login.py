@@ -3,6 +3,8 @@
 import asyncio
 import os
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import click
@@ -21,7 +23,7 @@ from proxy.credentials.logout import LoggedOut, log_out
 from proxy.errors import BearerProxyError
 from proxy.patterns import PATTERNS
 from proxy.redact import Redactor
-from proxy.stores.base import Record
+from proxy.stores.base import Record, Store
 
 #: The instance itself bounds a refresh by the `timeouts.token` of its routes; this only ends a hang.
 _REFRESH_SECONDS: Final = 60.0
@@ -103,39 +105,42 @@ def _needs_person(given: CredentialConfig) -> bool:
 
 
 async def _log_in(config: Config, name: str, person: Person) -> None:
-    outside = _outside(config)
-    try:
-        store, binding = resting(config, name, outside)
-        credential = opened(config, name, outside)
-        logged_in = await credential.login(person, secrets.token_bytes).run()
+    async with _outside(config) as outside, _resting(config, name, outside) as (store, binding):
+        # A store that cannot be used is told of before anybody is asked.
+        await store.load(name, binding)
+        logged_in = await opened(config, name, outside).login(person, secrets.token_bytes).run()
         record = await keep(store, name, binding, logged_in)
-    finally:
-        await _close(outside)
     person.tell(said_of_login(name, record, outside.clock.wall()))
 
 
 async def _log_out(config: Config, name: str) -> LoggedOut:
-    outside = _outside(config)
-    try:
-        store, binding = resting(config, name, outside)
+    async with _outside(config) as outside, _resting(config, name, outside) as (store, binding):
         return await log_out(store, name, binding, opened(config, name, outside).server)
+
+
+@asynccontextmanager
+async def _resting(config: Config, name: str, outside: Means) -> AsyncIterator[tuple[Store, bytes]]:
+    """The store, and what the credential's record is bound to."""
+    store, binding = resting(config, name, outside)
+    try:
+        yield store, binding
     finally:
-        await _close(outside)
+        await store.close()
 
 
-def _outside(config: Config) -> Means:
+@asynccontextmanager
+async def _outside(config: Config) -> AsyncIterator[Means]:
     """What asks a server without a running instance; whatever is logged on the way is masked."""
     outside = Means(clock=SystemClock(), redactor=Redactor(PATTERNS), clients=Clients())
     for _, each in config.secrets():
         outside.redactor.register(each.value)
     logs.set_up(outside.redactor, level="warning")
-    return outside
-
-
-async def _close(outside: Means) -> None:
-    """Close the clients, and let their connections go before the loop ends."""
-    await outside.clients.close()
-    await asyncio.sleep(_GOODBYE_SECONDS)
+    try:
+        yield outside
+    finally:
+        await outside.clients.close()
+        # Connections are let go before the loop ends.
+        await asyncio.sleep(_GOODBYE_SECONDS)
 
 
 def said_of_login(name: str, record: Record, wall: float) -> str:

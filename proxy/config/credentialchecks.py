@@ -122,6 +122,8 @@ def _client_tls(draft: Draft) -> Iterator[tuple[KeyPath, ClientTLS]]:
     for name, credential in draft.credentials.items():
         if isinstance(credential, AskingCredential):
             yield ("credentials", name, "tls"), credential.tls
+    if draft.store is not None:
+        yield ("store", "tls"), draft.store.tls
 
 
 def _short_secrets(draft: Draft, problems: Problems) -> None:

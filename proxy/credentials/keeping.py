@@ -1,8 +1,8 @@
 """One credential's token in a store: taken over from there, written there, and what to do where neither can be.
 
 Law: a store that fails costs no request. The token is then kept in memory alone, and that is said once. One
-exception: where others may still have the turn (`Store.needs_turn`), nothing is redeemed without it that they may be
-redeeming too, since a refresh token that is used twice may end the login for all of them (threat 88).
+exception: where others may have the turn all the same (`Store.needs_turn`), nothing is redeemed without it that
+they may be redeeming too, since a refresh token that is used twice may end the login of all (threat 88).
 """
 
 import asyncio
@@ -31,8 +31,8 @@ _LAST_PAUSE: Final = 30.0
 class Keeping:
     """What the store holds of the credential `name`, bound to `binding` (see `Store`).
 
-    Instants in the store are of the wall, those of tokens are on `clock.now()`. `inherits`: does the credential begin
-    with what is in the store, or with a refresh token that may have been replaced there?
+    Instants in the store are of the wall, those of tokens are on `clock.now()`. `inherits`: does the credential
+    begin with what is in the store, or with a refresh token that may have been replaced there?
     """
 
     def __init__(self, name: str, store: Store, binding: bytes, clock: Clock, *, inherits: bool = False) -> None:

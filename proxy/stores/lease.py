@@ -26,7 +26,7 @@ _LET_GO: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """
-#: How often a turn of somebody else's is asked for: first, and at last; each pause is up to a half shorter or longer.
+#: How often a turn of somebody else's is asked for: first, and at last; a pause is up to a half shorter or longer.
 _FIRST_PAUSE: Final = 0.02
 _LAST_PAUSE: Final = 0.5
 #: It is renewed so often that one failure does no harm, and what is left is always enough for a token request.

@@ -28,10 +28,8 @@ _TAG_BYTES: Final = 16
 _GONE: Final = "-"
 #: Stands for the tag of a record that this process has never read, and for nobody's turn.
 _UNKNOWN: Final = "?"
-_LOST: Final = (
-    "the server has forgotten the stored token (was it restarted without persistence?); the next one takes its place"
-)
-#: ARGV: whose turn, the tag that was read, the new tag, the record. Sent twice, it says the same.
+_LOST: Final = "the server has forgotten the stored token (is it persistent?); the next token takes its place"
+#: ARGV: whose turn it is here, the tag that was read, the new tag, the record. Sent twice, it says the same.
 _SAVE: Final = """
 local tag = redis.call('HGET', KEYS[1], 'tag') or ''
 if tag == ARGV[3] then return 1 end
@@ -56,8 +54,8 @@ return redis.call('HSET', KEYS[1], 'tag', ARGV[1])
 class Timing:
     """How long things take, in seconds.
 
-    `lease`: a turn, until it is renewed; a token request takes 20 at most. `patience`: how long to wait for somebody
-    else's turn, longer than that of one who died. `look`: how often to look for what others wrote.
+    `lease`: a turn, until it is renewed; a token request takes 20 at most. `patience`: how long to wait for the
+    turn, longer than for that of one who died. `look`: how often to look for what others wrote.
     """
 
     lease: float = 30.0
@@ -83,7 +81,7 @@ class RedisStore:
         random: Callable[[int], bytes],
         now: Callable[[], float],
         sleep: Sleep = asyncio.sleep,
-        timing: Timing = Timing(),  # noqa: B008  frozen
+        timing: Timing = Timing(),
     ) -> None:
         self._client = client
         self._ring = ring
@@ -116,7 +114,7 @@ class RedisStore:
         return record
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
-        """Replace what is there, unless it is newer than what was read. Raises `StoreOutdated`, `StoreUnavailable`."""
+        """Replace what is there, unless others have written since. Raises `StoreOutdated`, `StoreUnavailable`."""
         lease = self._leases.get(name)
         tag = self._random(_TAG_BYTES).hex()
         written = await self._client.call(
