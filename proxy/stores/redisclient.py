@@ -23,6 +23,12 @@ from proxy.redact import Secret
 COMMAND_SECONDS: Final = 5.0
 #: A connection that was left from before the server's restart is found out by using it.
 _RETRIES: Final = 1
+_NOT_ALLOWED: Final = (
+    exceptions.AuthenticationError,
+    exceptions.AuthenticationWrongNumberOfArgsError,
+    exceptions.AuthorizationError,
+    exceptions.NoPermissionError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +78,26 @@ class RedisClient:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError):
-            raise self._unavailable(
-                "does not let this user in, or not do what it must: check store.username, store.password and the "
-                "user's rules"
-            ) from None
-        except (exceptions.OutOfMemoryError, exceptions.ReadOnlyError):
-            raise self._unavailable("takes no writes: it is full, or a replica") from None
-        except (exceptions.ConnectionError, exceptions.TimeoutError, TimeoutError, OSError):
-            raise self._unavailable("does not answer") from None
-        except exceptions.RedisError:
-            raise self._unavailable(
-                "refused a command: its user must be allowed eval, get, set, del, pexpire, hget, hmget, hset and "
-                "hdel, and the server must be no cluster"
-            ) from None
+        except (exceptions.RedisError, TimeoutError, OSError) as error:
+            # What goes wrong while a connection is made is wrapped once more.
+            cause = error.__cause__ if isinstance(error.__cause__, exceptions.RedisError) else error
+            raise StoreUnavailable(f"The server {self._server} (store.url) {_meaning(cause)}.") from None
 
-    def _unavailable(self, what: str) -> StoreUnavailable:
-        return StoreUnavailable(f"The server {self._server} (store.url) {what}.")
+
+def _meaning(error: Exception) -> str:
+    if isinstance(error, _NOT_ALLOWED):
+        return (
+            "does not let this user in, or not do what it must: check store.username, store.password and the "
+            "user's rules"
+        )
+    if isinstance(error, exceptions.OutOfMemoryError | exceptions.ReadOnlyError):
+        return "takes no writes: it is full, or a replica"
+    if isinstance(error, exceptions.ResponseError | exceptions.DataError):
+        return (
+            "refused a command: its user must be allowed eval, get, set, del, pexpire, hget, hmget, hset and hdel, "
+            "and it must be no cluster"
+        )
+    return "does not answer"
 
 
 def _pool(server: Server, seconds: float) -> ConnectionPool:
