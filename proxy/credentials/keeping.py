@@ -51,6 +51,7 @@ class Keeping:
         #: The complaints that were made, so that each is made once.
         self._said: set[str] = set()
         self._trying: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
     @property
     def persisted(self) -> bool | None:
@@ -120,7 +121,8 @@ class Keeping:
         self._is_saved = False
         self._last = _record(token, self._clock.now(), self._clock.wall())
         try:
-            await self._write(self._last)
+            async with self._writing:
+                await self._write(self._last)
         except StoreOutdated as error:
             self._last, self._is_saved = before
             fields = {"credential": self._name, "generation": token.generation, "detail": error.detail}
@@ -141,25 +143,25 @@ class Keeping:
                 await self.in_turn(self._write_unless_newer)
 
     async def _keep_trying(self) -> None:
-        """Others would redeem what has been redeemed, as soon as the store is back: be there before them."""
+        """Others would redeem what has been redeemed, as soon as the store is back: be there before them.
+
+        It needs no turn: where somebody else has written since, the write is refused, and theirs counts.
+        """
         pause = _FIRST_PAUSE
-        while not self._is_saved:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LAST_PAUSE)
-            with suppress(StoreUnavailable):
-                async with self._store.turn(self._name):
-                    if not await self._write_unless_newer():
-                        break
+        with suppress(StoreOutdated):
+            while not self._is_saved:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LAST_PAUSE)
+                async with self._writing:
+                    if not self._is_saved and self._last is not None:
+                        await self._write(self._last)
         self._trying = None
 
-    async def _write_unless_newer(self) -> bool:
-        """False where somebody else's token counts instead, or that they logged out."""
+    async def _write_unless_newer(self) -> None:
         record, mine = await self._store.load(self._name, self._binding), self._last
         gone = record is None and self._stamp is not None and self._store.stamp(self._name) is None
-        if mine is None or self._is_saved or gone or (record is not None and _is_later(record, mine)):
-            return False
-        await self._write(mine)
-        return True
+        if mine is not None and not gone and (record is None or not _is_later(record, mine)):
+            await self._write(mine)
 
     async def _write(self, record: Record) -> None:
         try:

@@ -78,14 +78,16 @@ class Lease:
         if not await self._renewed() or self._now() - asked_at > self._seconds / _SHARE:
             raise TurnLost
 
-    async def let_go(self) -> None:
-        """End it, unless it is somebody else's by now. What cannot be told runs out by itself. Never raises."""
+    async def let_go(self) -> bool:
+        """End it, unless it is somebody else's by now. False where the server could not be told; never raises."""
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.wait({self._beating})
         if self._may_be_held:
             with suppress(StoreUnavailable):
                 await self._call("EVAL", _LET_GO, 1, self._key, self.owner)
+                self._may_be_held = False
+        return not self._may_be_held
 
     async def _taken(self) -> bool:
         self._may_be_held = True

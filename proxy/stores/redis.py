@@ -99,7 +99,8 @@ class RedisStore:
         self._seen: dict[str, str | None] = {}
         self._unusable: dict[str, str] = {}
         self._watching: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[bool]] = set()
+        self._late: set[asyncio.Task[None]] = set()
 
     async def load(self, name: str, binding: bytes) -> Record | None:
         """What the server holds; None where there is nothing that opens. Raises `StoreUnavailable`."""
@@ -151,11 +152,11 @@ class RedisStore:
 
     async def close(self) -> None:
         """Let go of what is held, and close the connections."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
-        if self._ending:
-            await asyncio.wait(self._ending)
+        background = {*self._late, *([] if self._watching is None else [self._watching])}
+        for task in background:
+            task.cancel()
+        if background or self._ending:
+            await asyncio.wait({*background, *self._ending})
         await self._client.close()
 
     def _key(self, name: str, kind: str) -> str:
@@ -219,4 +220,15 @@ class RedisStore:
         task = asyncio.create_task(lease.let_go(), name="end of a turn")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-        await asyncio.shield(task)
+        if not await asyncio.shield(task):
+            late = asyncio.create_task(self._end_late(lease), name="late end of a turn")
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
+
+    async def _end_late(self, lease: Lease) -> None:
+        """The server was away; when it is back, nobody has to wait until the lease runs out."""
+        ends_at = self._now() + self._timing.lease
+        while self._now() < ends_at:
+            await self._sleep(self._timing.look)
+            if await lease.let_go():
+                break
