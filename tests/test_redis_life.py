@@ -252,7 +252,7 @@ async def test_094_a_refresh_token_that_was_used_twice_all_the_same_is_told(flee
         clock.move(3601)
         await stood_still(fleet, one, two, "/calls")
         assert fleet.vendor.double.refresh_reuses > 0
-        assert await asyncio.gather(asked(one), asked(two)) == [200, 200]
+        assert list(await asyncio.gather(asked(one), asked(two))) == [200, 200]
         assert len({(await state(each))["generation"] for each in (one, two)}) == 1
 
 

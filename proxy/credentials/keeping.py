@@ -122,13 +122,13 @@ class Keeping:
         self._last = _record(token, self._clock.now(), self._clock.wall())
         try:
             async with self._writing:
-                await self._write(self._last)
+                saved = await self._write(self._last)
         except StoreOutdated as error:
             self._last, self._is_saved = before
             fields = {"credential": self._name, "generation": token.generation, "detail": error.detail}
             log.warning("token_outdated", extra={"fields": fields})
             raise
-        if not self._is_saved and self._store.needs_turn and self._trying is None:
+        if not saved and self._store.needs_turn and self._trying is None:
             self._trying = asyncio.create_task(self._keep_trying(), name=f"saving the token of {self._name}")
 
     async def close(self, wait: float) -> None:
@@ -163,17 +163,18 @@ class Keeping:
         if mine is not None and not gone and (record is None or not _is_later(record, mine)):
             await self._write(mine)
 
-    async def _write(self, record: Record) -> None:
+    async def _write(self, record: Record) -> bool:
         try:
             await self._store.save(self._name, self._binding, record)
         except StoreOutdated:
             raise
         except StoreUnavailable as error:
             self._say("token_not_persisted", error)
-            return
+            return False
         self._stamp = self._store.stamp(self._name)
         self._is_saved = True
         self._said.clear()
+        return True
 
     def _say(self, event: str, error: StoreUnavailable) -> None:
         if event not in self._said:

@@ -80,7 +80,9 @@ class RedisServer:
 
     def ask(self, *words: str | bytes | int) -> Any:
         """What the server says to one command of somebody who may do everything."""
-        with Redis(unix_socket_path=str(self.socket), username=self.user, password=self.password) as client:
+        with Redis(
+            unix_socket_path=str(self.socket), username=self.user, password=self.password, protocol=2
+        ) as client:
             return client.execute_command(*words)
 
     def everything(self) -> str:
