@@ -602,7 +602,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 async def test_091_what_could_not_be_stored_is_tried_again_by_itself(bench: Bench, naps: list[float]) -> None:
-    """More and more seldom; others would redeem what has been redeemed."""
+    """Each second; others would redeem what has been redeemed."""
     bench.shelf.needs_turn = True
     bench.shelf.broken = {"save"}
     source, script = bench.process()
@@ -610,7 +610,7 @@ async def test_091_what_could_not_be_stored_is_tried_again_by_itself(bench: Benc
     await source.token(WAIT)
     assert source.report().persisted is False
     await until(lambda: len(naps) > 7)
-    assert naps[:8] == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert set(naps) == {1.0}
     bench.shelf.broken = set()
     await until(lambda: source.report().persisted)
     stored = await bench.stored()

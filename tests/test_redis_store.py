@@ -114,7 +114,7 @@ async def test_131_the_server_holds_nothing_in_the_clear(
 ) -> None:
     """Neither does it hear any of it: keys, values, dump and every command are searched for the canaries."""
     store = fleet.store()
-    with Redis(unix_socket_path=str(fleet.server.socket)) as client, client.monitor() as monitor:
+    with Redis(unix_socket_path=str(fleet.server.socket), protocol=2) as client, client.monitor() as monitor:
         async with store.turn("c"):
             await store.save("c", BINDING, record)
             await store.load("c", BINDING)

@@ -234,7 +234,8 @@ def _redis_socket(netloc: str, path: str, query: str) -> RedisAddress:
         raise ValueError(
             f"write unix:// and the socket's absolute path of at most {UNIX_PATH_LONGEST} bytes: unix:///run/redis.sock"
         )
-    return RedisAddress("localhost", 6379, path, _database(query.removeprefix("db=") or "0"), tls=False)
+    word, _equals, number = (query or "db=0").partition("=")
+    return RedisAddress("localhost", 6379, path, _database(number if word == "db" else ""), tls=False)
 
 
 def _database(text: str) -> int:

@@ -23,9 +23,8 @@ log: Final = logging.getLogger("proxy.credentials")
 LOOK_SECONDS: Final = 2.0
 #: Clocks of machines that share a store differ, but not by more than this.
 SKEW_SECONDS: Final = 300.0
-#: First and last pause before another attempt to make durable what could not be.
-_FIRST_PAUSE: Final = 1.0
-_LAST_PAUSE: Final = 30.0
+#: How often it is tried to make durable what could not be; others wait until a turn is over, which takes longer.
+AGAIN_SECONDS: Final = 1.0
 
 
 class Keeping:
@@ -147,14 +146,12 @@ class Keeping:
 
         It needs no turn: where somebody else has written since, the write is refused, and theirs counts.
         """
-        pause = _FIRST_PAUSE
+        saved = False
         with suppress(StoreOutdated):
-            while not self._is_saved:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LAST_PAUSE)
+            while not saved:
+                await asyncio.sleep(AGAIN_SECONDS)
                 async with self._writing:
-                    if not self._is_saved and self._last is not None:
-                        await self._write(self._last)
+                    saved = self._is_saved or self._last is None or await self._write(self._last)
         self._trying = None
 
     async def _write_unless_newer(self) -> None:

@@ -25,6 +25,7 @@ from proxy.stores.seal import Ring
 log: Final = logging.getLogger("proxy.stores")
 
 _TAG_BYTES: Final = 16
+_LATE_SHARE: Final = 10
 _GONE: Final = "-"
 #: Stands for the tag of a record that this process has never read, and for nobody's turn.
 _UNKNOWN: Final = "?"
@@ -226,9 +227,12 @@ class RedisStore:
             late.add_done_callback(self._late.discard)
 
     async def _end_late(self, lease: Lease) -> None:
-        """The server was away; when it is back, nobody has to wait until the lease runs out."""
+        """The server was away; when it is back, nobody has to wait until the lease runs out.
+
+        Time enough to store what could not be stored, before somebody else redeems what was redeemed for it.
+        """
         ends_at = self._now() + self._timing.lease
         while self._now() < ends_at:
-            await self._sleep(self._timing.look)
+            await self._sleep(self._timing.lease / _LATE_SHARE)
             if await lease.let_go():
                 break
