@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from proxy import build
+from proxy.cli import main as cli
 from proxy.clock import SystemClock
 from proxy.config import Config, Source, load
 from proxy.demo.double import Double
@@ -272,3 +274,38 @@ async def test_102_a_logout_elsewhere_is_no_lost_store(fleet: Fleet) -> None:
         answer = await proxy.admin("POST", "/api/credentials/default/refresh")
         assert (answer.status, answer.json()["generation"]) == (200, 3)
     assert fleet.token_requests == {"login": 2, "refresh": 1}
+
+
+# -- commands beside the proxies
+
+
+@pytest.fixture
+def written(server: RedisServer, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A configuration in a file, for a credential that a command may forget."""
+    monkeypatch.setenv("STORE_KEY", key)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    credential = {"type": "oauth2", "grant": "device_code", "client_id": "tool", "issuer": "http://127.0.0.1:9"}
+    store = {"kind": "redis", "url": server.url, "key": {"env": "STORE_KEY"}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"upstream": "http://127.0.0.1:9", "credential": credential, "store": store}))
+    return str(path)
+
+
+def test_102_logout_forgets_what_the_fleet_has(written: str, server: RedisServer) -> None:
+    """All of them: the record's tag says that somebody removed it."""
+    for _ in range(2):
+        result = CliRunner().invoke(cli, ["logout", "-c", written])
+        assert (result.exit_code, result.output) == (0, "nothing is stored for default\n")
+    assert server.ask("HKEYS", "bearer-proxy:{default}:token") == [b"tag"]
+    assert server.ask("EXISTS", "bearer-proxy:{default}:turn") == 0
+
+
+@pytest.mark.parametrize("command", ["login", "logout"])
+def test_a_command_says_that_the_server_is_away(written: str, server: RedisServer, command: str) -> None:
+    """Before anybody is asked to log in."""
+    server.stop()
+    result = CliRunner().invoke(cli, [command, "-c", written])
+    assert result.exit_code == 1
+    assert f"The server {server.socket} (store.url) does not answer." in result.output
+    assert "open this page" not in result.output

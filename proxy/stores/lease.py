@@ -64,6 +64,11 @@ class Lease:
         self._may_be_held = False
         self._beating: asyncio.Task[None] | None = None
 
+    @property
+    def is_taken(self) -> bool:
+        """Was it ours, for some time at least?"""
+        return self._beating is not None
+
     async def take(self) -> None:
         """Wait until it is ours, and keep it from running out. Raises `StoreUnavailable`."""
         pause = _FIRST_PAUSE

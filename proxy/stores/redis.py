@@ -217,11 +217,14 @@ class RedisStore:
         )
 
     async def _end(self, lease: Lease) -> None:
-        """Let go also where the holder is cancelled: others would wait until the lease runs out."""
+        """Let go also where the holder is cancelled: others would wait until the lease runs out.
+
+        It is waited for where the turn was had, and not where the server may be away.
+        """
         task = asyncio.create_task(lease.let_go(), name="end of a turn")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-        if not await asyncio.shield(task):
+        if lease.is_taken and not await asyncio.shield(task):
             late = asyncio.create_task(self._end_late(lease), name="late end of a turn")
             self._late.add(late)
             late.add_done_callback(self._late.discard)

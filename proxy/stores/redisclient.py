@@ -19,8 +19,9 @@ from redis.backoff import NoBackoff
 from proxy.errors import StoreUnavailable
 from proxy.redact import Secret
 
-#: For one command, with the connection that it may have to make: a lease is longer than several of these.
-COMMAND_SECONDS: Final = 5.0
+#: For one command, with the connection that it may have to make. Where the server says nothing, who needs a token
+#: waits for three of them, and for the token endpoint.
+COMMAND_SECONDS: Final = 3.0
 #: A connection that was left from before the server's restart is found out by using it.
 _RETRIES: Final = 1
 _NOT_ALLOWED: Final = (
