@@ -30,7 +30,7 @@ from the config and may appear.
         ├── CredentialError
         │   ├── CredentialRejected       502 credential_rejected
         │   ├── CredentialUnavailable    503 credential_unavailable
-        │   │   └── StoreUnavailable     503 store_unavailable (also StoreBusy)
+        │   │   └── StoreUnavailable     503 store_unavailable (also StoreBusy, TurnLost, StoreOutdated)
         │   └── LoginRequired            503 login_required
         └── UpstreamError
             ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamVia, UpstreamLost)
@@ -304,6 +304,18 @@ class StoreBusy(StoreUnavailable):
     """Another process has held the turn of this credential for too long."""
 
     explanation = "Another process holds the turn of this credential and does not let go; it is tried again."
+
+
+class TurnLost(StoreBusy):
+    """The turn was taken away from a process that stood still for too long (threat 94)."""
+
+    explanation = "The turn of this credential ran out before a token was asked for; it is tried again."
+
+
+class StoreOutdated(StoreUnavailable):
+    """Somebody else has written to the store since this process read it."""
+
+    explanation = "Another process has stored a later token of this credential; it is read again."
 
 
 class LoginRequired(CredentialError):

@@ -74,6 +74,7 @@ class Instance:
         self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
             world.redactor.register(source.value)  # one that is borrowed is still empty
+        self._store = build.store(config, clock=world.clock)
         key = config.admin.key
         self.admin_key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
         world.redactor.register(self.admin_key)
@@ -81,7 +82,7 @@ class Instance:
             clock=world.clock,
             random=world.random,
             latch=Latch(world.state),
-            store=build.store(config),
+            store=self._store,
             redactor=world.redactor,
             events=self.metrics,
             clients=self._clients,
@@ -181,6 +182,7 @@ class Instance:
         for binding in self._bindings.values():
             binding.pool.close()
         await self._clients.close()
+        await self._store.close()
 
     def _close_doors(self) -> None:
         for bound in self._sockets:

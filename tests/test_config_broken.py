@@ -667,15 +667,13 @@ token_guard: off
 exec: {}
 guard: {client_keys: {}, peers: any, browser: true}
 admin: {inspector: false}
-store: {kind: redis, url: x}
+store: {kind: memory}
 => 2: token_guard: this setting is not built yet: remove it
 => 3: exec: this setting is not built yet: remove it
 => 4: guard.client_keys: this setting is not built yet: remove it
 => 4: guard.peers: this setting is not built yet: remove it
 => 4: guard.browser: this setting is not built yet: remove it
 => 5: admin.inspector: this setting is not built yet: remove it
-=> 6: store.url: this setting is not built yet: remove it
-=> 6: store.kind: redis is not built yet: write memory or file
 ### a store of files without a folder
 upstream: https://a.example
 store: {kind: file, key: {env: STORE_KEY}}
@@ -704,6 +702,71 @@ store:
 upstream: https://a.example
 store: {path: tokens, key: {env: STORE_KEY}}
 => 2: store: path and key: only for kind: file; write that, or remove the rest
+### a store of files with what a server needs
+upstream: https://a.example
+store: {kind: file, path: tokens, url: redis://a.example, password: {env: T}, tls: {ca: FOLDER/config.yaml}, prefix: a, key: {env: STORE_KEY}}
+=> 2: store: url and password and tls and prefix: only for kind: redis; write that, or remove the rest
+### a store on a server with a folder
+upstream: https://a.example
+store: {kind: redis, path: tokens, url: redis://a.example, key: {env: STORE_KEY}}
+=> 2: store: path: only for kind: file; write that, or remove the rest
+### a store on a server without its address
+upstream: https://a.example
+store: {kind: redis, key: {env: STORE_KEY}}
+=> 2: store: kind: redis needs url: write the server's, such as url: rediss://redis.example.com
+### a store on a server without a key
+upstream: https://a.example
+store: {kind: redis, url: redis://a.example}
+=> 2: store: kind: redis needs key: run `(umask 077; bearer-proxy keygen > store.key)`, and add key: {file: store.key}
+### a store on a server with the password in its address
+upstream: https://a.example
+store: {kind: redis, url: 'redis://user:CANARY@a.example', key: {env: STORE_KEY}}
+=> 2: store.url: a URL holds no user name or password: write username: NAME and password: {env: NAME} beside it
+### a store on a server with the password behind its address
+upstream: https://a.example
+store: {kind: redis, url: 'unix:///run/redis.sock?password=CANARY', key: {env: STORE_KEY}}
+=> 2: store.url: a URL holds no user name or password: write username: NAME and password: {env: NAME} beside it
+### a store on a server with another address
+upstream: https://a.example
+store: {kind: redis, url: https://a.example, key: {env: STORE_KEY}}
+=> 2: store.url: write redis://HOST:PORT, rediss://HOST:PORT (with TLS) or unix:///run/redis.sock
+### a store on a server with what belongs to its database
+upstream: https://a.example
+store: {kind: redis, url: redis://a.example/tokens, key: {env: STORE_KEY}}
+=> 2: store.url: write the number of the database as redis://HOST:PORT/3 or unix:///run/redis.sock?db=3
+### a store on a server that nobody can reach
+upstream: https://a.example
+store: {kind: redis, url: 'redis://a.example:0', key: {env: STORE_KEY}}
+=> 2: store.url: write redis://HOST:PORT or redis://HOST:PORT/DATABASE, and nothing behind it
+### a store on a server with a port that is none
+upstream: https://a.example
+store: {kind: redis, url: 'redis://a.example:x', key: {env: STORE_KEY}}
+=> 2: store.url: write a URL with a proper host and a port between 1 and 65535
+### a store on a socket without a path
+upstream: https://a.example
+store: {kind: redis, url: 'unix://run/redis.sock', key: {env: STORE_KEY}}
+=> 2: store.url: write unix:// and the socket's absolute path of at most 103 bytes: unix:///run/redis.sock
+### a store on a server with blanks in its address
+upstream: https://a.example
+store: {kind: redis, url: 'unix:///run/my redis.sock', key: {env: STORE_KEY}}
+=> 2: store.url: write the URL in ASCII without spaces and '#'
+### a store on a server with a user who has no password, and a prefix that is none
+upstream: https://a.example
+store: {kind: redis, url: redis://a.example, username: 'a b', prefix: '{a}', key: {env: STORE_KEY}}
+=> 2: store.username: write the name of a user without spaces and control characters
+=> 2: store.prefix: write up to 100 letters, digits, and any of '_', '.', ':' and '-'
+### a store on a server with a user alone
+upstream: https://a.example
+store: {kind: redis, url: redis://a.example, username: proxy, key: {env: STORE_KEY}}
+=> 2: store: a username needs its password: add password: {env: NAME}
+### a store on a server with TLS that it does not speak
+upstream: https://a.example
+store: {kind: redis, url: redis://a.example, tls: {ca: FOLDER/config.yaml}, key: {env: STORE_KEY}}
+=> 2: store: tls is for servers with TLS: write url: rediss://HOST:PORT, or remove tls
+### a store in memory with the address of a server
+upstream: https://a.example
+store: {url: redis://a.example}
+=> 2: store: url: only for kind: redis; write that, or remove the rest
 ### a store that is no mapping
 upstream: https://a.example
 store: file

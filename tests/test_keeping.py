@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from proxy.credentials.source import TokenSource
-from proxy.errors import CredentialRejected, CredentialUnavailable, LoginRequired, StoreBusy, StoreUnavailable
+from proxy.errors import (
+    CredentialRejected,
+    CredentialUnavailable,
+    LoginRequired,
+    StoreBusy,
+    StoreOutdated,
+    StoreUnavailable,
+    TurnLost,
+)
 from proxy.grants.request import Granted
 from proxy.redact import Secret
 from proxy.stores.base import Record
@@ -49,6 +57,8 @@ class Shelf(MemoryStore):
         await self.may_save.wait()
         if "save" in self.broken:
             raise StoreUnavailable("cannot be written")
+        if "outdated" in self.broken:
+            raise StoreOutdated
         await super().save(name, binding, record)
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
@@ -59,6 +69,14 @@ class Shelf(MemoryStore):
     async def _no_turn(self) -> AsyncIterator[None]:
         raise StoreBusy if self.busy else StoreUnavailable("cannot be locked")
         yield
+
+    async def confirm(self, name: str) -> None:
+        """Unless it is broken, or was lost."""
+        if "lost" in self.broken:
+            raise TurnLost
+        if "confirm" in self.broken:
+            raise StoreUnavailable("cannot be asked")
+        await super().confirm(name)
 
     def stamp(self, name: str) -> object:
         """Counted."""
@@ -77,7 +95,7 @@ class Bench:
     sources: list[TokenSource] = field(default_factory=list)
     heard: Heard = field(default_factory=Heard)
 
-    def process(self) -> tuple[TokenSource, Script]:
+    def process(self, *, inherits: bool = False) -> tuple[TokenSource, Script]:
         """A process that has just started, and its grant."""
         script = Script()
         source = TokenSource(
@@ -93,6 +111,7 @@ class Bench:
             random=lambda: 0.5,
             register=self.heard.register,
             events=self.heard,
+            inherits=inherits,
         )
         self.sources.append(source)
         return source, script
@@ -612,3 +631,150 @@ async def test_093_a_turn_that_is_not_given_back_is_an_error_of_its_own(bench: B
     assert await source.newer_than(token, wait=WAIT, ask=True) is None
     assert await source.token(WAIT) is token
     assert bench.heard.events == ["c store_unavailable", "c requested", "c obtained", "c store_unavailable"]
+
+
+# -- a store whose turns others may have all the same
+
+
+@pytest.mark.parametrize("broken", ["turn", "confirm"])
+async def test_088_without_a_turn_nothing_is_redeemed_that_others_have_too(bench: Bench, broken: str) -> None:
+    """A token that is good serves on; then 503 of its own until the store is back."""
+    bench.shelf.needs_turn = True
+    source, script = bench.process()
+    await bench.put(bench.record(1))
+    token = await source.token(WAIT)
+    bench.shelf.broken = {broken}
+    assert await source.token(WAIT) is token
+    bench.clock.move(3601)
+    with pytest.raises(StoreUnavailable, match="cannot be") as caught:
+        await source.token(WAIT)
+    assert (caught.value.status, caught.value.code) == (503, "store_unavailable")
+    assert script.asked_with == []
+    bench.shelf.broken = set()
+    bench.clock.move(1.5)
+    script.outcomes.put_nowait(bench.granted())
+    assert (await source.token(WAIT)).generation == 2
+    assert script.asked_with == [token.refresh_token]
+
+
+@pytest.mark.parametrize("needs_turn", [True, False])
+async def test_091_without_a_turn_what_begins_anew_is_got_all_the_same(bench: Bench, *, needs_turn: bool) -> None:
+    """Nobody else has what it is got with; and of files nobody else has a turn either."""
+    bench.shelf.needs_turn = needs_turn
+    bench.shelf.broken = {"turn", "load", "confirm", "save"}
+    source, script = bench.process()
+    for generation in range(1, 4):
+        script.outcomes.put_nowait(replace(bench.granted(), refresh_token=None))
+        assert (await source.token(WAIT)).generation == generation
+        bench.clock.move(3601)
+    assert script.asked_with == [None] * 3
+
+
+async def test_088_who_begins_with_what_is_stored_does_not_begin_without_the_store(bench: Bench) -> None:
+    """A person need not log in because a server is away, and an old refresh token is not redeemed again."""
+    bench.shelf.needs_turn = True
+    bench.shelf.broken = {"turn"}
+    source, script = bench.process(inherits=True)
+    with pytest.raises(StoreUnavailable):
+        await source.token(WAIT)
+    assert script.asked_with == []
+    bench.shelf.broken = set()
+    record = await bench.put(bench.record())
+    bench.clock.move(1.5)
+    assert (await source.token(WAIT)).value is record.token
+
+
+@pytest.mark.parametrize("needs_turn", [True, False])
+async def test_094_a_turn_that_was_lost_asks_for_nothing(bench: Bench, *, needs_turn: bool) -> None:
+    """It is told, and tried again from the beginning: somebody else may have a token by then."""
+    bench.shelf.needs_turn = needs_turn
+    bench.shelf.broken = {"lost"}
+    source, script = bench.process()
+    with pytest.raises(TurnLost, match="ran out before a token was asked for"):
+        await source.token(WAIT)
+    assert (script.asked_with, bench.heard.events) == ([], ["c store_unavailable"])
+    bench.shelf.broken = set()
+    record = await bench.put(bench.record())
+    bench.clock.move(1.5)
+    assert (await source.token(WAIT)).value is record.token
+
+
+async def test_094_who_comes_too_late_takes_over_what_is_there(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own token is told and dropped; the report is of the other one."""
+    bench.shelf.broken = {"outdated"}
+    source, script = bench.process()
+    asking = asyncio.create_task(source.token(WAIT))
+    await until(lambda: script.asked_with)
+    record = await bench.put(bench.record(7))
+    script.outcomes.put_nowait(bench.granted())
+    assert (await asking).value is record.token
+    assert source.report().persisted is True
+    assert source.problem is None
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == ["token_outdated"]
+
+
+async def test_094_who_comes_too_late_and_finds_nothing_tries_again(bench: Bench) -> None:
+    """Somebody logged out meanwhile, say: what was got is not used."""
+    bench.shelf.broken = {"outdated"}
+    source, script = bench.process()
+    script.outcomes.put_nowait(bench.granted())
+    with pytest.raises(StoreOutdated):
+        await source.token(WAIT)
+    bench.shelf.broken = set()
+    bench.clock.move(1.5)
+    script.outcomes.put_nowait(granted := bench.granted())
+    assert (await source.token(WAIT)).value is granted.token
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses before another attempt to store; they take no time."""
+    taken: list[float] = []
+    sleep = asyncio.sleep
+
+    async def nap(seconds: float) -> None:
+        if seconds:
+            taken.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("proxy.credentials.keeping.asyncio.sleep", nap)
+    return taken
+
+
+async def test_091_what_could_not_be_stored_is_tried_again_by_itself(bench: Bench, naps: list[float]) -> None:
+    """Each second; others would redeem what has been redeemed."""
+    bench.shelf.needs_turn = True
+    bench.shelf.broken = {"save"}
+    source, script = bench.process()
+    script.outcomes.put_nowait(granted := bench.granted())
+    await source.token(WAIT)
+    assert source.report().persisted is False
+    await until(lambda: len(naps) > 7)
+    assert set(naps) == {1.0}
+    bench.shelf.broken = set()
+    await until(lambda: source.report().persisted)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.token is granted.token
+
+
+async def test_094_what_could_not_be_stored_gives_way_to_what_others_stored(
+    bench: Bench, naps: list[float]
+) -> None:
+    """It is tried no more, and the next look takes theirs over."""
+    bench.shelf.needs_turn = True
+    bench.shelf.broken = {"save"}
+    source, script = bench.process()
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    record = await bench.put(bench.record(2))
+    bench.shelf.broken = {"outdated"}
+    await until(lambda: source._keeping._trying is None)
+    tried = len(naps)
+    bench.clock.move(3600)
+    await bench.put(record := bench.record(2))
+    bench.shelf.broken = set()
+    assert (await source.token(WAIT)).value is record.token
+    assert len(naps) == tried

@@ -117,6 +117,7 @@ PACKAGES: Final[dict[str, set[str]]] = {
     "keyring": {"config"},
     "jwt": {"credentials", "demo"},
     "pydantic": {"config", "demo"},
+    "redis": {"stores"},
     "uvloop": {"cli", "demo"},
     "yaml": {"config", "cli"},
     "yarl": {"credentials"},

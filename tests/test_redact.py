@@ -46,6 +46,7 @@ REVEALERS: Final = {
     "grants/oauth2.py": "writes the Basic scheme of a token request",
     "guard.py": "compares the client key",
     "stores/records.py": "writes a record, which is then sealed",
+    "stores/redisclient.py": "says who we are to the server",
     "upstream/tunnel.py": "writes who we are to an outbound proxy",
     "redact.py": "has to know what it masks",
 }

@@ -102,7 +102,7 @@ def opened(config: Config, name: str, means: Means, lenders: Lenders | None = No
 
 
 def resting(config: Config, name: str) -> tuple[Store, bytes]:
-    """The store of a configuration, and what binds the records of a credential in it.
+    """The store of a configuration, and what binds the records of a credential in it; close the store.
 
     Raises `ConfigError` where the store ends with the process.
     """

@@ -8,7 +8,7 @@ from proxy.build.grants import grant
 from proxy.build.stores import bound
 from proxy.build.surroundings import Surroundings
 from proxy.clock import Clock
-from proxy.config import Config, FileCredential, StaticCredential
+from proxy.config import Config, FileCredential, OAuthCredential, StaticCredential
 from proxy.config.model import borrowed_in
 from proxy.credentials.borrowing import BorrowingGrant, LentSource
 from proxy.credentials.credential import Credential, Source
@@ -80,6 +80,7 @@ def _source(name: str, config: Config, around: Surroundings, lender: Callable[[s
         latch=around.latch,
         store=around.store,
         binding=binding_of(name, config),
+        inherits=isinstance(given, OAuthCredential) and given.inherits,
         fits=fits,
         random=around.random,
         register=around.register_as(name),

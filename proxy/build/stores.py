@@ -3,24 +3,62 @@
 import hashlib
 import json
 import os
+import ssl
 from collections.abc import Callable
 
+from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.addresses import origin_text
 from proxy.config.model import owner_of
+from proxy.config.store import StoreConfig
+from proxy.errors import ConfigError
 from proxy.stores.base import Store
 from proxy.stores.memory import MemoryStore
+from proxy.tls import client_context
 
 
-def store(config: Config, *, random: Callable[[int], bytes] = os.urandom) -> Store:
-    """The store that the configuration describes; `random` gives that many random bytes."""
+def store(config: Config, *, clock: Clock | None = None, random: Callable[[int], bytes] = os.urandom) -> Store:
+    """The store that the configuration describes; close it. Raises `ConfigError`.
+
+    `clock` counts suspend, None: the system's; `random` gives that many random bytes.
+    """
     given = config.store
+    if given.kind == "redis":
+        return _on_redis(given, clock or SystemClock(), random)
     if given.path is None:
         return MemoryStore()
     from proxy.stores.file import FileStore  # noqa: PLC0415  no other store needs the cryptography behind it
     from proxy.stores.seal import Ring  # noqa: PLC0415  same
 
     return FileStore(given.path, Ring(given.keys(), random=random))
+
+
+def _on_redis(given: StoreConfig, clock: Clock, random: Callable[[int], bytes]) -> Store:
+    """A store for a fleet; it connects when it is first used."""
+    from proxy.stores.redis import RedisStore  # noqa: PLC0415  an extra, which few need
+    from proxy.stores.redisclient import RedisClient, Server  # noqa: PLC0415  same
+    from proxy.stores.seal import Ring  # noqa: PLC0415  same
+
+    at = given.server
+    server = Server(
+        at.host,
+        at.port,
+        at.socket,
+        at.database,
+        given.username,
+        None if given.password is None else given.password.value,
+        _context(given) if at.tls else None,
+    )
+    ring = Ring(given.keys(), random=random)
+    return RedisStore(RedisClient(server), ring, prefix=given.prefix, random=random, now=clock.now)
+
+
+def _context(given: StoreConfig) -> ssl.SSLContext:
+    try:
+        return client_context(given.tls.ca, cert=given.tls.cert, key=given.tls.key)
+    except (OSError, ssl.SSLError):
+        mend = "write PEM files that this user can read, and a key without a passphrase that fits the certificate"
+        raise ConfigError([f"store.tls: the files cannot be used: {mend}."]) from None
 
 
 def bound(name: str, config: Config, fingerprint: bytes) -> bytes:

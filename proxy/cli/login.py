@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from proxy import adminclient, logs, runfile
-from proxy.build import Means, Surroundings
+from proxy.build import Surroundings
 from proxy.build.opened import Lenders, Opened, opened, resting
 from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
 from proxy.cli.table import duration, instant
@@ -107,16 +107,17 @@ def _needs_person(given: CredentialConfig) -> bool:
 
 
 async def _log_in(config: Config, name: str, person: Person) -> None:
-    store, binding = resting(config, name)
-    async with _outside(config, name, store) as (outside, credential):
-        logged_in = await credential.login(person, secrets.token_bytes).run()
-        record = await keep(store, name, binding, logged_in)
+    async with _resting(config, name) as (store, binding):
+        # A store that cannot be used is told of before anybody is asked.
+        await store.load(name, binding)
+        async with _outside(config, name, store) as (outside, credential):
+            logged_in = await credential.login(person, secrets.token_bytes).run()
+            record = await keep(store, name, binding, logged_in)
     person.tell(said_of_login(name, record, outside.clock.wall()))
 
 
 async def _log_out(config: Config, name: str) -> LoggedOut:
-    store, binding = resting(config, name)
-    async with _outside(config, name, store) as (_, credential):
+    async with _resting(config, name) as (store, binding), _outside(config, name, store) as (_, credential):
         return await log_out(store, name, binding, credential.server)
 
 
@@ -131,6 +132,16 @@ class _Nobody:
 
     def token_failed(self, credential: str, code: str) -> None:
         """Nothing."""
+
+
+@asynccontextmanager
+async def _resting(config: Config, name: str) -> AsyncIterator[tuple[Store, bytes]]:
+    """The store, and what the credential's record is bound to."""
+    store, binding = resting(config, name)
+    try:
+        yield store, binding
+    finally:
+        await store.close()
 
 
 @asynccontextmanager
@@ -156,13 +167,9 @@ async def _outside(config: Config, name: str, store: Store) -> AsyncIterator[tup
         finally:
             await lenders.close()
     finally:
-        await _close(outside)
-
-
-async def _close(outside: Means) -> None:
-    """Close the clients, and let their connections go before the loop ends."""
-    await outside.clients.close()
-    await asyncio.sleep(_GOODBYE_SECONDS)
+        await outside.clients.close()
+        # Connections are let go before the loop ends.
+        await asyncio.sleep(_GOODBYE_SECONDS)
 
 
 def said_of_login(name: str, record: Record, wall: float) -> str:

@@ -56,6 +56,17 @@ class UnixAddress:
 ListenAddress = TcpAddress | UnixAddress
 
 
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """A Redis or Valkey server: host and port, or the absolute path of a Unix socket; and one of its databases."""
+
+    host: str
+    port: int
+    socket: str | None
+    database: int
+    tls: bool
+
+
 def is_loopback(host: str) -> bool:
     """Is this a name or address that stays on this machine (RFC 6761 section 6.3)?"""
     if host == "localhost" or host.endswith(".localhost"):
@@ -193,6 +204,44 @@ def outbound_proxy(value: str) -> Origin:
     if path:
         raise ValueError("write the outbound proxy without a path, such as http://proxy.example.com:3128")
     return origin
+
+
+def redis_server(value: str) -> RedisAddress:
+    """`redis://host:port/database`, `rediss://` (TLS), or `unix:///path?db=database`; the numbers may lack."""
+    if not value.lower().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("write redis://HOST:PORT, rediss://HOST:PORT (with TLS) or unix:///run/redis.sock")
+    if not _URL_TEXT.fullmatch(value) or "#" in value:
+        raise ValueError("write the URL in ASCII without spaces and '#'")
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError("write a URL with a proper host and a port between 1 and 65535") from None
+    if "@" in parts.netloc or "@" in parts.path or "password" in parts.query:
+        raise ValueError(
+            "a URL holds no user name or password: write username: NAME and password: {env: NAME} beside it"
+        )
+    if parts.scheme == "unix":
+        return _redis_socket(parts.netloc, unquote(parts.path), parts.query)
+    if port == 0 or parts.netloc.endswith(":") or not parts.hostname or parts.query:
+        raise ValueError("write redis://HOST:PORT or redis://HOST:PORT/DATABASE, and nothing behind it")
+    database = _database(parts.path.removeprefix("/") or "0")
+    return RedisAddress(host(parts.hostname), port or 6379, None, database, parts.scheme == "rediss")
+
+
+def _redis_socket(netloc: str, path: str, query: str) -> RedisAddress:
+    if netloc or not path.strip("/") or not path.isprintable() or len(path.encode()) > UNIX_PATH_LONGEST:
+        raise ValueError(
+            f"write unix:// and the socket's absolute path of at most {UNIX_PATH_LONGEST} bytes: unix:///run/redis.sock"
+        )
+    word, _equals, number = (query or "db=0").partition("=")
+    return RedisAddress("localhost", 6379, path, _database(number if word == "db" else ""), tls=False)
+
+
+def _database(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5):
+        raise ValueError("write the number of the database as redis://HOST:PORT/3 or unix:///run/redis.sock?db=3")
+    return int(text)
 
 
 def origin_text(origin: Origin) -> str:

@@ -68,6 +68,14 @@ def _same_routes(draft: Draft, problems: Problems) -> None:
             problems.add(("routes", index, "name"), "another route has this name: choose another")
 
 
+def _plain_redis(draft: Draft, problems: Problems) -> None:
+    store = draft.store
+    if store is None or store.url is None or store.password is None:
+        return
+    if not store.server.tls and store.server.socket is None and not addresses.is_loopback(store.server.host):
+        problems.warn(("store", "url"), "redis:// shows the password to the network: write rediss://")
+
+
 def _plain_http(draft: Draft, problems: Problems) -> None:
     for index, route in draft.routes.items():
         origin = route.upstream_origin
@@ -169,6 +177,7 @@ _CHECKS: Final[tuple[Callable[[Draft, Problems], None], ...]] = (
     _listeners,
     _same_routes,
     _plain_http,
+    _plain_redis,
     _loops,
     _metadata_services,
     _forwarding,

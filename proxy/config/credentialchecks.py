@@ -125,6 +125,8 @@ def _client_tls(draft: Draft) -> Iterator[tuple[KeyPath, ClientTLS]]:
     for name, credential in draft.credentials.items():
         if isinstance(credential, AskingCredential):
             yield ("credentials", name, "tls"), credential.tls
+    if draft.store is not None:
+        yield ("store", "tls"), draft.store.tls
 
 
 def _spent_refresh_tokens(draft: Draft, problems: Problems) -> None:

@@ -26,17 +26,12 @@ NOT_BUILT: Final = tuple(
         "guard.peers",
         "guard.browser",
         "admin.inspector",
-        "store.url",
         "routes.*.token_guard",
         "credentials.*.response.upstream",
         "credentials.*.response.upstream_allow",
     )
 )
 _SHORT_NOT_BUILT: Final = frozenset(path[2] for path in NOT_BUILT if path[0] == "routes" and len(path) == 3)
-#: Values that this version does not have, and what to write instead.
-_VALUES_NOT_BUILT: Final = {
-    ("store", "kind"): ({"redis"}, "memory or file"),
-}
 
 
 def long_form(written: dict[str, Any], problems: Problems) -> dict[str, Any]:
@@ -85,12 +80,6 @@ def _refuse_later_settings(data: dict[str, Any], problems: Problems) -> None:
         for holder, path in _holders(data, pattern):
             problems.add(path, "this setting is not built yet: remove it")
             del holder[path[-1]]
-    for pattern, (later, instead) in _VALUES_NOT_BUILT.items():
-        for holder, path in _holders(data, pattern):
-            value = holder[path[-1]]
-            if isinstance(value, str) and value in later:
-                problems.add(path, f"{value} is not built yet: write {instead}")
-                del holder[path[-1]]
 
 
 def _holders(value: object, pattern: tuple[str, ...], path: KeyPath = ()) -> list[tuple[_Holder, KeyPath]]:

@@ -170,6 +170,11 @@ class OAuthCredential(AskingCredential):
         return self.grant in INTERACTIVE
 
     @property
+    def inherits(self) -> bool:
+        """Does it begin with what a store holds, or with a refresh token that may have been replaced there?"""
+        return self.interactive or self.refresh_token is not None
+
+    @property
     def auth(self) -> ClientAuth:
         """How the client proves who it is."""
         return self.client_auth or ("none" if self.client_secret is None else "basic")

@@ -2,18 +2,23 @@
 
 import base64
 import binascii
+import importlib.util
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
-from proxy.config.fields import REFERENCE_SCHEMA, SecretField, Section, reader
+from proxy.config import addresses
+from proxy.config.clienttls import ClientTLS
+from proxy.config.fields import REFERENCE_SCHEMA, KeyField, SecretField, Section, reader
 from proxy.config.secrets import SecretSource
 
 #: AES-256.
 _KEY_BYTES: Final = 32
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 
 def decoded(source: SecretSource) -> bytes:
@@ -62,6 +67,25 @@ def _folder(value: object, info: ValidationInfo) -> Path | None:
     return path
 
 
+def _url(value: str) -> str:
+    addresses.redis_server(value)
+    if importlib.util.find_spec("redis") is None:
+        raise ValueError("a store on Redis needs an extra: pip install 'bearer-proxy[fleet]'")
+    return value
+
+
+def _username(value: str) -> str:
+    if not value or not value.isprintable() or " " in value:
+        raise ValueError("write the name of a user without spaces and control characters")
+    return value
+
+
+def _prefix(value: str) -> str:
+    if not _PREFIX.fullmatch(value):
+        raise ValueError("write up to 100 letters, digits, and any of '_', '.', ':' and '-'")
+    return value
+
+
 _KEYS_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [
         *REFERENCE_SCHEMA["anyOf"],
@@ -73,35 +97,78 @@ Folder = Annotated[Path | None, BeforeValidator(_folder), WithJsonSchema({"type"
 StoreKeys = Annotated[tuple[Annotated[SecretField, AfterValidator(_store_key)], ...], AfterValidator(_some)]
 
 
+#: What belongs to one kind alone; `key` belongs to file and redis.
+_FOR: Final = {"path": "file", **dict.fromkeys(("url", "username", "password", "tls", "prefix"), "redis")}
+
+
 class StoreConfig(Section):
     """Where tokens rest."""
 
-    kind: Literal["memory", "file"] = "memory"
-    """memory: gone with the process; file: sealed files in a folder, which survive a restart."""
+    kind: Literal["memory", "file", "redis"] = "memory"
+    """memory: gone with the process; file: sealed files, which survive a restart; redis: for many machines."""
     path: Folder = None
     """file: the folder; it is made where it does not exist."""
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    """redis: redis://HOST:PORT/DATABASE, rediss:// (with TLS) or unix:///run/redis.sock; Valkey will do as well."""
+    username: Annotated[str, AfterValidator(_username)] | None = None
+    """redis: the user of the server's access list; null: the default one."""
+    password: KeyField | None = None
+    """redis: a secret, the password of that user."""
+    tls: ClientTLS = Field(default_factory=ClientTLS.model_construct)
+    """redis: how a server with TLS is verified, and what it is shown."""
+    prefix: Annotated[str, AfterValidator(_prefix)] = "bearer-proxy"
+    """redis: what the keys on the server begin with; other configurations that share it take other ones."""
     key: Annotated[StoreKeys | None, BeforeValidator(_listed), WithJsonSchema(_KEYS_SCHEMA)] = None
-    """file: a secret, 32 bytes in base64 (bearer-proxy keygen); a list rotates: the first seals, all open."""
+    """file, redis: a secret, 32 bytes in base64 (bearer-proxy keygen); a list rotates: first seals, all open."""
 
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo) -> Self:
-        given = {"path": self.path, "key": self.key}
+        self._has_nothing_of_another_kind()
         if self.kind == "memory":
-            superfluous = " and ".join(name for name, value in given.items() if value is not None)
-            if superfluous:
-                raise ValueError(f"{superfluous}: only for kind: file; write that, or remove the rest")
             return self
-        if self.path is None:
+        if self.kind == "file" and self.path is None:
             raise ValueError("kind: file needs path: name a folder for the sealed tokens, such as path: tokens")
+        if self.kind == "redis" and self.url is None:
+            raise ValueError("kind: redis needs url: write the server's, such as url: rediss://redis.example.com")
         if self.key is None:
             raise ValueError(
-                "kind: file needs key: run `(umask 077; bearer-proxy keygen > store.key)`, and add "
+                f"kind: {self.kind} needs key: run `(umask 077; bearer-proxy keygen > store.key)`, and add "
                 "key: {file: store.key}"
             )
-        for source in self.key:
-            if source.kind == "file" and (reader(info).folder / str(source.reference)).is_relative_to(self.path):
+        for source in self.key if self.path is not None else ():
+            if source.kind == "file" and (reader(info).folder / str(source.reference)).is_relative_to(
+                self.path or ""
+            ):
                 raise ValueError("a key beside what it seals protects nothing: move the key to another folder")
+        if self.username is not None and self.password is None:
+            raise ValueError("a username needs its password: add password: {env: NAME}")
+        if self._has_tls and not self.server.tls:
+            raise ValueError("tls is for servers with TLS: write url: rediss://HOST:PORT, or remove tls")
         return self
+
+    def _has_nothing_of_another_kind(self) -> None:
+        given = [name for name in _FOR if self._is_given(name)]
+        foreign = [name for name in given if _FOR[name] != self.kind]
+        if self.kind == "memory" and self.key is not None:
+            foreign.append("key")
+        if foreign:
+            kind = _FOR.get(foreign[0], "file")
+            raise ValueError(f"{' and '.join(foreign)}: only for kind: {kind}; write that, or remove the rest")
+
+    def _is_given(self, name: str) -> bool:
+        """Is it there, and more than its default?"""
+        if name == "tls":
+            return self._has_tls
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    @property
+    def _has_tls(self) -> bool:
+        return any(value is not None for _name, value in self.tls)
+
+    @property
+    def server(self) -> addresses.RedisAddress:
+        """Where a store on Redis is."""
+        return addresses.redis_server(self.url or "")
 
     def keys(self) -> tuple[bytes, ...]:
         """The keys, as they are used."""

@@ -20,7 +20,7 @@ from proxy.credentials.credential import Report, reported
 from proxy.credentials.events import Events
 from proxy.credentials.grant import Grant
 from proxy.credentials.keeping import Keeping
-from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreBusy
+from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreOutdated, StoreUnavailable
 from proxy.grants.request import Granted
 from proxy.lifecycle import Failure, Life, Token, back_off, decide, may_ask, state, told
 from proxy.redact import Secret
@@ -40,7 +40,7 @@ class TokenSource:
 
     `margin`: seconds before the expiry at which a refresh ahead is due. `fits`: can this value be sent in all
     places of the credential? `random` gives a float in [0, 1). `register` masks the secrets of a generation.
-    `store` keeps the token under `binding`, a digest of what it belongs to.
+    `store` keeps the token under `binding`, a digest of what it belongs to; `inherits`: see `Keeping`.
     """
 
     def __init__(
@@ -58,13 +58,14 @@ class TokenSource:
         random: Callable[[], float],
         register: Callable[[Iterable[Secret]], None],
         events: Events,
+        inherits: bool = False,
     ) -> None:
         self.name = name
         self._grant = grant
         self._fingerprint = fingerprint
         self._clock = clock
         self._latch = latch
-        self._keeping = Keeping(name, store, binding, clock)
+        self._keeping = Keeping(name, store, binding, clock, inherits=inherits)
         self._shares = store.lasting
         self._looking: asyncio.Task[None] | None = None
         self._fits = fits
@@ -146,7 +147,7 @@ class TokenSource:
             await asyncio.wait({self._flight}, timeout=wait)
             if self._flight is not None:
                 self._flight.cancel()
-        await self._keeping.save_again(wait)
+        await self._keeping.close(wait)
 
     # -- the flight
 
@@ -171,8 +172,8 @@ class TokenSource:
         """One attempt, from the store to the published token or the remembered failure. Never raises."""
         try:
             await self._keeping.in_turn(self._in_turn)
-        except StoreBusy as busy:
-            self._failed(busy, retry=True)
+        except StoreUnavailable as error:
+            self._failed(error, retry=True)
         except Exception:
             log.exception("a defect in the token request of credential %s", self.name)
             self._failed(
@@ -229,6 +230,7 @@ class TokenSource:
         if reason is not None and (held is None or held.refresh_token is None):
             self._life = replace(self._life, failure=Failure(CredentialRejected(reason), 1, None))
             return
+        await self._keeping.confirm()
         sent_at = self._clock.now()
 
         def accept(granted: Granted) -> Token:
@@ -248,7 +250,8 @@ class TokenSource:
             self._life = replace(self._life, token=replace(held, refresh_token=failure.rotated))
             await self._keeping.save(replace(held, refresh_token=failure.rotated))
         # What is no passing trouble may be one's own old refresh token, and somebody else's new one (threat 89).
-        if not isinstance(failure, CredentialUnavailable) and await self._adopt():
+        passes = isinstance(failure, CredentialUnavailable) and not isinstance(failure, StoreOutdated)
+        if not passes and await self._adopt():
             return
         # One that says when to try again is not held against the secret: it stands on somebody else's token.
         may_retry = (

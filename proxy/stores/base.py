@@ -35,13 +35,18 @@ class Store(Protocol):
 
     #: Does it outlive the process? `login` needs one that does.
     lasting: bool
+    #: Where no turn can be had, may others have one? Then what would redeem a refresh token waits (threat 88).
+    needs_turn: bool
 
     async def load(self, name: str, binding: bytes) -> Record | None:
         """The newest record, None where there is none that can be used."""
         ...
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
-        """Put `record` in place of what is there; it is durable when this returns."""
+        """Put `record` in place of what is there; it is durable when this returns.
+
+        Raises `StoreOutdated` where whoever has lost the turn would replace what somebody else wrote since.
+        """
         ...
 
     async def forget(self, name: str) -> None:
@@ -52,6 +57,14 @@ class Store(Protocol):
         """The right to ask for a token of `name`: at most one holder among all that share the store."""
         ...
 
+    async def confirm(self, name: str) -> None:
+        """See that a turn that was taken here is still ours, if there was one. Raises `TurnLost`."""
+        ...
+
     def stamp(self, name: str) -> object:
-        """Something that differs as soon as the record does; cheap, does not wait. None: there is none for sure."""
+        """Something that differs soon after the record does; cheap, does not wait. None: there is none for sure."""
+        ...
+
+    async def close(self) -> None:
+        """Close what is open."""
         ...

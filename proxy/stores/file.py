@@ -28,7 +28,7 @@ from proxy.stores.files import (
     sync_folder,
     write_whole,
 )
-from proxy.stores.records import dump, parse
+from proxy.stores.records import UNUSABLE, open_record, seal_record
 from proxy.stores.seal import Ring
 
 #: The stamp of every record where the folder itself is not there: a volume that is not mounted, say.
@@ -42,10 +42,6 @@ PATIENCE_SECONDS: Final = 30.0
 #: How often a held turn is asked for: first, and at last.
 _FIRST_PAUSE: Final = 0.01
 _LAST_PAUSE: Final = 0.25
-_UNUSABLE: Final = (
-    "the stored token does not open and counts as none: it was damaged, sealed with another key, or got for "
-    "another account or upstream; the next token takes its place"
-)
 
 
 class FileStore:
@@ -56,6 +52,7 @@ class FileStore:
     """
 
     lasting = True
+    needs_turn = False
 
     def __init__(self, folder: Path, ring: Ring, *, patience: float = PATIENCE_SECONDS) -> None:
         self._folder = folder
@@ -80,10 +77,16 @@ class FileStore:
         """The lock of NAME.lock. Raises `StoreBusy` after `patience` seconds, and `StoreUnavailable`."""
         return self._turn(name)
 
+    async def confirm(self, name: str) -> None:
+        """The kernel takes no lock away."""
+
     def stamp(self, name: str) -> object:
         """Inode, size and time of the file: each save makes another file. A folder that is gone says nothing."""
         found = stamp(self._path(name, "token"))
         return found if found is not None or self._folder.is_dir() else _NO_FOLDER
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
     def _path(self, name: str, kind: str) -> Path:
         """Quoted, so that no name leaves the folder."""
@@ -93,23 +96,22 @@ class FileStore:
         path = self._path(name, "token")
         seen = stamp(path)
         try:
-            content = self._ring.open(read_own(path, FILE_LIMIT, private=True), _bound(name, binding))
+            record = open_record(self._ring, name, binding, read_own(path, FILE_LIMIT, private=True))
         except FileNotFoundError:
             return None
         except NotOursError:
-            content = None
+            record = None
         except OSError as error:
             if error.errno not in FOREIGN or not os.access(self._folder, os.X_OK):
                 raise self._unavailable("read", error) from None
-            content = None
-        record = None if content is None else parse(content)
+            record = None
         if record is None and self._unusable.get(name) != seen:
             self._unusable[name] = seen
-            log.warning("stored_token_unusable", extra={"fields": {"credential": name, "detail": _UNUSABLE}})
+            log.warning("stored_token_unusable", extra={"fields": {"credential": name, "detail": UNUSABLE}})
         return record
 
     def _save(self, name: str, binding: bytes, record: Record) -> None:
-        sealed = self._ring.seal(dump(record), _bound(name, binding))
+        sealed = seal_record(self._ring, name, binding, record)
         with self._translated("written"):
             self._prepare()
             write_whole(self._path(name, "token"), sealed)
@@ -182,8 +184,3 @@ class FileStore:
     def _unavailable(self, done: str, error: OSError) -> StoreUnavailable:
         reason = os.strerror(error.errno or 0)
         return StoreUnavailable(f"The folder {self._folder} (store.path) cannot be {done} ({reason}).")
-
-
-def _bound(name: str, binding: bytes) -> bytes:
-    """A file belongs to its credential as well: under another name it does not open."""
-    return f"{len(name)}:{name}:".encode() + binding

@@ -10,6 +10,7 @@ class MemoryStore:
     """Records in memory; nothing outlives the process."""
 
     lasting = False
+    needs_turn = False
 
     def __init__(self) -> None:
         self._records: dict[str, tuple[bytes, Record]] = {}
@@ -32,6 +33,12 @@ class MemoryStore:
         """One at a time in this process."""
         return self._turns.setdefault(name, asyncio.Lock())
 
+    async def confirm(self, name: str) -> None:
+        """Nobody takes it away."""
+
     def stamp(self, name: str) -> object:
         """The record itself."""
         return self._records.get(name)
+
+    async def close(self) -> None:
+        """Nothing is open."""

@@ -1,4 +1,4 @@
-"""A record as bytes, which are then sealed, and back."""
+"""A record as bytes, sealed or not, and back."""
 
 import json
 import math
@@ -6,8 +6,29 @@ from typing import Final
 
 from proxy.redact import Secret
 from proxy.stores.base import Record
+from proxy.stores.seal import Ring
 
 _VERSION: Final = 1
+UNUSABLE: Final = (
+    "the stored token does not open and counts as none: it was damaged, sealed with another key, or got for "
+    "another account or upstream; the next token takes its place"
+)
+
+
+def seal_record(ring: Ring, name: str, binding: bytes, record: Record) -> bytes:
+    """A record of the credential `name`, to be opened with the same ring, name and binding."""
+    return ring.seal(dump(record), _bound(name, binding))
+
+
+def open_record(ring: Ring, name: str, binding: bytes, sealed: bytes) -> Record | None:
+    """The record that was sealed, None where it does not open."""
+    content = ring.open(sealed, _bound(name, binding))
+    return None if content is None else parse(content)
+
+
+def _bound(name: str, binding: bytes) -> bytes:
+    """A record belongs to its credential as well: under another name it does not open."""
+    return f"{len(name)}:{name}:".encode() + binding
 
 
 def dump(record: Record) -> bytes:

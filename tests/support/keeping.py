@@ -12,6 +12,7 @@ class Kept:
     """Records in memory; `saved` has every one that ever was, `turns` who holds a turn."""
 
     lasting: bool = True
+    needs_turn: bool = False
     records: dict[str, tuple[bytes, Record]] = field(default_factory=dict)
     saved: list[Record] = field(default_factory=list)
     turns: dict[str, asyncio.Lock] = field(default_factory=dict)
@@ -38,3 +39,10 @@ class Kept:
     def stamp(self, name: str) -> object:
         """The record itself."""
         return self.records.get(name)
+
+    async def confirm(self, name: str) -> None:
+        """Nobody takes it away."""
+        assert self.turns[name].locked()
+
+    async def close(self) -> None:
+        """Nothing is open."""

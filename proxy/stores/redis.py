@@ -1,0 +1,241 @@
+"""Keeps tokens on a Redis or Valkey server, so that a fleet of instances on many machines shares them.
+
+Law: values are sealed before they leave the process; whoever has the turn may write, and anybody else only where
+nobody has written since they read (threats 88, 94). What does not open counts as no record, as in files.
+
+A credential has two keys: `PREFIX:{NAME}:token`, a hash of `tag` (a word that is new with each write) and `sealed`,
+and `PREFIX:{NAME}:turn`, who has the turn. A record that was removed leaves a tag that begins with a minus.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable
+from proxy.stores.base import Record
+from proxy.stores.lease import Lease, Sleep
+from proxy.stores.records import UNUSABLE, open_record, seal_record
+from proxy.stores.redisclient import RedisClient
+from proxy.stores.seal import Ring
+
+log: Final = logging.getLogger("proxy.stores")
+
+_TAG_BYTES: Final = 16
+_LATE_SHARE: Final = 10
+_GONE: Final = "-"
+#: Stands for the tag of a record that this process has never read, and for nobody's turn.
+_UNKNOWN: Final = "?"
+_LOST: Final = "the server has forgotten the stored token (is it persistent?); the next token takes its place"
+#: ARGV: whose turn it is here, the tag that was read, the new tag, the record. Sent twice, it says the same.
+_SAVE: Final = """
+local tag = redis.call('HGET', KEYS[1], 'tag') or ''
+if tag == ARGV[3] then return 1 end
+local holder = redis.call('GET', KEYS[2])
+if holder ~= ARGV[1] then
+  if ARGV[2] == '?' then
+    if holder then return 0 end
+  elseif tag ~= ARGV[2] then
+    return 0
+  end
+end
+redis.call('HSET', KEYS[1], 'tag', ARGV[3], 'sealed', ARGV[4])
+return 1
+"""
+_FORGET: Final = """
+redis.call('HDEL', KEYS[1], 'sealed')
+return redis.call('HSET', KEYS[1], 'tag', ARGV[1])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things take, in seconds.
+
+    `lease`: a turn, until it is renewed; a token request takes 20 at most. `patience`: how long to wait for the
+    turn, longer than for that of one who died. `look`: how often to look for what others wrote.
+    """
+
+    lease: float = 30.0
+    patience: float = 45.0
+    look: float = 1.0
+
+
+class RedisStore:
+    """Sealed records on the server of `client`; all its keys begin with `prefix`.
+
+    `random` gives that many random bytes; `now` is on a clock that counts suspend.
+    """
+
+    lasting = True
+    needs_turn = True
+
+    def __init__(
+        self,
+        client: RedisClient,
+        ring: Ring,
+        *,
+        prefix: str,
+        random: Callable[[int], bytes],
+        now: Callable[[], float],
+        sleep: Sleep = asyncio.sleep,
+        timing: Timing = Timing(),
+    ) -> None:
+        self._client = client
+        self._ring = ring
+        self._prefix = prefix
+        self._random = random
+        self._now = now
+        self._sleep = sleep
+        self._timing = timing
+        #: The turns of this process: one at a time of a name, whatever the server thinks.
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._leases: dict[str, Lease] = {}
+        #: The tag of what was read or written here last, which a write replaces.
+        self._read: dict[str, str] = {}
+        #: What was seen last, by the watch too; the names are those that it watches.
+        self._seen: dict[str, str | None] = {}
+        self._unusable: dict[str, str] = {}
+        self._watching: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[bool]] = set()
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def load(self, name: str, binding: bytes) -> Record | None:
+        """What the server holds; None where there is nothing that opens. Raises `StoreUnavailable`."""
+        tag, sealed = await self._client.call("HMGET", self._key(name, "token"), "tag", "sealed")
+        self._read[name] = self._saw(name, tag)
+        if sealed is None:
+            return None
+        record = open_record(self._ring, name, binding, sealed)
+        if record is None and self._unusable.get(name) != self._read[name]:
+            self._unusable[name] = self._read[name]
+            log.warning("stored_token_unusable", extra={"fields": {"credential": name, "detail": UNUSABLE}})
+        return record
+
+    async def save(self, name: str, binding: bytes, record: Record) -> None:
+        """Replace what is there, unless others have written since. Raises `StoreOutdated`, `StoreUnavailable`."""
+        lease = self._leases.get(name)
+        tag = self._random(_TAG_BYTES).hex()
+        written = await self._client.call(
+            *("EVAL", _SAVE, 2, self._key(name, "token"), self._key(name, "turn")),
+            *(_UNKNOWN if lease is None else lease.owner, self._read.get(name, _UNKNOWN)),
+            *(tag, seal_record(self._ring, name, binding, record)),
+        )
+        if not written:
+            raise StoreOutdated
+        self._read[name] = self._seen[name] = tag
+
+    async def forget(self, name: str) -> None:
+        """Remove the record, so that others see that it was removed. Raises `StoreUnavailable`."""
+        tag = f"{_GONE}{self._random(_TAG_BYTES).hex()}"
+        await self._client.call("EVAL", _FORGET, 1, self._key(name, "token"), tag)
+        self._read[name] = self._saw(name, tag.encode())
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        """A lease. Raises `StoreBusy` after `patience` seconds, and `StoreUnavailable`."""
+        return self._turn(name)
+
+    async def confirm(self, name: str) -> None:
+        """Is the turn that was taken here still ours? Raises `TurnLost`, `StoreUnavailable`."""
+        lease = self._leases.get(name)
+        if lease is not None:
+            await lease.confirm()
+
+    def stamp(self, name: str) -> object:
+        """The tag that was seen last: what others write is seen within `look` seconds, while the server answers."""
+        self._seen.setdefault(name, None)
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch(), name="watch of stored tokens")
+        return self._seen[name]
+
+    async def close(self) -> None:
+        """Let go of what is held, and close the connections."""
+        background = {*self._late, *([] if self._watching is None else [self._watching])}
+        for task in background:
+            task.cancel()
+        if background or self._ending:
+            await asyncio.wait({*background, *self._ending})
+        await self._client.close()
+
+    def _key(self, name: str, kind: str) -> str:
+        """Quoted, so that no name looks like another's key; what is in braces keeps both keys on one node."""
+        return f"{self._prefix}:{{{quote(name, safe='')}}}:{kind}"
+
+    def _saw(self, name: str, found: bytes | None) -> str:
+        """Note the tag that the server told; a server that knows of no record has lost one that was seen."""
+        tag = "" if found is None else found.decode("utf-8", "replace")
+        before = self._seen.get(name)
+        if not tag and before:
+            log.warning("stored_token_lost", extra={"fields": {"credential": name, "detail": _LOST}})
+        self._seen[name] = None if tag.startswith(_GONE) or (not tag and before is None) else tag
+        return tag
+
+    async def _watch(self) -> None:
+        """See what others write. A look that fails changes nothing."""
+        while True:
+            await self._sleep(self._timing.look)
+            for name in tuple(self._seen):
+                with suppress(StoreUnavailable):
+                    self._saw(name, await self._client.call("HGET", self._key(name, "token"), "tag"))
+
+    # -- turns
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        lease = self._lease(name)
+        try:
+            try:
+                async with asyncio.timeout(self._timing.patience):
+                    await lock.acquire()
+                    self._leases[name] = lease
+                    await lease.take()
+            except TimeoutError:
+                raise StoreBusy from None
+            yield
+        finally:
+            # From here on nobody's lock is released but ours, and nobody's lease ended.
+            if self._leases.get(name) is lease:
+                del self._leases[name]
+                try:
+                    await self._end(lease)
+                finally:
+                    lock.release()
+
+    def _lease(self, name: str) -> Lease:
+        return Lease(
+            self._client.call,
+            self._key(name, "turn"),
+            self._random(_TAG_BYTES).hex(),
+            seconds=self._timing.lease,
+            now=self._now,
+            sleep=self._sleep,
+            jitter=lambda: self._random(1)[0] / 256,
+        )
+
+    async def _end(self, lease: Lease) -> None:
+        """Let go also where the holder is cancelled: others would wait until the lease runs out.
+
+        It is waited for where the turn was had, and not where the server may be away.
+        """
+        task = asyncio.create_task(lease.let_go(), name="end of a turn")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        if lease.is_taken and not await asyncio.shield(task):
+            late = asyncio.create_task(self._end_late(lease), name="late end of a turn")
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
+
+    async def _end_late(self, lease: Lease) -> None:
+        """The server was away; when it is back, nobody has to wait until the lease runs out.
+
+        Time enough to store what could not be stored, before somebody else redeems what was redeemed for it.
+        """
+        ends_at = self._now() + self._timing.lease
+        while self._now() < ends_at:
+            await self._sleep(self._timing.lease / _LATE_SHARE)
+            if await lease.let_go():
+                break
