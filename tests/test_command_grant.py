@@ -107,6 +107,13 @@ async def test_input_and_environment_are_given(make: Make, monkeypatch: pytest.M
     assert await grant.obtain(None) == Granted(Secret("one-two-1-3"))
 
 
+async def test_a_variable_can_be_withheld(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not set at all."""
+    monkeypatch.setenv("THEIRS", "1")
+    grant = make('echo "${THEIRS-none}"', environ=lambda: {"THEIRS": None, "NOWHERE": None})
+    assert await grant.obtain(None) == Granted(Secret("none"))
+
+
 async def test_without_an_input_the_program_sees_the_end_at_once(make: Make) -> None:
     """One that asks its terminal would wait for ever."""
     assert await make('if read line; then echo "$line"; else echo end; fi').obtain(None) == Granted(Secret("end"))

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from proxy.config import (
     Config,
+    ExecCredential,
     LoginCredential,
     Source,
     StaticCredential,
@@ -614,3 +615,23 @@ def test_models_are_not_validated_without_a_reader_of_secrets() -> None:
 def test_the_host_header_may_be_a_literal(literal: str) -> None:
     """Or one of two words."""
     assert route_of(f"host_header: {literal}").host_header == literal
+
+
+def test_a_program_gets_only_those_secrets_of_the_environment_that_it_is_given() -> None:
+    """Those that the configuration names anywhere, before it or after, are withheld."""
+    document = {
+        "routes": [
+            {"prefix": f"/{name}", "upstream": f"https://{name}.example", "credential": name} for name in "abc"
+        ],
+        "credentials": {
+            "a": {"type": "static", "token": {"env": "A"}},
+            "b": {"type": "exec", "command": ["x"], "env": {"B": {"env": "B"}, "OWN": {"env": "A"}, "PLAIN": "1"}},
+            "c": {"type": "static", "token": {"env": "C"}},
+        },
+    }
+    values = {name: f"{name}-{TOKEN}" for name in "ABCD"}
+    program = config_of(yaml.safe_dump(document), environ=values).credentials["b"]
+    assert isinstance(program, ExecCredential)
+    given = program.environment()
+    del given["KUBERNETES_EXEC_INFO"]
+    assert given == {"A": None, "C": None, "B": values["B"], "OWN": values["A"], "PLAIN": "1"}

@@ -78,7 +78,7 @@ class SecretReader:
     """Reads the secrets of one configuration.
 
     `folder` is what relative paths are relative to; `literals_refused` is None where literals are allowed, else
-    the sentence that refuses them; `mounts` is the kernel's table of mounts.
+    the sentence that refuses them; `mounts` is the kernel's table of mounts; `named` are the variables read so far.
     """
 
     environ: Mapping[str, str] = field(repr=False)
@@ -86,6 +86,7 @@ class SecretReader:
     literals_refused: str | None
     mounts: Path = Path("/proc/self/mounts")
     command_seconds: float = COMMAND_SECONDS
+    named: set[str] = field(default_factory=set)
 
     def read(self, value: object) -> SecretSource:
         """The secret that `value` (a reference or a literal) stands for; raises `ValueError`."""
@@ -127,6 +128,7 @@ class SecretReader:
         text = self.environ.get(variable)
         if text is None:
             raise ValueError(f"the environment variable {variable} is not set: export it, or correct the name")
+        self.named.add(variable)
         return SecretSource("env", variable, _proper(text, f"the environment variable {variable}"))
 
     def _file(self, reference: str) -> SecretSource:

@@ -25,7 +25,7 @@ END_SECONDS: Final = 1.0
 
 
 class CommandGrant:
-    """Runs `command`, program first: `stdin` on its input, `environ()` beside the proxy's own environment."""
+    """Runs `command`, program first: `stdin` on its input, `environ()` over the proxy's own (None: without it)."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class CommandGrant:
         *,
         form: Form,
         stdin: str,
-        environ: Callable[[], Mapping[str, str]],
+        environ: Callable[[], Mapping[str, str | None]],
         timeout: float,
         clock: Clock,
         register: Callable[[Iterable[Secret]], None],
@@ -82,9 +82,9 @@ class CommandGrant:
         return bytes(output)
 
     async def _started(self) -> asyncio.subprocess.Process:
-        environ = self._environ()
+        environ = dict(self._environ())
         # What is lent is seen here first; uvloop would cut it there.
-        if any("\0" in name + value or "=" in name for name, value in environ.items()):
+        if any("\0" in name + (value or "") or "=" in name for name, value in environ.items()):
             raise self._failed("a variable in its env has a NUL, or a = in its name")
         try:
             return await asyncio.create_subprocess_exec(
@@ -92,7 +92,7 @@ class CommandGrant:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env=os.environ | environ,
+                env={name: value for name, value in (os.environ | environ).items() if value is not None},
                 start_new_session=True,
             )
         except OSError as error:
