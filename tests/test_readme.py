@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -237,7 +238,8 @@ def test_configurations_load(block: Block, environ: dict[str, str], tmp_path: Pa
         path = tmp_path / "".join(named)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        path.write_text(json.dumps({"private_key": "a key as PEM", "client_email": "tool@project.example.com"}))
+        account = json.dumps({"private_key": "a key as PEM", "client_email": "tool@project.example.com"})
+        path.write_text(b64encode(bytes(32)).decode() if path.name == "store.key" else account)
     path = tmp_path / "config.yaml"
     path.touch(mode=0o644)
     assert load(Source(text, str(block), path, str(path)), environ=environ).warnings == []

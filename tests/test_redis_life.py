@@ -247,15 +247,21 @@ async def test_094_who_stood_still_takes_over_what_the_next_one_got(others: Flee
     assert others.token_requests == {"login": 3}
 
 
-async def test_094_a_refresh_token_that_was_used_twice_all_the_same_is_told(fleet: Fleet, clock: HeldClock) -> None:
-    """No lease can keep a vendor from being asked late; all go on with a new login."""
+async def test_094_a_refresh_token_that_somebody_may_have_redeemed_is_not_redeemed_again(
+    fleet: Fleet, clock: HeldClock
+) -> None:
+    """No lease can keep a vendor from being asked late; the note beside the token can, where one can log in anew."""
+    double = fleet.vendor.double
     async with fleet.proxies(2) as (one, two):
         assert (await asked(one), await asked(two)) == (200, 200)
         clock.move(3601)
         await stood_still(fleet, one, two, "/calls")
-        assert fleet.vendor.double.refresh_reuses > 0
+        assert double.refresh_reuses == 0
+        [line] = two.lines("token_rotation_lost")
+        assert (line["level"], line["anew"]) == ("warning", True)
         assert list(await asyncio.gather(asked(one), asked(two))) == [200, 200]
         assert len({(await state(each))["generation"] for each in (one, two)}) == 1
+    assert fleet.token_requests == {"login": 2, "refresh": 1}
 
 
 async def test_102_a_logout_elsewhere_is_no_lost_store(fleet: Fleet) -> None:
