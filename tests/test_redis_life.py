@@ -250,7 +250,7 @@ async def test_094_who_stood_still_takes_over_what_the_next_one_got(others: Flee
 async def test_094_a_refresh_token_that_somebody_may_have_redeemed_is_not_redeemed_again(
     fleet: Fleet, clock: HeldClock
 ) -> None:
-    """No lease can keep a vendor from being asked late; the note beside the token can, where one can log in anew."""
+    """No lease keeps a vendor from being asked late; the note beside the token does, where one can log in anew."""
     double = fleet.vendor.double
     async with fleet.proxies(2) as (one, two):
         assert (await asked(one), await asked(two)) == (200, 200)
