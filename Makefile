@@ -16,7 +16,8 @@ PROPERTIES = redact grants_login
 help:
 	@echo 'make demo       install, then show the main job against embedded vendor APIs'
 	@echo 'make test       install, then lint, check types, run every test with coverage'
-	@echo 'make test-slow  compile the data path, and run its tests on that, thoroughly (needs gcc and the headers of Python)'
+	@echo 'make test-slow  compile the data path, run its tests on that, thoroughly (needs gcc and the headers of Python);'
+	@echo '                then the long tests'
 	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
 	@echo 'make format     let ruff format and mend what it can'
 	@echo 'make clean      remove .venv and everything a run leaves behind'
@@ -79,6 +80,8 @@ test-slow: .venv/.tested
 	    -W 'ignore:the (type, exc, tb) signature of throw() is deprecated:DeprecationWarning' \
 	    $(DATA_PATH:%=$(CURDIR)/tests/test_%.py) $(PROPERTIES:%=$(CURDIR)/tests/test_%.py)
 	@$(BIN)/python tests/support/skips.py .artefacts/slow.xml
+	@$(BIN)/python -m pytest --quiet --numprocesses=auto -m slow --junitxml=.artefacts/long.xml
+	@$(BIN)/python tests/support/skips.py .artefacts/long.xml
 
 # For example ARGS='--smoke', or ARGS='--only cpu --proxies ours,nginx --rounds 5'.
 bench: .venv/.tested
