@@ -1,12 +1,15 @@
 """What all tests share: canaries that must not leak, and the event loop of production."""
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
 from hypothesis import settings
+
+from tests.support.longer import TIMES
 
 # A command under coverage starts in twice the time, and there are hundreds of them.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -18,8 +21,14 @@ pytest_plugins = [f"tests.support.{name}" for name in ("canary_plugin", "harness
 # A busy machine is no defect: how long an example takes is not what a property is about.
 settings.register_profile("quick", deadline=None, max_examples=40, derandomize=True)
 #: What `make test-slow` asks for.
-settings.register_profile("thorough", deadline=None, max_examples=400)
+settings.register_profile("thorough", deadline=None, max_examples=400 * TIMES)
 settings.load_profile("quick")
+
+
+def pytest_collection_finish() -> None:
+    """Ten thousand tests are a lot to look through each time that garbage is collected."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(

@@ -10,11 +10,12 @@ import pytest
 from proxy.demo.teletracker import TeleTracker
 from tests.support.instances import ROOT, fleet
 from tests.support.leaks import Artefacts
+from tests.support.longer import TIMES
 from tests.support.vendors import Vendor
 
 FAILING: Final = ROOT / "tests" / "support" / "failing"
 REACHED: Final = 77
-KILLS: Final = 50
+KILLS: Final = 50 * TIMES
 #: What dies there has redeemed the refresh token, and nobody knows what came of it.
 LOST: Final = {"after the note": False, "after the answer": True, "before the rename": True}
 POINTS: Final = ["before the note", *LOST, "after the rename", "after the record"]
