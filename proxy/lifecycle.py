@@ -115,10 +115,8 @@ def may_ask(life: Life, now: float) -> bool:
     return failure is None or (failure.retry_at is not None and now >= failure.retry_at)
 
 
-def told(failure: Failure | None, now: float) -> CredentialError | None:
-    """A failure as an answer to one request: a new object, with the seconds that are left; None: there was none."""
-    if failure is None:
-        return None
+def told(failure: Failure, now: float) -> CredentialError:
+    """A failure as an answer to one request: a new object, with the seconds that are left."""
     left = None if failure.retry_at is None else max(1.0, failure.retry_at - now)
     return type(failure.error)(failure.error.detail, retry_after=left)
 

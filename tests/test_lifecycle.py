@@ -20,6 +20,7 @@ from proxy.lifecycle import (
     decide,
     stale_at,
     state,
+    told,
 )
 from proxy.redact import Secret
 
@@ -129,6 +130,17 @@ def test_108_back_off_doubles_its_bound_and_is_spread_over_all_of_it() -> None:
         [2, 4, 8, 256, 300, 300], abs=0.01
     )
     assert {back_off(count, 0.0) for count in range(20)} == {BACKOFF_FIRST}
+
+
+@pytest.mark.parametrize(
+    ("failure", "now", "left"), [(LATER, 4990.0, 10.0), (LATER, 5000.0, 1.0), (NEVER, 4990.0, None)]
+)
+def test_a_failure_is_told_with_the_seconds_that_are_left(failure: Failure, now: float, left: float | None) -> None:
+    """Each request gets an error of its own; who may not ask again is not told when."""
+    error = told(failure, now)
+    assert type(error) is type(failure.error)
+    assert error is not failure.error
+    assert error.retry_after == left
 
 
 def test_098_refusals_of_one_generation_are_one_piece_of_evidence() -> None:

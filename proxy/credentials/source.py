@@ -295,5 +295,7 @@ class TokenSource:
         self.ahead.schedule()
 
     def _error(self) -> CredentialError:
-        nothing = CredentialUnavailable(f"Credential {self.name!r} has no token.", retry_after=1.0)
-        return told(self._life.failure, self._clock.now()) or nothing
+        failure = self._life.failure
+        if failure is None:
+            return CredentialUnavailable(f"Credential {self.name!r} has no token.", retry_after=1.0)
+        return told(failure, self._clock.now())
