@@ -254,12 +254,10 @@ class TokenSource:
         if not passes and await self._adopt():
             return
         # One that says when to try again is not held against the secret: it stands on somebody else's token.
-        may_retry = (
-            isinstance(failure, CredentialUnavailable) or failure.retry_after is not None or failure.is_lenders
-        )
-        if isinstance(failure, CredentialRejected) and not may_retry:
+        retry = isinstance(failure, CredentialUnavailable) or failure.retry_after is not None or failure.is_lenders
+        if isinstance(failure, CredentialRejected) and not retry:
             await self._latch.set(self.name, fingerprint, failure.detail, self._clock.wall())
-        self._failed(failure, retry=may_retry)
+        self._failed(failure, retry=retry)
 
     async def _publish(self, token: Token) -> None:
         """Make it the one that is used: durable first."""
