@@ -8,12 +8,11 @@ from typing import Any, Final
 import pytest
 
 from proxy.demo.teletracker import TeleTracker
-from tests.support.instances import ROOT, fleet
+from tests.support.instances import FAILING, ROOT, fleet
 from tests.support.leaks import Artefacts
 from tests.support.longer import TIMES
 from tests.support.vendors import Vendor
 
-FAILING: Final = ROOT / "tests" / "support" / "failing"
 REACHED: Final = 77
 KILLS: Final = 50 * TIMES
 #: What dies there has redeemed the refresh token, and nobody knows what came of it.

@@ -43,11 +43,15 @@ class Shelf(MemoryStore):
         self.looks = 0
         self.broken: set[str] = set()
         self.busy = False
-        self.may_save = asyncio.Event()
+        self.may_load, self.may_save = asyncio.Event(), asyncio.Event()
+        self.may_load.set()
         self.may_save.set()
+        self.loads = 0
 
     async def load(self, name: str, binding: bytes) -> Record | None:
-        """Unless it is broken."""
+        """As soon as it may, unless it is broken."""
+        self.loads += 1
+        await self.may_load.wait()
         if "load" in self.broken:
             raise StoreUnavailable("cannot be read")
         return await super().load(name, binding)
@@ -423,6 +427,29 @@ async def test_a_refusal_looks_at_once(bench: Bench) -> None:
     assert newer is not None
     assert newer.value is record.token
     assert len(script.asked_with) == 1
+
+
+async def test_088_what_a_look_behind_a_request_takes_over_is_not_asked_for(bench: Bench) -> None:
+    """It began before the refusal that the flight is about, and was through before the flight had its turn."""
+    source, script = bench.process()
+    await bench.put(bench.record(1))
+    token = await source.token(WAIT)
+    record = await bench.put(bench.record(2))
+    script.outcomes.put_nowait(bench.granted())
+    bench.clock.move(2.1)
+    bench.shelf.may_load.clear()
+    loads = bench.shelf.loads
+    await source.token(WAIT)
+    await until(lambda: bench.shelf.loads > loads)
+    async with bench.shelf.turn("c"):
+        asking = asyncio.create_task(source.newer_than(token, wait=WAIT, ask=True))
+        await asyncio.sleep(0)
+        bench.shelf.may_load.set()
+        await until(lambda: source.report().generation == 2)
+    newer = await asking
+    assert newer is not None
+    assert newer.value is record.token
+    assert script.asked_with == []
 
 
 async def test_a_forced_refresh_takes_over_what_a_person_stored(bench: Bench) -> None:

@@ -154,7 +154,7 @@ class TokenSource:
     def _fly(self) -> asyncio.Task[None]:
         """The token request in flight, begun if there is none."""
         if self._flight is None:
-            self._flight = asyncio.create_task(self._obtain(), name=f"token request of {self.name}")
+            self._flight = asyncio.create_task(self._obtain(self._life.token), name=f"token request of {self.name}")
         return self._flight
 
     async def _landed(self, wait: float) -> None:
@@ -168,10 +168,10 @@ class TokenSource:
         if flight.cancelled():
             raise CredentialUnavailable("The proxy is shutting down; nothing was sent upstream.")
 
-    async def _obtain(self) -> None:
-        """One attempt, from the store to the published token or the remembered failure. Never raises."""
+    async def _obtain(self, held: Token | None) -> None:
+        """One attempt to replace `held`, from the store to the published token or the failure. Never raises."""
         try:
-            await self._keeping.in_turn(self._in_turn)
+            await self._keeping.in_turn(lambda: self._in_turn(held))
         except StoreUnavailable as error:
             self._failed(error, retry=True)
         except Exception:
@@ -182,22 +182,23 @@ class TokenSource:
         finally:
             self._flight = None
 
-    async def _in_turn(self) -> None:
+    async def _in_turn(self, held: Token | None) -> None:
         """Take over what somebody else got meanwhile (threat 88); else ask, unless the last failure forbids it."""
-        adopted, now = await self._follow(), self._clock.now()
-        if adopted and state(self._life, now) == "fresh":
+        await self._follow()
+        # Another look, which was under way when the flight began, may have been there before this one.
+        if self._life.token is not held and state(self._life, self._clock.now()) == "fresh":
             return
-        if may_ask(self._life, now):
+        if may_ask(self._life, self._clock.now()):
             await self._ask()
 
-    async def _follow(self) -> bool:
-        """Use what somebody else put into the store, and nothing more where they logged out; was there a token?"""
-        adopted, held = await self._adopt(), self._life.token
+    async def _follow(self) -> None:
+        """Use what somebody else put into the store, and nothing more where they logged out."""
+        await self._adopt()
+        held = self._life.token
         if held is not None and self._keeping.forgotten:
             now = self._clock.now()
             ended = replace(held, expires_at=now, refresh_token=None, refresh_expires_at=None)
             self._life = replace(self._life, token=ended)
-        return adopted
 
     def _look_there(self) -> None:
         """Somebody else wrote to the store, or it can be written to again."""

@@ -17,6 +17,8 @@ from tests.support.client import Answer, connected
 from tests.support.leaks import Artefacts
 
 ROOT: Final = Path(__file__).parents[2]
+#: On the path of Python, lets a process fail where a test likes.
+FAILING: Final = ROOT / "tests" / "support" / "failing"
 #: Longer than any of them takes to start, with all the others.
 DEADLINE: Final = 60.0
 
@@ -47,9 +49,29 @@ class Running:
         """The log lines of one event, so far."""
         return [line for line in self.lines if line.get("event") == name]
 
-    def stop(self) -> None:
+    async def has(self, generation: int) -> dict[str, Any]:
+        """The log line that says that it has this token, got by itself or taken over; as soon as it is there."""
+
+        def lines() -> list[dict[str, Any]]:
+            found = [*self.all("token_refreshed"), *self.all("token_adopted")]
+            return [line for line in found if line["generation"] == generation]
+
+        async with asyncio.timeout(DEADLINE), self._news:
+            await self._news.wait_for(lines)
+        return lines()[0]
+
+    async def stop(self) -> None:
         """SIGSTOP: it stands still, as a machine that is suspended."""
         self.process.send_signal(signal.SIGSTOP)
+        await self.stopped()
+
+    async def stopped(self) -> None:
+        """Wait until it stands still; raises AssertionError where it ends instead."""
+        # It does not reap the process: that is for the loop to do.
+        flags = os.WSTOPPED | os.WEXITED | os.WNOWAIT
+        found = await asyncio.to_thread(os.waitid, os.P_PID, self.process.pid, flags)
+        assert found is not None
+        assert found.si_code == os.CLD_STOPPED
 
     def go_on(self) -> None:
         """SIGCONT."""
@@ -90,13 +112,15 @@ class Fleet:
     running: list[Running] = field(default_factory=list)
     started: int = 0
 
-    async def start(self, **more: str) -> Running:
-        """One more; `more` are variables for it alone."""
+    async def start(self, *inside: str, also: Mapping[str, Any] | None = None, **more: str) -> Running:
+        """One more, started with `inside`; `also` are settings and `more` are variables for it alone."""
         self.started += 1
         home = self.folder / f"instance-{self.started}"
         home.mkdir(mode=0o700)
-        free = {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}}
-        written = {**free, "log": {"format": "json", "access": False}, **self.config}
+        # A path is the same in other networks.
+        listen = f"unix:{home / 'http.sock'}" if inside else "127.0.0.1:0"
+        free = {"listen": listen, "admin": {"listen": "127.0.0.1:0"}}
+        written = {**free, "log": {"format": "json", "access": False}, **self.config, **(also or {})}
         path = home / "config.yaml"
         path.write_text(yaml.safe_dump(written))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("BEARER_", "XDG_"))}
@@ -107,7 +131,7 @@ class Fleet:
             "XDG_RUNTIME_DIR": str(home),
         }
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "proxy", "run", "-c", str(path)),
+            *(*inside, sys.executable, "-m", "proxy", "run", "-c", str(path)),
             env={**kept, **own, **self.environ, **more},
             stderr=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
@@ -121,6 +145,11 @@ class Fleet:
     async def start_all(self, count: int) -> list[Running]:
         """So many at once."""
         return list(await asyncio.gather(*(self.start() for _ in range(count))))
+
+    async def asked(self, *some: Running) -> list[int]:
+        """The statuses that the clients of `some`, or of all, get; all ask at once."""
+        answers = await asyncio.gather(*(each.get() for each in some or self.running))
+        return [answer.status for answer in answers]
 
     async def end(self) -> None:
         """Kill whatever still runs."""

@@ -20,10 +20,14 @@ needs_redis: Final = pytest.mark.skipif(PROGRAM is None, reason="this machine ha
 
 @dataclass
 class RedisServer:
-    """A server in `folder`, which is started and stopped as the test likes; `options` are its own."""
+    """A server in `folder`, which is started and stopped as the test likes; `options` are its own.
+
+    `inside` is what to start it with.
+    """
 
     folder: Path
     options: list[str] = field(default_factory=list)
+    inside: tuple[str, ...] = ()
     user: str | None = None
     password: str | None = None
     process: "subprocess.Popen[str] | None" = None
@@ -52,7 +56,7 @@ class RedisServer:
             "--save",
             "",
         ]
-        self.process = subprocess.Popen([*command, *self.options], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([*self.inside, *command, *self.options], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         said = []
         for line in self.process.stdout:
@@ -100,9 +104,9 @@ class ServerRefusedError(Exception):
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[RedisServer]:
+def serving(folder: Path, *options: str, inside: tuple[str, ...] = ()) -> Iterator[RedisServer]:
     """A server for the block."""
-    server = RedisServer(folder, list(options))
+    server = RedisServer(folder, list(options), inside)
     try:
         server.start()
         yield server

@@ -1,9 +1,11 @@
-"""Lets a real process die at a chosen point of a refresh: on its path, Python runs this before everything else.
+"""Lets a real process fail at a chosen point of a refresh: on its path, Python runs this before everything else.
 
-`FAIL_AT` names the point. A process that only logs in is let live: the points count from the first refresh on.
+`FAIL_AT` names the point; there it dies, or stands still once where `FAIL_BY` is `SIGSTOP`. One that only logs in
+is let live: the points count from the first refresh on.
 """
 
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,13 @@ from typing import Any
 REACHED = 77
 
 
-def _die() -> None:
-    os._exit(REACHED)
+def _fail() -> None:
+    if "FAIL_BY" not in os.environ:
+        os._exit(REACHED)
+    number = os.environ["FAIL_BY"]
+    if number:
+        os.environ["FAIL_BY"] = ""
+        os.kill(os.getpid(), signal.Signals[number])
 
 
 def _arm(point: str) -> None:  # noqa: C901  six points, one after another
@@ -30,30 +37,30 @@ def _arm(point: str) -> None:  # noqa: C901  six points, one after another
     async def redeemed(self: Keeping) -> None:
         refreshing.append(True)
         if point == "before the note":
-            _die()
+            _fail()
         await redeem(self)
         if point == "after the note":
-            _die()
+            _fail()
 
     async def obtained(self: LoginGrant, refresh_token: Any, token: Any = None) -> Any:
         granted = await obtain(self, refresh_token, token)
         if refreshing and point == "after the answer":
-            _die()
+            _fail()
         return granted
 
     async def saved(self: Keeping, token: Any) -> None:
         refreshing.append(False)
         await save(self, token)
         if len(refreshing) > 2 and point == "after the record":
-            _die()
+            _fail()
 
     def replaced(self: Path, target: Any) -> Path:
         is_record = refreshing[-2:] == [True, False]
         if is_record and point == "before the rename":
-            _die()
+            _fail()
         found = replace(self, target)
         if is_record and point == "after the rename":
-            _die()
+            _fail()
         return found
 
     Keeping.redeem, Keeping.save = redeemed, saved  # type: ignore[method-assign]  # a test puts its own in place
