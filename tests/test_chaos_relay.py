@@ -57,15 +57,14 @@ async def test_what_is_only_slow_loses_nothing(relay: Relay, kind: Kind, phase: 
     assert relay.struck == 1
 
 
-@pytest.mark.parametrize(("toxic", "seconds"), [(("latency", 0.1, 0), 0.1), (("bandwidth", None, 10_000), 0.08)])
-async def test_slowness_takes_its_time(relay: Relay, toxic: tuple[Kind, float | None, int], seconds: float) -> None:
-    """At least as long as it was told."""
-    kind, latency, rate = toxic
-    await relay.arm(Toxic(kind, "answer body", seconds=latency, rate=rate))
+@pytest.mark.parametrize(("kind", "seconds", "rate"), [("latency", 0.1, 0), ("bandwidth", None, 10_000)])
+async def test_slowness_takes_its_time(relay: Relay, kind: Kind, seconds: float | None, rate: int) -> None:
+    """About a tenth of a second each, and surely not nothing."""
+    await relay.arm(Toxic(kind, "answer body", seconds=seconds, rate=rate))
     loop = asyncio.get_running_loop()
     began_at = loop.time()
     await asked(relay)
-    assert loop.time() - began_at >= seconds
+    assert loop.time() - began_at > 0.05
 
 
 @pytest.mark.parametrize("size", [0, 1, 100])
@@ -120,10 +119,10 @@ async def test_a_timeout_swallows_until_it_is_healed(relay: Relay, upstream: Ups
 
 
 async def test_no_more_are_spoiled_than_it_says(relay: Relay) -> None:
-    """The next ones pass."""
-    await relay.arm(Toxic("limit", "answer head", most=2))
-    answers = [await asked(relay) for _ in range(3)]
-    assert answers == [b"", b"", HEAD + BODY]
+    """Nor earlier."""
+    await relay.arm(Toxic("limit", "answer head", spared=1, most=2))
+    answers = [await asked(relay) for _ in range(4)]
+    assert answers == [HEAD + BODY, b"", b"", HEAD + BODY]
 
 
 async def test_exchanges_are_told_apart_on_one_connection(relay: Relay) -> None:

@@ -36,7 +36,7 @@ class Toxic:
     `seconds`. `timeout` swallows everything and ends the connection after `seconds`, None: never. `reset` (by RST)
     and `limit` (by FIN) end it behind `size` further bytes. `slicer` writes `size` bytes at a time.
     A phase of the request spoils the way to the target, one of the answer the way back, the first two both.
-    No more than `most` connections are spoiled, None: each that gets there.
+    The first `spared` times that somebody gets there nothing happens; then no more than `most` times, None: always.
     """
 
     kind: Kind
@@ -44,6 +44,7 @@ class Toxic:
     seconds: float | None = None
     rate: int = 0
     size: int = 0
+    spared: int = 0
     most: int | None = None
 
 
@@ -90,12 +91,12 @@ class Relay:
         # Bound and never listening: nobody else gets the port while all are refused.
         self._place = _bound(0)
         self.port: int = self._place.getsockname()[1]
-        #: How many connections the present toxic has spoiled.
-        self.struck = 0
+        #: How often the phase of the present toxic has begun, and how often that did harm.
+        self._reached = self.struck = 0
 
     async def arm(self, toxic: Toxic) -> None:
         """Spoil what comes from now on. Where that begins with connecting, what is connected ends."""
-        self._toxic, self.struck = toxic, 0
+        self._toxic, self._reached, self.struck = toxic, 0, 0
         if toxic.phase in ("connect", "accepted"):
             await self._cut(lambda _: True)
         if toxic.phase == "connect" and toxic.kind == "down":
@@ -188,7 +189,10 @@ class Relay:
     def _strike(self, link: _Link, phase: Phase) -> Toxic | None:
         """The toxic, where it begins in this phase and has not spoiled enough."""
         toxic = self._toxic
-        if toxic is None or toxic.phase != phase or (toxic.most is not None and self.struck >= toxic.most):
+        if toxic is None or toxic.phase != phase:
+            return None
+        self._reached += 1
+        if self._reached <= toxic.spared or (toxic.most is not None and self.struck >= toxic.most):
             return None
         self.struck += 1
         link.struck = True
