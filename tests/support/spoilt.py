@@ -84,10 +84,11 @@ class Bench:
                 outcome = "cut"
             else:
                 outcome = judged(answer, right(method, target, body or b"", ANSWER))
-        assert outcome in {"right", "cut"} | CODES[self.place]
+        assert outcome in {"right", "cut"} | CODES[self.place], outcome
         if method == "POST":
-            assert self.upstream.heads[marker] <= 1
-            assert outcome != "right" or self.upstream.heads[marker] == 1
+            came = self.upstream.heads[marker]
+            assert came <= 1, f"a POST came {came} times; the client saw {outcome!r}"
+            assert came or outcome != "right", "a POST never came, and was answered"
         self.outcomes.append(outcome)
         return outcome
 
@@ -130,7 +131,7 @@ class Storage:
     """Serves a store, whose contents are searched for canaries; `key` is the one that seals them."""
 
     folder: Path
-    key: str
+    key: str = field(repr=False)
     artefacts: Artefacts
 
     @contextmanager
@@ -150,7 +151,7 @@ class Setup:
     """Starts benches, before a vendor with strict rotation."""
 
     proxying: StartProxy
-    tracker: Vendor[TeleTracker]
+    tracker: Vendor[TeleTracker] = field(repr=False)
     clock: HeldClock
     storage: Storage
 
