@@ -6,11 +6,13 @@ from typing import Any, Final
 import pytest
 
 from proxy.demo.teletracker import TeleTracker
+from tests.support.longer import TIMES
 from tests.support.sharing import Starting
 from tests.support.vendors import Vendor
 
 INSTANCES: Final = 8
-EXPIRIES: Final = [10, pytest.param(50, marks=pytest.mark.slow)]
+#: Ten take ten seconds.
+EXPIRIES: Final = [3, pytest.param(10 if TIMES == 1 else 50, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("expiries", EXPIRIES)

@@ -16,7 +16,8 @@ from tests.support.redisserver import RedisServer, needs_redis, serving
 from tests.support.sharing import Starting
 from tests.support.vendors import Vendor
 
-pytestmark = needs_redis
+#: To begin and to end takes longer than the rest of it.
+pytestmark = [needs_redis, pytest.mark.slow]
 
 MACHINES: Final = 3
 PORT: Final = "6379"

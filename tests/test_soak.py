@@ -14,11 +14,12 @@ from proxy.demo.teletracker import TeleTracker
 from tests.support.client import connected
 from tests.support.instances import COUNTING, ROOT, Running
 from tests.support.leaks import Artefacts
+from tests.support.longer import TIMES
 from tests.support.sharing import Starting
 from tests.support.vendors import Vendor
 
 #: `make nightly` takes more.
-MINUTES: Final = float(os.environ.get("BEARER_PROXY_SOAK_MINUTES", "1"))
+MINUTES: Final = TIMES
 #: Expiries until caches, pools and threads are as large as they get.
 WARM_UP: Final = 10
 #: Seconds between a client's requests, and between two expiries.
