@@ -255,7 +255,9 @@ def test_form_query_and_json_carry_any_text_unchanged(fields: dict[str, str]) ->
     url = made(replace(step, encoding="query")).url
     assert url.isascii()
     assert dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)) == fields
-    assert json.loads(made(replace(step, encoding="json")).body or b"") == fields
+    # There a name that begins with a slash is a pointer into the document.
+    named = {name: value for name, value in fields.items() if not name.startswith("/")}
+    assert json.loads(made(replace(step, fields=named, encoding="json")).body or b"") == named
 
 
 @given(st.dictionaries(st.text('ab;=-_ \r\n"\\é', max_size=6), st.text("aB0-\r\n:é", max_size=30), max_size=4))
