@@ -19,6 +19,8 @@ from tests.support.leaks import Artefacts
 ROOT: Final = Path(__file__).parents[2]
 #: On the path of Python, lets a process fail where a test likes.
 FAILING: Final = ROOT / "tests" / "support" / "failing"
+#: The same, lets it say what it has.
+COUNTING: Final = ROOT / "tests" / "support" / "counting"
 #: Longer than any of them takes to start, with all the others.
 DEADLINE: Final = 60.0
 
