@@ -33,7 +33,7 @@ QUIET: Final = 10
 RSS_SLACK: Final = 3 * 2**20
 #: Objects of the interpreter: caches of the libraries have bounds, and are not full after a warm-up.
 OBJECTS_SLACK: Final = 1000
-#: Connections to a store's server are as many as were needed at once: for a turn, two looks, and what is asked.
+#: Connections to a store's server are as many as were ever needed at once: a turn, two looks, what is asked.
 DESCRIPTORS_SLACK: Final = 3
 #: The loop starts threads for files as it likes, up to these.
 MOST_THREADS: Final = 32

@@ -6,7 +6,9 @@ It runs over TLS on loopback, with an authority of its own; `tests/oidc/server.m
 import asyncio
 import fcntl
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,11 +125,14 @@ def oidc_provider(
     complete = [{"redirect_uris": [], "response_types": [], **client} for client in clients]
     config.write_text(json.dumps({**given, "clients": complete}), "utf-8")
     command = [BIN / "node", SOURCES / "server.mjs", config]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    # What the wheel installs is a script around the program: both end together.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as server:
         try:
             assert server.stdout is not None
             issuer = server.stdout.readline().strip()
             assert issuer, "the authorization server did not start"
             yield OIDCProvider(issuer, ca, authority)
         finally:
-            server.kill()
+            os.killpg(server.pid, signal.SIGKILL)
