@@ -545,6 +545,45 @@ async def test_090_a_new_refresh_token_is_kept_whatever_else_is_wrong_with_its_r
     assert script.asked_with[-1] not in (None, failure.rotated)
 
 
+async def test_088_a_refresh_token_that_somebody_else_replaced_is_redeemed_by_nobody(bench: Bench) -> None:
+    """The reply gave the other one a refresh token and no token of use, so the generation is the same."""
+    await bench.put(bench.record())
+    one, script = bench.process()
+    other, others = bench.process()
+    before = await other.token(WAIT)
+    await one.token(WAIT)
+    failure = undecided()
+    failure.rotated = Secret(bench.canaries.mint("uuid"))
+    script.outcomes.put_nowait(failure)
+    with pytest.raises(CredentialUnavailable):
+        await one.refresh(WAIT)
+    others.outcomes.put_nowait(bench.granted())
+    await other.refresh(WAIT)
+    assert others.asked_with == [failure.rotated] != [before.refresh_token]
+    assert failure.rotated in bench.heard.registered
+
+
+async def test_091_a_new_refresh_token_that_could_not_be_stored_is_the_one_that_counts(bench: Bench) -> None:
+    """What is in the store then is older, though it has the same number."""
+    await bench.put(bench.record())
+    source, script = bench.process()
+    await source.token(WAIT)
+    bench.shelf.broken = {"save"}
+    failure = undecided()
+    failure.rotated = Secret(bench.canaries.mint("uuid"))
+    script.outcomes.put_nowait(failure)
+    with pytest.raises(CredentialUnavailable):
+        await source.refresh(WAIT)
+    bench.clock.move(2.1)
+    await source.token(WAIT)
+    await until(lambda: source._looking is not None and source._looking.done())
+    bench.shelf.broken = set()
+    await source.close(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.refresh_token == failure.rotated
+
+
 async def test_102_a_record_that_is_gone_takes_its_refresh_token_along(bench: Bench) -> None:
     """Somebody logged out: the next token request begins anew."""
     source, script = bench.process()

@@ -103,10 +103,18 @@ class Keeping:
         self._stamp, last = stamp if stamp is not None else after, None if self.forgotten else self._last
         if record is None or (last is not None and not _is_later(record, last)):
             is_same = record is not None and last is not None and record.generation == last.generation
-            self._last = record if is_same else last
+            # What could not be written is later than what is there.
+            self._last = record if is_same and self._is_saved else last
             return None
         self._last, self._is_saved = record, True
         return _token(record, self._clock.now(), self._clock.wall())
+
+    def rotated(self, held: Token) -> Token | None:
+        """`held` with the refresh token that somebody else got in place of its own, without a token; else None."""
+        last = self._last
+        if last is None or last.token != held.value or last.refresh_token in (None, held.refresh_token):
+            return None
+        return replace(held, refresh_token=last.refresh_token)
 
     def has_changed(self, *, at_once: bool = False) -> bool:
         """Did somebody else write to a lasting store? Looks at most every `LOOK_SECONDS`, unless `at_once`."""

@@ -2,8 +2,7 @@
 
 Law: at most one token request of a credential is in flight (invariant 5). It runs in a task of its own, so that a
 client that hangs up cancels nobody's refresh and loses no rotated refresh token (threats 86, 87). A new token is in
-the store before anybody gets it (threat 90).
-What is decided stands in `lifecycle.py`; this module only acts.
+the store before anybody gets it (threat 90). What is decided stands in `lifecycle.py`; this module only acts.
 """
 
 import asyncio
@@ -212,10 +211,12 @@ class TokenSource:
 
     async def _adopt(self) -> bool:
         """Make a later token from the store the one that is used; was there one?"""
-        token = await self._keeping.newer()
+        token, held = await self._keeping.newer(), self._life.token
         if token is None or not self._fits(token.value.reveal()):
+            if held is not None and (rotated := self._keeping.rotated(held)) is not None:
+                self._mask(rotated)
+                self._life = replace(self._life, token=rotated)
             return False
-        held = self._life.token
         if held is not None and token.generation <= held.generation:
             token = replace(token, generation=held.generation + 1)
         self._mask(token)

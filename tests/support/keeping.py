@@ -1,10 +1,12 @@
-"""A store that lasts as far as a test can see."""
+"""A store that lasts as far as a test can see, and a latch that does as long as the test."""
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from proxy.stores.base import Record
+from proxy.stores.latch import Latch
 
 
 @dataclass
@@ -46,3 +48,23 @@ class Kept:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+class QuickLatch(Latch):
+    """The same without the slow digest, and without files."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+        self.reasons: dict[bytes, str] = {}
+
+    async def is_set(self, name: str, fingerprint: bytes) -> str | None:  # noqa: ARG002  the contract
+        """The reason."""
+        return self.reasons.get(fingerprint)
+
+    async def set(self, name: str, fingerprint: bytes, reason: str, wall: float) -> None:  # noqa: ARG002  same
+        """Remember it."""
+        self.reasons[fingerprint] = reason
+
+    async def clear(self, name: str, fingerprint: bytes) -> None:  # noqa: ARG002  same
+        """Forget it."""
+        self.reasons.pop(fingerprint, None)

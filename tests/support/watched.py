@@ -1,0 +1,120 @@
+"""A store that is watched: what must not be written, or not yet, is noted, and so is what is durable."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from proxy.errors import StoreUnavailable
+from proxy.stores.base import Record, Store
+
+#: What cannot be done with the store: nothing is wrong, the disk is full, it is gone.
+FAULTS: Final[tuple[frozenset[str], ...]] = (frozenset(), frozenset({"save"}), frozenset({"turn", "load", "save"}))
+
+
+@dataclass
+class Ledger:
+    """What is known of the store, and what went wrong. `file`: where its one record is, None: in memory."""
+
+    file: Path | None
+    #: What fails now.
+    faults: frozenset[str] = frozenset()
+    #: What must not be, and was.
+    broken: list[str] = field(default_factory=list)
+    #: The access tokens that are durable, or of which it was found out that they cannot be.
+    kept: set[str] = field(default_factory=set)
+    durable: Record | None = None
+    writes: int = 0
+
+    def expect(self, what: str, *, holds: bool) -> None:
+        """It must not be; note it unless all is well."""
+        if not holds:
+            self.broken.append(what)
+
+    def has_written(self, record: Record) -> None:
+        """It is durable. Its time is set, since two writes may fall into one tick of the file system."""
+        self.durable = record
+        self.kept.add(record.token.reveal())
+        self.writes += 1
+        if self.file is not None:
+            os.utime(self.file, ns=(self.writes, self.writes))
+
+
+class Watched:
+    """The store as one process has it: it fails as the ledger says, which sees what passes.
+
+    `stop` is called with each point that is reached, `held` gives the access token that the process uses.
+    """
+
+    def __init__(
+        self,
+        inner: Store,
+        ledger: Ledger,
+        *,
+        stop: Callable[[str], Awaitable[None]],
+        held: Callable[[], str | None],
+    ) -> None:
+        self.lasting, self.needs_turn = inner.lasting, inner.needs_turn
+        self._inner = inner
+        self._ledger = ledger
+        self._stop = stop
+        self._held = held
+        #: What failed when it was done last.
+        self.failing: set[str] = set()
+
+    def _try(self, what: str) -> None:
+        self.failing.discard(what)
+        if what.removeprefix("note-") in self._ledger.faults:
+            self.failing.add(what)
+            raise StoreUnavailable(f"{what} fails")
+
+    async def load(self, name: str, binding: bytes) -> Record | None:
+        """Unless it fails."""
+        self._try("load")
+        return await self._inner.load(name, binding)
+
+    async def save(self, name: str, binding: bytes, record: Record) -> None:
+        """Unless it fails; it can be stopped before and after it."""
+        ledger, token = self._ledger, record.token.reveal()
+        if token not in ledger.kept:
+            ledger.expect(f"{token} was used before it was durable", holds=self._held() != token)
+        await self._stop("noting" if record.redeeming else "saving")
+        try:
+            self._try("note-save" if record.redeeming else "save")
+        except StoreUnavailable:
+            ledger.kept.add(token)
+            raise
+        await self._inner.save(name, binding, record)
+        ledger.has_written(record)
+        await self._stop("noted" if record.redeeming else "saved")
+
+    async def forget(self, name: str) -> None:
+        """Unless it fails."""
+        self._try("save")
+        await self._inner.forget(name)
+        self._ledger.durable = None
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        self._try("turn")
+        async with self._inner.turn(name):
+            await self._stop("turned")
+            yield
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Unless it fails."""
+        return self._turn(name)
+
+    async def confirm(self, name: str) -> None:
+        """As the store."""
+        await self._inner.confirm(name)
+
+    def stamp(self, name: str) -> object:
+        """As the store."""
+        return self._inner.stamp(name)
+
+    async def close(self) -> None:
+        """As the store."""
+        await self._inner.close()

@@ -1,0 +1,292 @@
+"""Any history of requests, failures, crashes and clocks that are set: what must hold of tokens always, does.
+
+The world is in `tests/support/model.py`: processes that share a store, and a token endpoint that ends a family of
+refresh tokens where one comes twice. Invariants I1, I2, I3 and I5 of the refresh (threats 86 to 102) are checked
+after each step, and at the end that nobody is locked out. I4 is held by the binding (`tests/test_store_life.py`).
+"""
+
+import asyncio
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from proxy.credentials.logout import log_out
+from tests.support.model import BINDING, FATES, NAME, POINTS, ROUNDING, Process, World
+from tests.support.rotating import LIFETIME
+from tests.support.watched import FAULTS
+
+#: Long enough for every pause after a failure.
+RECOVERY: Final = 400.0
+#: Then every token is over: what nobody used is refreshed ahead once, and no more.
+REST: Final = 2 * LIFETIME + 60
+PROCESSES: Final = 3
+which: Final = st.integers(0, PROCESSES - 1)
+waits: Final = st.sampled_from([0.5, 30.0])
+
+
+@dataclass
+class Waiting:
+    """Something that has to end by `due_at`."""
+
+    task: asyncio.Task[Any]
+    due_at: float
+
+
+class TokenLife(RuleBasedStateMachine):
+    """Processes of one credential."""
+
+    lasting = True
+
+    @initialize(begins_anew=st.booleans())
+    def begin(self, *, begins_anew: bool) -> None:
+        """An empty store."""
+        self.folder = tempfile.TemporaryDirectory()
+        self.world = World(
+            Path(self.folder.name) / "tokens", lasting=self.lasting, begins_anew=begins_anew or not self.lasting
+        )
+        self.processes = [Process(self.world) for _ in range(PROCESSES if self.lasting else 1)]
+        self.waiting: list[Waiting] = []
+        if not begins_anew and self.lasting:
+            self.login()
+
+    def process(self, number: int) -> Process:
+        """One of them."""
+        return self.processes[number % len(self.processes)]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Can the store be used, and stands nobody still in the middle of a refresh?"""
+        return not self.world.ledger.faults and not any(each.parked for each in self.processes)
+
+    def start(self, process: Process, coroutine: Any, seconds: float) -> asyncio.Task[Any]:
+        """Begin something that must end in so many seconds, and go on until everything waits."""
+        task = process.start(coroutine)
+        self.waiting.append(Waiting(task, self.world.clock.now() + seconds))
+        self.world.loop.let_pass()
+        return task
+
+    def replace(self, process: Process) -> None:
+        """It is killed, and another one takes its place."""
+        process.kill()
+        self.processes[self.processes.index(process)] = Process(self.world)
+
+    # -- what clients, upstreams and people do
+
+    @rule(number=which, wait=waits)
+    def ask(self, number: int, wait: float) -> None:
+        """A request."""
+        process = self.process(number)
+        self.start(process, process.served(process.source.token(wait)), wait)
+
+    @rule(number=which, wait=waits)
+    def refuse(self, number: int, wait: float) -> None:
+        """The upstream refuses the token that was served last."""
+        process = self.process(number)
+        token = process.last
+        if token is not None:
+            process.refused = max(process.refused, token.generation)
+            asking = process.source.newer_than(token, wait=wait, ask=True)
+            self.start(process, process.served(asking, after=token.generation), wait)
+
+    @rule(number=which)
+    def force(self, number: int) -> None:
+        """A person wants a new token."""
+        process = self.process(number)
+        self.start(process, process.renewed(30.0), 30.0)
+
+    @rule()
+    def hang_up(self) -> None:
+        """The client that has waited longest goes away."""
+        for each in self.waiting[:1]:
+            each.task.cancel()
+
+    @precondition(lambda self: self.lasting)
+    @rule()
+    def login(self) -> None:
+        """A person logs in beside the processes, as the command does."""
+        if self.is_quiet:
+            self.world.run(self.world.logged_in())
+
+    @precondition(lambda self: self.lasting)
+    @rule()
+    def logout(self) -> None:
+        """A person logs out beside the processes."""
+        if self.is_quiet:
+            self.world.run(log_out(self.world.store(), NAME, BINDING, None))
+            self.world.ledger.durable = None
+
+    # -- what goes wrong
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 2.5, 29.0, 61.0, 600.0, LIFETIME - 30, LIFETIME, REST, 864000.0]))
+    def pass_time(self, seconds: float) -> None:
+        """Timers ring meanwhile."""
+        self.world.loop.let_pass(seconds)
+
+    @rule(seconds=st.sampled_from([-31536000.0, -LIFETIME, -5.0, 5.0, LIFETIME, 31536000.0]))
+    def set_wall_clock(self, seconds: float) -> None:
+        """Forward or back."""
+        self.world.clock.epoch += seconds
+        self.world.wall_was_set = True
+
+    @rule(fate=st.sampled_from([*FATES, *["fine"] * 4]))
+    def change_endpoint(self, fate: str) -> None:
+        """What the token endpoint does from now on."""
+        self.world.endpoint.fate = fate
+
+    @rule(faults=st.sampled_from([*FAULTS, frozenset()]))
+    def change_store(self, faults: frozenset[str]) -> None:
+        """What fails of the store from now on."""
+        self.world.ledger.faults = faults
+
+    @rule(number=which, point=st.sampled_from(POINTS))
+    def arm(self, number: int, point: str) -> None:
+        """The next time that it comes there, it stops."""
+        self.process(number).armed = point
+
+    @rule(number=which)
+    def go_on(self, number: int) -> None:
+        """It stands still no more."""
+        self.process(number).resume()
+        self.world.loop.let_pass()
+
+    @rule(number=which)
+    def crash(self, number: int) -> None:
+        """It is gone where it stands, and another one takes its place."""
+        self.replace(self.process(number))
+
+    @rule(number=which, other=which, point=st.sampled_from(POINTS))
+    def stop_in_refresh(self, number: int, other: int, point: str) -> None:
+        """It stands still at a point of a refresh, while another one, or another request, needs a token."""
+        process = self.process(number)
+        process.resume()
+        self.pass_time(REST)
+        process.armed = point
+        self.ask(number, 30.0)
+        self.ask(other, 30.0)
+
+    @rule(number=which, heir=which, point=st.sampled_from(POINTS))
+    def crash_in_refresh(self, number: int, heir: int, point: str) -> None:
+        """The same, and it is gone there."""
+        self.stop_in_refresh(number, number, point)
+        self.replace(self.process(number))
+        self.ask(heir, 30.0)
+
+    @rule(number=which, fate=st.sampled_from(FATES), faults=st.sampled_from(FAULTS))
+    def fail_in_refresh(self, number: int, fate: str, faults: frozenset[str]) -> None:
+        """It comes to nothing, and all is well when it is tried again."""
+        world = self.world
+        self.process(number).resume()
+        self.pass_time(REST)
+        world.endpoint.fate, world.ledger.faults = fate, faults
+        self.ask(number, 30.0)
+        world.endpoint.fate, world.ledger.faults = "fine", frozenset()
+        self.pass_time(2.5)
+        self.ask(number, 30.0)
+
+    @rule(number=which, wait=waits)
+    def restart(self, number: int, wait: float) -> None:
+        """It ends as it should, and begins again."""
+        process = self.process(number)
+        task = self.start(process, process.source.close(wait), 2 * wait)
+        self.pass_time(2 * wait + ROUNDING)
+        self.world.ledger.expect("the end takes too long", holds=task.done())
+        process.resume()
+        self.replace(process)
+
+    # -- what must hold
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        """What the world saw."""
+        assert self.world.ledger.broken == []
+
+    @invariant()
+    def nobody_waits_longer_than_told(self) -> None:
+        """I5."""
+        late = [each for each in self.waiting if self.world.clock.now() > each.due_at + ROUNDING]
+        assert all(each.task.done() for each in late)
+        self.waiting = [each for each in self.waiting if not each.task.done()]
+
+    @invariant()
+    def generations_grow(self) -> None:
+        """Also where nobody asks."""
+        for each in self.processes:
+            assert each.number >= each.generation
+            each.generation = each.number
+
+    @invariant()
+    def the_store_opens_and_holds_what_it_is_said_to(self) -> None:
+        """I2: what is used, or what somebody else wrote since."""
+        if self.lasting:
+            stored = self.world.run(self.world.store().load(NAME, BINDING))
+            assert stored == self.world.ledger.durable
+        for each in self.processes:
+            assert each.held is None or each.held in self.world.ledger.kept
+
+    def teardown(self) -> None:
+        """When everything is well again nobody is locked out."""
+        if not hasattr(self, "world"):
+            return
+        try:
+            if not self.world.ledger.broken:
+                self.recover()
+                self.nothing_is_broken()
+        finally:
+            for each in self.processes:
+                each.kill()
+            self.world.close()
+            self.folder.cleanup()
+
+    def recover(self) -> None:
+        """A login that lives serves everybody, and so does a grant that can begin anew."""
+        world = self.world
+        world.endpoint.fate, world.ledger.faults = "fine", frozenset()
+        for each in self.processes:
+            each.resume()
+        self.pass_time(RECOVERY)
+        self.nobody_waits_longer_than_told()
+        for number, process in enumerate(self.processes):
+            kept = world.ledger.durable
+            lives = (
+                kept is not None
+                and kept.refresh_token is not None
+                and world.endpoint.lives(kept.refresh_token.reveal())
+            )
+            self.force(number)
+            self.ask(number, 30.0)
+            assert process.outcome == "served" or not (lives or world.begins_anew)
+
+
+class TokenLifeInMemory(TokenLife):
+    """One process, and a store that is gone with it."""
+
+    lasting = False
+
+
+@pytest.mark.parametrize("machine", [TokenLifeInMemory, TokenLife], ids=["memory", "file"])
+def test_tokens_live_as_they_must_through_any_history(
+    machine: type[TokenLife], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No refresh token twice, nothing expired, nothing that a crash would lose, nobody locked out."""
+    # Processes die here, machines do not.
+    monkeypatch.setattr(os, "fsync", lambda _number: None)
+    hard = settings(
+        stateful_step_count=30,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        database=None,
+    )
+    run_state_machine_as_test(machine, settings=hard)
