@@ -295,7 +295,6 @@ class TokenSource:
         self.ahead.schedule()
 
     def _error(self) -> CredentialError:
-        failure = self._life.failure
-        if failure is None:
-            return CredentialUnavailable(f"Credential {self.name!r} has no token.", retry_after=1.0)
-        return told(failure, self._clock.now())
+        if self._life.failure is not None:
+            return told(self._life.failure, self._clock.now())
+        return CredentialUnavailable(f"Credential {self.name!r} has no token.", retry_after=1.0)

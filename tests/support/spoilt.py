@@ -13,10 +13,10 @@ from proxy.demo.teletracker import TeleTracker
 from proxy.errors import ProxyError
 from tests.support.chaos import Relay, relaying
 from tests.support.client import Answer
-from tests.support.counting import FRAMINGS, MARKER, Counting, counting, right
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Artefacts
 from tests.support.redisserver import RedisServer, serving
+from tests.support.tally import FRAMINGS, MARKER, Counting, counting, right
 from tests.support.vendors import Vendor
 
 Place = Literal["upstream", "token endpoint", "store"]
