@@ -61,6 +61,11 @@ class Life:
     token: Token | None = None
     failure: Failure | None = None
 
+    @property
+    def generation(self) -> int:
+        """That of the token; 0: there is none."""
+        return 0 if self.token is None else self.token.generation
+
 
 def stale_at(token: Token, margin: float) -> float | None:
     """When a refresh ahead is due: `min(margin, lifetime / 10)` before the expiry; None: never."""

@@ -1,7 +1,8 @@
 """Connections that are slow, cut, refused or silent at any moment: answers are right, listed, or visibly cut short.
 
 Between the proxy and its upstream, its token endpoint or its store stands a relay that does one of eight things
-from one of six moments of an exchange on. `make test` takes each of the eight at a moment drawn from a seed.
+from one of six moments of an exchange on. `make test-slow` takes each of the eight
+at a moment drawn from a seed, `make nightly` all.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from proxy.demo.teletracker import TeleTracker
 from tests.support.chaos import KINDS, PHASES, Kind, Phase, Toxic
 from tests.support.harness import HeldClock, StartProxy
 from tests.support.leaks import Artefacts, Canaries
+from tests.support.longer import TIMES
 from tests.support.redisserver import needs_redis
 from tests.support.spoilt import Place, Setup, Storage
 from tests.support.vendors import Vendor
@@ -107,16 +109,10 @@ async def survives(setup: Setup, place: Place, toxic: Toxic) -> None:
         assert bench.proxy.lines("internal_error") == []
 
 
-@pytest.mark.parametrize(("place", "kind", "phase"), cases(every=False))
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "kind", "phase"), cases(every=TIMES > 1))
 async def test_a_connection_that_fails_gives_a_right_answer_a_listed_code_or_a_visible_cut(
     setup: Setup, place: Place, kind: Kind, phase: Phase
 ) -> None:
     """In time, no POST twice, no refresh token twice; and without it the proxy serves again."""
-    await survives(setup, place, drawn(place, kind, phase))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("place", "kind", "phase"), cases(every=True))
-async def test_whatever_fails_at_whatever_moment(setup: Setup, place: Place, kind: Kind, phase: Phase) -> None:
-    """All combinations of the same."""
     await survives(setup, place, drawn(place, kind, phase))

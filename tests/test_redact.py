@@ -430,6 +430,7 @@ def test_079_what_terminals_and_readers_of_logs_obey_is_escaped(text: str, line:
     assert printable(text) == line
 
 
+@pytest.mark.slow
 def test_118_redaction_does_not_depend_on_how_many_secrets_are_known_but_not_there() -> None:
     """Two hundred registered values, a line without any: the same text, the very same object."""
     redactor = Redactor()

@@ -16,19 +16,12 @@ from tests.support.redisserver import RedisServer, needs_redis
 from tests.support.sharing import Starting
 from tests.support.vendors import Vendor
 
+pytestmark = pytest.mark.slow
+
 IN_FLIGHT: Final = "in the token request"
 #: Nobody can know then whether the refresh token was redeemed.
 UNDECIDED: Final = ["after the note", IN_FLIGHT, "after the answer"]
 POINTS: Final = ["before the note", *UNDECIDED, "after the record"]
-#: For the kernel's lock they are all alike.
-FOLDER_POINTS: Final = [
-    pytest.param(point, marks=() if point in {IN_FLIGHT, "after the record"} else pytest.mark.slow)
-    for point in POINTS
-]
-#: Each of them takes ten seconds.
-SERVER_POINTS: Final = [
-    pytest.param(point, marks=() if point == IN_FLIGHT else pytest.mark.slow) for point in POINTS
-]
 #: So long a request to one of the others waits for a token.
 SHORT: Final = {"timeouts": {"token": "1s"}}
 TURN: Final = "bearer-proxy:{default}:turn"
@@ -102,7 +95,7 @@ async def served(instance: Running) -> int:
     return answer.status
 
 
-@pytest.mark.parametrize("point", FOLDER_POINTS)
+@pytest.mark.parametrize("point", POINTS)
 async def test_093_whoever_stands_still_with_a_folder_is_waited_for(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, point: str
 ) -> None:
@@ -122,7 +115,6 @@ async def test_093_whoever_stands_still_with_a_folder_is_waited_for(
     assert tracker.double.token_requests == {"login": 1, "refresh": 1}
 
 
-@pytest.mark.slow
 async def test_093_whoever_stands_still_longer_than_others_wait_is_reported(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting
 ) -> None:
@@ -153,7 +145,7 @@ async def assert_told(case: Standstill, tracker: Vendor[TeleTracker], point: str
 
 
 @needs_redis
-@pytest.mark.parametrize("point", SERVER_POINTS)
+@pytest.mark.parametrize("point", POINTS)
 async def test_094_whoever_stands_still_with_a_server_is_not_waited_for(
     by_server: dict[str, Any],
     fleet_server: RedisServer,
@@ -175,7 +167,6 @@ async def test_094_whoever_stands_still_with_a_server_is_not_waited_for(
 
 
 @needs_redis
-@pytest.mark.slow
 @pytest.mark.parametrize("point", ["before the note", IN_FLIGHT])
 async def test_094_whoever_stands_still_longer_than_the_lease_is_not_waited_for(
     by_server: dict[str, Any],

@@ -21,7 +21,7 @@ from proxy.credentials.grant import Grant
 from proxy.credentials.keeping import Keeping
 from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreOutdated, StoreUnavailable
 from proxy.grants.request import Granted
-from proxy.lifecycle import Failure, Life, Token, back_off, decide, may_ask, state, told
+from proxy.lifecycle import Failure, Life, Token, back_off, decide, state, told
 from proxy.redact import Secret
 from proxy.stores.base import Store
 from proxy.stores.latch import Latch
@@ -118,7 +118,7 @@ class TokenSource:
         """Get a new token now, whatever the back-off or the latch says. Raises a `CredentialError`."""
         if self._life.token is None:
             await self._adopt()
-        before = self._life.token.generation if self._life.token is not None else 0
+        before = self._life.generation
         if self._flight is None:
             await self._latch.clear(self.name, self._fingerprint())
             self._life = replace(self._life, failure=None)
@@ -153,7 +153,8 @@ class TokenSource:
     def _fly(self) -> asyncio.Task[None]:
         """The token request in flight, begun if there is none."""
         if self._flight is None:
-            self._flight = asyncio.create_task(self._obtain(self._life.token), name=f"token request of {self.name}")
+            flight = self._obtain(self._life.generation)
+            self._flight = asyncio.create_task(flight, name=f"token request of {self.name}")
         return self._flight
 
     async def _landed(self, wait: float) -> None:
@@ -167,10 +168,10 @@ class TokenSource:
         if flight.cancelled():
             raise CredentialUnavailable("The proxy is shutting down; nothing was sent upstream.")
 
-    async def _obtain(self, held: Token | None) -> None:
-        """One attempt to replace `held`, from the store to the published token or the failure. Never raises."""
+    async def _obtain(self, after: int) -> None:
+        """One attempt to get what follows `after`, from the store to the token or the failure. Never raises."""
         try:
-            await self._keeping.in_turn(lambda: self._in_turn(held))
+            await self._keeping.in_turn(lambda: self._in_turn(after))
         except StoreUnavailable as error:
             self._failed(error, retry=True)
         except Exception:
@@ -181,13 +182,12 @@ class TokenSource:
         finally:
             self._flight = None
 
-    async def _in_turn(self, held: Token | None) -> None:
+    async def _in_turn(self, after: int) -> None:
         """Take over what somebody else got meanwhile (threat 88); else ask, unless the last failure forbids it."""
         await self._follow()
         # Another look, which was under way when the flight began, may have been there before this one.
-        if self._life.token is not held and state(self._life, self._clock.now()) == "fresh":
-            return
-        if may_ask(self._life, self._clock.now()):
+        _, refresh = decide(self._life, self._clock.now(), after=after)
+        if refresh:
             await self._ask()
 
     async def _follow(self) -> None:
