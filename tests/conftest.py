@@ -21,7 +21,7 @@ pytest_plugins = [f"tests.support.{name}" for name in ("canary_plugin", "harness
 # A busy machine is no defect: how long an example takes is not what a property is about.
 settings.register_profile("quick", deadline=None, max_examples=40, derandomize=True)
 #: What `make test-slow` asks for.
-settings.register_profile("thorough", deadline=None, max_examples=400 * TIMES)
+settings.register_profile("thorough", deadline=None, max_examples=200 * TIMES)
 settings.load_profile("quick")
 
 
