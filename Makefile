@@ -11,14 +11,14 @@ DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay
 # What has properties besides, which are tried with more examples there.
 PROPERTIES = redact grants_login token_model
 
-.PHONY: help venv demo test test-slow nightly bench format clean
+.PHONY: help venv demo test test-slow test-long nightly bench format clean
 
 help:
 	@echo 'make demo       install, then show the main job against embedded vendor APIs'
 	@echo 'make test       install, then lint, check types, run every test with coverage'
-	@echo 'make test-slow  compile the data path, run its tests on that, thoroughly (needs gcc and the headers of Python);'
-	@echo '                then the long tests'
-	@echo 'make nightly    the same, ten times as long'
+	@echo 'make test-slow  compile the data path, run its tests on that, thoroughly (needs gcc and the headers of Python)'
+	@echo 'make test-long  run the long tests: fleets, kills, broken connections, a soak'
+	@echo 'make nightly    both, ten times as long'
 	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
 	@echo 'make format     let ruff format and mend what it can'
 	@echo 'make clean      remove .venv and everything a run leaves behind'
@@ -81,11 +81,14 @@ test-slow: .venv/.tested
 	    -W 'ignore:the (type, exc, tb) signature of throw() is deprecated:DeprecationWarning' \
 	    $(DATA_PATH:%=$(CURDIR)/tests/test_%.py) $(PROPERTIES:%=$(CURDIR)/tests/test_%.py)
 	@$(BIN)/python tests/support/skips.py .artefacts/slow.xml
+
+test-long: .venv/.tested
+	@mkdir -p .artefacts
 	@$(BIN)/python -m pytest --quiet --numprocesses=auto -m slow --junitxml=.artefacts/long.xml
 	@$(BIN)/python tests/support/skips.py .artefacts/long.xml
 
 nightly:
-	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow
+	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow test-long
 
 # For example ARGS='--smoke', or ARGS='--only cpu --proxies ours,nginx --rounds 5'.
 bench: .venv/.tested

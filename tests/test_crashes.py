@@ -41,6 +41,7 @@ async def test_090_whoever_dies_at_a_point_of_a_refresh_leaves_a_store_that_serv
     assert tracker.double.token_requests["login"] == logins
 
 
+@pytest.mark.slow
 async def test_090_kills_at_random_moments_cost_at_most_a_login_each(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], tmp_path: Path, artefacts: Artefacts
 ) -> None:
