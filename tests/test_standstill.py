@@ -12,7 +12,6 @@ import pytest
 from proxy.demo.teletracker import TeleTracker
 from tests.support.client import Answer
 from tests.support.instances import FAILING, ROOT, Fleet, Running
-from tests.support.longer import TIMES
 from tests.support.redisserver import RedisServer, needs_redis
 from tests.support.sharing import Starting
 from tests.support.vendors import Vendor
@@ -168,7 +167,7 @@ async def test_094_whoever_stands_still_with_a_server_is_not_waited_for(
 
 
 @needs_redis
-@pytest.mark.parametrize("point", ["before the note", IN_FLIGHT][:TIMES])
+@pytest.mark.parametrize("point", ["before the note", IN_FLIGHT])
 async def test_094_whoever_stands_still_longer_than_the_lease_is_not_waited_for(
     by_server: dict[str, Any],
     fleet_server: RedisServer,

@@ -75,15 +75,7 @@ class OAuthCredential(AskingCredential):
 
     type: Literal["oauth2"]
     """oauth2: ask an authorization server."""
-    grant: Literal[
-        "client_credentials",
-        "refresh_token",
-        "password",
-        "jwt_bearer",
-        "token_exchange",
-        "authorization_code",
-        "device_code",
-    ]
+    grant: GrantName
     """How the token is asked for."""
     issuer: TokenURL | None = None
     """The server's own URL; its token endpoint is discovered from it."""
