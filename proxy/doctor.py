@@ -196,8 +196,8 @@ async def _route(
     what = f"route {route.name}"
     path = route.prefix if route.prefix.endswith("/") else f"{route.prefix}/"
     fields = {"Host": route.host or "localhost", "Accept": "*/*"}
-    if config.guard.client_key is not None:
-        fields["X-Proxy-Key"] = config.guard.client_key.value.reveal()
+    if (key := config.guard.any_key) is not None:
+        fields["X-Proxy-Key"] = key.value.reveal()
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             reply = await get(instance.urls[0], path, fields)

@@ -16,7 +16,8 @@ from the config and may appear.
         │   ├── BadUpgrade               400 bad_upgrade
         │   ├── ClientKeyRequired        401 client_key_required
         │   ├── HostNotAllowed           403 host_not_allowed
-        │   ├── OriginNotAllowed         403 origin_not_allowed
+        │   ├── OriginNotAllowed         403 origin_not_allowed (also NavigationNotAllowed)
+        │   ├── PeerNotAllowed           403 peer_not_allowed
         │   ├── PathDenied               403 path_denied
         │   ├── CorsDenied               403 cors_denied
         │   ├── MethodNotAllowed         405 method_not_allowed
@@ -163,13 +164,34 @@ class OriginNotAllowed(Rejected):
     )
 
 
+class NavigationNotAllowed(OriginNotAllowed):
+    """A browser would show the answer as a page, which runs with the authority of this origin (threat 9)."""
+
+    explanation = (
+        "A browser asks for this to show it as a page, which could then use this credential. If pages of the "
+        "upstream are to be opened in a browser, set guard.browser."
+    )
+
+
+class PeerNotAllowed(Rejected):
+    """Another user of this machine connected, or the kernel does not say who (threats 13, 14, 18)."""
+
+    status = 403
+    code = "peer_not_allowed"
+    title = "Peer not allowed"
+    explanation = (
+        "Another user of this machine made this connection, or it is not known who did. Add the user to guard.peers, "
+        "or set guard.client_key."
+    )
+
+
 class PathDenied(Rejected):
-    """The route's `allow` or `deny` forbids this method and path."""
+    """`allow` or `deny` of the route, or the client key's own rules, forbid this method and path."""
 
     status = 403
     code = "path_denied"
     title = "Path denied"
-    explanation = "The route's allow and deny rules forbid this method and path."
+    explanation = "The rules of the route, or those of the client key, forbid this method and path."
 
 
 class CorsDenied(Rejected):

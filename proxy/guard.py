@@ -1,28 +1,28 @@
 """Which local requests are admitted: a pure decision on the head of a request, before any token is touched.
 
-Order: method, target form, Host, Origin and Sec-Fetch-Site, preflight, client key; what is malformed never comes
+Order: peer, method, target form, Host, Origin and Sec-Fetch, preflight, client key; what is malformed never comes
 here (`http1`).
 Host stops DNS rebinding, Origin and Sec-Fetch-Site stop cross-site requests; neither replaces the other
 (threats 1, 2; THREATS 4.1). No exemption depends on a request header (threat 12).
 """
 
-import hmac
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.clientkeys import ClientKey, ClientKeys
 from proxy.errors import (
     ClientKeyRequired,
     CorsDenied,
     HostNotAllowed,
     MethodNotAllowed,
+    NavigationNotAllowed,
     OriginNotAllowed,
+    PeerNotAllowed,
 )
-from proxy.fields import Fields, basic_password, cookie_values
-from proxy.headers import CLIENT_KEY_COOKIE, CLIENT_KEY_HEADER
+from proxy.fields import Fields
 from proxy.http1.request import RequestSection
-from proxy.redact import Secret
 from proxy.routes import split_target
 
 #: The names by which a process of the same machine calls us.
@@ -37,46 +37,53 @@ _PREFLIGHT_SECONDS: Final = 600
 _NOT_TAKEN: Final = frozenset({"CONNECT", "TRACE"})
 #: Sec-Fetch-Site values of requests that no other page caused (Fetch Metadata, section 2.2).
 _OWN_SITES: Final = frozenset({b"same-origin", b"none"})
+#: What a browser asks for to show it as a page, by itself or within another (Fetch Metadata, sections 2.1, 2.3).
+_PAGES: Final = frozenset({b"document", b"frame", b"iframe", b"object", b"embed", b"fencedframe"})
 
 
 class Head:
     """The head of a request as it came: `target` raw, `section` its fields.
 
-    `unix`: the listener is a Unix socket; whoever can open it is admitted by file mode, and Host says nothing.
+    `unix`: the listener is a Unix socket, where Host says nothing. `admitted`: may whoever is at the other end of
+    the connection speak to us?
     """
 
     # Written out, as all that is made for each request: what dataclasses generate costs more when compiled.
-    __slots__ = ("method", "section", "target", "unix")
+    __slots__ = ("admitted", "method", "section", "target", "unix")
 
-    def __init__(self, method: str, target: bytes, section: RequestSection, *, unix: bool = False) -> None:
+    def __init__(
+        self, method: str, target: bytes, section: RequestSection, *, unix: bool = False, admitted: bool = True
+    ) -> None:
         self.method = method
         self.target = target
         self.section = section
         self.unix = unix
+        self.admitted = admitted
 
 
 @dataclass(slots=True, repr=False, eq=False)
 class Visitor:
     """What the fields alone say of whoever asks. A client repeats them, so it is worked out once a section.
 
-    `origin` is the allow-listed page origin that asks; `own_origin` what a page of ours would call itself;
-    `has_key`: the client key is among the fields.
+    `origin` is the allow-listed page origin that asks; `own_origin` what a page of ours would call itself; `key`
+    the client key among the fields.
     """
 
     host: str
     own_origin: bytes
     origin: bytes | None
-    has_key: bool = False
+    key: ClientKey | None = None
     authorization_is_key: bool = False
 
 
 class Admission:
     """What the guard learned: where the request wants to go, and which of its parts were meant for us.
 
-    `path` is without the client key's segment, which `key_prefix` holds (`b""`: the key came elsewhere).
+    `path` is without the client key's segment, which `key_prefix` holds (`b""`: the key came elsewhere); `client` is
+    the name of the key's owner.
     """
 
-    __slots__ = ("key_prefix", "path", "preflight", "query", "visitor")
+    __slots__ = ("client", "key_prefix", "path", "preflight", "query", "visitor")
 
     def __init__(
         self,
@@ -85,8 +92,10 @@ class Admission:
         query: bytes | None,
         key_prefix: bytes = b"",
         *,
+        client: str = "",
         preflight: bool = False,
     ) -> None:
+        self.client = client
         self.visitor = visitor
         self.path = path
         self.query = query
@@ -95,19 +104,30 @@ class Admission:
 
 
 class Guard:
-    """Admits or refuses. `hosts` are names without port, `origins` complete browser origins."""
+    """Admits or refuses. `hosts` are names without port, `origins` complete browser origins.
 
-    __slots__ = ("_hosts", "_key", "_origins")
+    `browser`: may a browser show answers as pages?
+    """
+
+    __slots__ = ("_browser", "_hosts", "_keys", "_origins")
 
     def __init__(
-        self, *, hosts: Iterable[str] = (), origins: Iterable[str] = (), client_key: Secret | None = None
+        self,
+        *,
+        hosts: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        client_keys: Iterable[ClientKey] = (),
+        browser: bool = False,
     ) -> None:
         self._hosts = OWN_NAMES | {host.lower() for host in hosts}
         self._origins = frozenset(origin.encode().lower() for origin in origins)
-        self._key = None if client_key is None else client_key.reveal().encode()
+        self._keys = ClientKeys(client_keys)
+        self._browser = browser
 
     def admit(self, head: Head) -> Admission:
         """Raise a `Rejected`, or say what the request is after."""
+        if not head.admitted:
+            raise PeerNotAllowed
         if head.method in _NOT_TAKEN:
             raise MethodNotAllowed
         path, query = split_target(head.target)
@@ -116,34 +136,34 @@ class Guard:
             visitor = head.section.memo[self] = self._visitor(head)
         if visitor.origin is not None and _is_preflight(head):
             return Admission(visitor, path, query, preflight=True)
-        if self._key is None:
+        if not self._keys:
             return Admission(visitor, path, query)
         # Every carrier is looked at, since what was meant for us stops here.
         segment = path[1:].partition(b"/")[0]
-        key_prefix = b"/" + segment if segment.startswith(b"~") and self._is_key(segment[1:]) else b""
-        if not (key_prefix or visitor.has_key):
+        key = self._keys.shown(segment[1:]) if segment.startswith(b"~") else None
+        key_prefix = b"" if key is None else b"/" + segment
+        key = key or visitor.key
+        if key is None:
             raise ClientKeyRequired
-        return Admission(visitor, path[len(key_prefix) :] or b"/", query, key_prefix)
+        path = path[len(key_prefix) :] or b"/"
+        key.policy.check(head.method, path)
+        return Admission(visitor, path, query, key_prefix, client=key.name)
 
     def _visitor(self, head: Head) -> Visitor:
         host, own_origin = self._check_host(head)
         origin = self._check_origin(head, own_origin)
+        fields = head.section.values
+        if not self._browser and _is_navigation(fields):
+            raise NavigationNotAllowed
         visitor = Visitor(host, own_origin, origin)
-        if self._key is not None:
-            fields = head.section.values
-            visitor.authorization_is_key = any(
-                self._authorizes(value) for value in fields.get(b"authorization", ())
-            )
-            elsewhere = [
-                *fields.get(CLIENT_KEY_HEADER, ()),
-                *cookie_values(fields.get(b"cookie", ()), CLIENT_KEY_COOKIE),
-            ]
-            visitor.has_key = visitor.authorization_is_key or any(self._is_key(value) for value in elsewhere)
+        if self._keys:
+            visitor.authorization_is_key = self._keys.in_authorization(fields) is not None
+            visitor.key = self._keys.in_fields(fields)
         return visitor
 
     def holds_key(self, value: bytes) -> bool:
-        """Does the client key stand somewhere in this field value?"""
-        return self._key is not None and self._key in value
+        """Does a client key stand somewhere in this field value?"""
+        return self._keys.stands_in(value)
 
     def allows_origin(self, origin: bytes) -> bool:
         """Is this one of the foreign origins that may call?"""
@@ -175,15 +195,12 @@ class Guard:
             return origins[0].strip()
         raise CorsDenied if _is_preflight(head) else OriginNotAllowed
 
-    def _authorizes(self, value: bytes) -> bool:
-        scheme, _, rest = value.strip().partition(b" ")
-        if scheme.lower() == b"bearer":
-            return self._is_key(rest.strip())
-        password = basic_password(value)
-        return password is not None and self._is_key(password)
 
-    def _is_key(self, value: bytes) -> bool:
-        return self._key is not None and hmac.compare_digest(value, self._key)
+def _is_navigation(fields: Fields) -> bool:
+    """Would a browser show the answer as a page, which runs in our origin (threat 9)?"""
+    return any(mode.strip().lower() == b"navigate" for mode in fields.get(b"sec-fetch-mode", ())) or any(
+        each.strip().lower() in _PAGES for each in fields.get(b"sec-fetch-dest", ())
+    )
 
 
 def _is_preflight(head: Head) -> bool:

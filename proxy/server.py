@@ -30,6 +30,7 @@ from proxy.guard import Guard
 from proxy.lines import Lines
 from proxy.listener.connection import Handler
 from proxy.listener.server import Server
+from proxy.peers import Peers
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
 from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
@@ -97,7 +98,8 @@ class Instance:
             observe=self._observe,
             body_most=config.limits.body_bytes,
         )
-        self._data = self._server(self._relay.handle)
+        peers = build.peers(config)
+        self._data = self._server(self._relay.handle, peers)
         self._admin = self._server(admin_handler(self, self.metrics, self.admin_key, Guard()))
         self.urls: list[str] = []
         self.admin_url: str | None = None
@@ -207,7 +209,7 @@ class Instance:
         )
         return Observers(*told, write)
 
-    def _server(self, handler: Handler) -> Server:
+    def _server(self, handler: Handler, peers: Peers | None = None) -> Server:
         limits = self._config.limits
         return Server(
             handler,
@@ -216,6 +218,7 @@ class Instance:
             header_seconds=limits.header_time,
             idle_seconds=limits.idle,
             most_connections=limits.connections,
+            admits=(lambda _connection: True) if peers is None else peers.admits,
         )
 
     async def _listen(self) -> None:
@@ -256,4 +259,4 @@ class Instance:
 def _bind(address: ListenAddress) -> list[socket.socket]:
     if isinstance(address, TcpAddress):
         return bind_tcp(address.host, address.port, reuse_port=address.reuse_port)
-    return [bind_unix(Path(address.path))]
+    return [bind_unix(Path(address.path), mode=address.mode, group=address.group, shared=address.shared)]

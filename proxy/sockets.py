@@ -1,6 +1,8 @@
 """The sockets that are listened on: bound all or none, private from their first instant (threats 16, 17, 19)."""
 
 import errno
+import grp
+import logging
 import os
 import socket
 import stat
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from proxy.errors import BearerProxyError
+
+log: Final = logging.getLogger("proxy")
 
 BACKLOG: Final = 1024
 
@@ -77,20 +81,23 @@ def _tcp_reason(error: OSError, *, reuse_port: bool) -> str:
     return "this machine has no such address" if error.errno != errno.EMFILE else "too many open files"
 
 
-def bind_unix(path: Path) -> socket.socket:
-    """A listening Unix socket at `path`, mode 0600 from its first instant.
+def bind_unix(path: Path, *, mode: int = 0o600, group: str | None = None, shared: bool = False) -> socket.socket:
+    """A listening Unix socket at `path`: 0600 from its first instant, then given to `group` and opened to `mode`.
 
-    A stale socket is replaced; a live one, and whatever is no socket, is left alone (threats 16, 17).
+    A stale socket is replaced; a live one, and whatever is no socket, is left alone (threats 16, 17). So is a folder
+    where others could put theirs in its place, unless the socket is `shared` with them on purpose.
     Raises `ListenError`.
     """
+    gid = None if group is None else _gid(path, group)
+    _check_folder(path, shared=shared)
     try:
-        mode = path.lstat().st_mode
+        there = path.lstat().st_mode
     except FileNotFoundError:
-        mode = None
+        there = None
     except OSError as error:
         raise ListenError(f"cannot listen on unix:{path}: {_reason(error)}.") from error
-    if mode is not None:
-        if not stat.S_ISSOCK(mode):
+    if there is not None:
+        if not stat.S_ISSOCK(there):
             raise ListenError(f"cannot listen on unix:{path}: that file is no socket; move it away.")
         if _is_live(path):
             raise ListenError(f"cannot listen on unix:{path}: another process listens there; stop it.")
@@ -100,13 +107,41 @@ def bind_unix(path: Path) -> socket.socket:
     try:
         sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
         sock.bind(str(path))
+        if gid is not None:
+            os.chown(path, -1, gid)
+        if mode != 0o600:
+            path.chmod(mode)
         sock.listen(BACKLOG)
     except OSError as error:
+        remove_file(sock)
         sock.close()
         raise ListenError(f"cannot listen on unix:{path}: {_reason(error)}.") from error
     finally:
         os.umask(before)
     return sock
+
+
+def _gid(path: Path, group: str) -> int:
+    try:
+        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ListenError(f"cannot listen on unix:{path}: there is no group {group!r} here.") from None
+
+
+def _check_folder(path: Path, *, shared: bool) -> None:
+    """Raise `ListenError` where others can rename what is in the folder, and so answer in our name (threat 16)."""
+    with suppress(OSError):  # what else is wrong with it, binding says
+        folder = path.parent.stat()
+        is_ours = folder.st_uid in {0, os.geteuid()}
+        is_open = bool(folder.st_mode & 0o022) and not folder.st_mode & stat.S_ISVTX
+        if not is_ours or is_open:
+            fields = {"path": str(path.parent)}
+            if shared:
+                log.warning("socket_folder_open", extra={"fields": fields})
+                return
+            raise ListenError(
+                f"cannot listen on unix:{path}: others may write to its folder; chmod 700 it, or choose another."
+            )
 
 
 def _reason(error: OSError) -> str:

@@ -1,8 +1,9 @@
 """Makes the objects that serve requests from a configuration; opens nothing."""
 
-from proxy.build.routes import bindings, guard
+from proxy.build.guard import guard, peers
+from proxy.build.routes import bindings
 from proxy.build.sources import binding_of, credentials
 from proxy.build.stores import store
 from proxy.build.surroundings import Means, Surroundings
 
-__all__ = ["Means", "Surroundings", "binding_of", "bindings", "credentials", "guard", "store"]
+__all__ = ["Means", "Surroundings", "binding_of", "bindings", "credentials", "guard", "peers", "store"]

@@ -1,16 +1,16 @@
-"""Guard and routes, each with what its requests need."""
+"""Routes, each with what its requests need."""
 
 import ssl
 from collections.abc import Callable, Mapping
 from functools import cache
 
 from proxy.binding import Binding, Timeouts
+from proxy.build.guard import in_a_host_field
 from proxy.config import Config
 from proxy.config.anycredential import CommonCredential, ExpiredRuleConfig
 from proxy.config.routing import PolicyRule, RouteConfig
 from proxy.credentials.credential import Credential
 from proxy.errors import ConfigError
-from proxy.guard import Guard
 from proxy.headers import stripping
 from proxy.injection import AUTHORIZATION
 from proxy.refusals import ExpiredRule, RefusalRules, glob
@@ -20,18 +20,6 @@ from proxy.tls import client_context
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
 from proxy.upstream.tunnel import OutboundProxy
-
-
-def guard(config: Config) -> Guard:
-    """The guard of all listeners; the routes' hosts are names of ours, too."""
-    named = [*config.guard.hosts, *(route.host for route in config.routes if route.host is not None)]
-    hosts = map(_in_a_host_field, named)
-    key = config.guard.client_key
-    return Guard(hosts=hosts, origins=config.guard.origins, client_key=None if key is None else key.value)
-
-
-def _in_a_host_field(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Binding]:
@@ -60,7 +48,7 @@ def _route(given: RouteConfig) -> Route:
         given.prefix.rstrip("/").encode(),
         given.base_path.encode(),
         given.strip_prefix,
-        None if given.host is None else _in_a_host_field(given.host),
+        None if given.host is None else in_a_host_field(given.host),
         Policy(None if given.allow is None else map(_rule, given.allow), map(_rule, given.deny)),
     )
 

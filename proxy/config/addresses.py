@@ -17,6 +17,7 @@ _URL_TEXT: Final = re.compile(r"[!-~]+")
 _URL_PATH: Final = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*")
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::(\d{1,5}))?")
 
+_MODE: Final = re.compile(r"0?6[06][06]")
 _UNIX_SCHEME: Final = "http+unix://"
 
 #: The longest path that fits into `sockaddr_un` on every system (macOS: 104 bytes with the final NUL).
@@ -45,9 +46,15 @@ class TcpAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """The absolute path of a Unix socket."""
+    """The absolute path of a Unix socket, its mode and its group (None: the process's).
+
+    `shared`: the mode was written, for others to connect.
+    """
 
     path: str
+    mode: int = 0o600
+    group: str | None = None
+    shared: bool = False
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
@@ -99,30 +106,46 @@ def _port(text: str) -> int:
 
 
 def listen_address(value: object) -> ListenAddress:
-    """`host:port`, `unix:/path` or `{tcp: host:port, reuse_port: true}`."""
+    """`host:port`, `unix:/path`, `{tcp: host:port, reuse_port: true}` or `{unix: /path, mode: 0660, group: NAME}`."""
     if isinstance(value, TcpAddress | UnixAddress):
         return value
-    if value == "systemd" or (isinstance(value, Mapping) and "unix" in value):
+    if value == "systemd":
         raise ValueError("this form of listen is not built yet: write host:port or unix:/path")
     if isinstance(value, Mapping):
-        return _tcp(value)
+        return _unix(value) if "unix" in value else _tcp(value)
     if not isinstance(value, str):
         raise ValueError("write an address with its host, such as 127.0.0.1:8080")  # noqa: TRY004  all are ValueError here
     if value.startswith("unix:"):
-        path = value.removeprefix("unix:")
-        if (
-            not path.startswith("/")
-            or not path.isprintable()
-            or len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_LONGEST
-        ):
-            raise ValueError(
-                f"write an absolute path of at most {UNIX_PATH_LONGEST} bytes, such as unix:/run/p.sock"
-            )
-        return UnixAddress(path)
+        return UnixAddress(_socket_path(value.removeprefix("unix:")))
     before, colon, after = value.rpartition(":")
     if not colon or not before or (":" in before and not before.startswith("[")):
         raise ValueError("write an address with its host, such as 127.0.0.1:8080 or [::1]:8080")
     return TcpAddress(host(before), _port(after))
+
+
+def _socket_path(path: str) -> str:
+    if (
+        not path.startswith("/")
+        or not path.isprintable()
+        or len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_LONGEST
+    ):
+        raise ValueError(f"write an absolute path of at most {UNIX_PATH_LONGEST} bytes, such as unix:/run/p.sock")
+    return path
+
+
+def _unix(value: Mapping[object, object]) -> UnixAddress:
+    path, mode, group = value.get("unix"), str(value.get("mode", "0600")), value.get("group")
+    if value.keys() - {"unix", "mode", "group"} or not isinstance(path, str):
+        raise ValueError("write {unix: /run/p.sock, mode: 0660, group: NAME}")
+    if not _MODE.fullmatch(mode):
+        raise ValueError(
+            "write the mode as 0600, 0660 or 0666: the owner's user reads and writes, and nobody executes"
+        )
+    if group is not None and not (isinstance(group, str | int) and str(group)):
+        raise ValueError("write the group's name or number")
+    return UnixAddress(
+        _socket_path(path), int(mode, 8), None if group is None else str(group), shared="mode" in value
+    )
 
 
 def _tcp(value: Mapping[object, object]) -> TcpAddress:

@@ -14,6 +14,7 @@ from proxy.config import addresses
 from proxy.config.addresses import ListenAddress, TcpAddress, UnixAddress
 from proxy.config.credentialchecks import CREDENTIAL_CHECKS
 from proxy.config.draft import Draft
+from proxy.config.model import GuardConfig
 from proxy.config.problems import KeyPath, Problems
 from proxy.routes import Origin
 
@@ -43,17 +44,38 @@ def _listeners(draft: Draft, problems: Problems) -> None:
         if str(address) in taken and not (isinstance(address, TcpAddress) and not address.port):
             problems.add(("listen", index), "this address is there twice: remove one")
         taken.add(str(address))
-        if (
-            isinstance(address, TcpAddress)
-            and not address.is_loopback
-            and draft.guard
-            and not draft.guard.client_key
-        ):
+        if isinstance(address, TcpAddress) and not address.is_loopback and draft.guard and not draft.guard.any_key:
             sentence = "others can reach this address: set guard.client_key, or listen on 127.0.0.1"
+            problems.add(("listen", index), sentence)
+        if (
+            isinstance(address, UnixAddress)
+            and address.mode & 0o006
+            and draft.guard
+            and not _is_narrowed(draft.guard)
+        ):
+            sentence = (
+                "every user of this machine may connect: write a group and mode: 0660, or set guard.client_key"
+            )
             problems.add(("listen", index), sentence)
     admin = draft.admin
     if admin and admin.listen and admin.listen.port and not admin.listen_is_default and str(admin.listen) in taken:
         problems.add(("admin", "listen"), "this address is taken by listen: choose another port")
+
+
+def _is_narrowed(guard: GuardConfig) -> bool:
+    return guard.any_key is not None or guard.peers.uids not in {None, "any"}
+
+
+def _same_keys(draft: Draft, problems: Problems) -> None:
+    """Two clients with one key would be one client, with the rules of the last."""
+    guard = draft.guard
+    if guard is None:
+        return
+    seen = [] if guard.client_key is None else [guard.client_key.value]
+    for name, each in guard.client_keys.items():
+        if each.key.value in seen:
+            problems.add(("guard", "client_keys", name, "key"), "another client has this key: choose another")
+        seen.append(each.key.value)
 
 
 def _same_routes(draft: Draft, problems: Problems) -> None:
@@ -175,6 +197,7 @@ def _foreign_grants(draft: Draft, problems: Problems) -> None:
 
 _CHECKS: Final[tuple[Callable[[Draft, Problems], None], ...]] = (
     _listeners,
+    _same_keys,
     _same_routes,
     _plain_http,
     _plain_redis,

@@ -24,7 +24,7 @@ def effective(config: Config) -> str:
 
 def _plain(value: object) -> Any:  # noqa: ANN401  plain data
     """The part of a model as YAML takes it."""
-    if isinstance(value, SecretSource | Place | Origin | Replace | TcpAddress):
+    if isinstance(value, SecretSource | Place | Origin | Replace | TcpAddress | UnixAddress):
         return _short(value)
     if isinstance(value, BaseModel):
         plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
@@ -44,10 +44,10 @@ def _plain(value: object) -> Any:  # noqa: ANN401  plain data
         return [_plain(each) for each in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return str(value) if isinstance(value, TcpAddress | UnixAddress | Path) else value
+    return str(value) if isinstance(value, Path) else value
 
 
-def _short(value: SecretSource | Place | Origin | Replace | TcpAddress) -> Any:  # noqa: ANN401  plain data
+def _short(value: SecretSource | Place | Origin | Replace | TcpAddress | UnixAddress) -> Any:  # noqa: ANN401  plain data
     """A value of ours as it is written in a config."""
     if isinstance(value, SecretSource):
         return value.describe()
@@ -58,4 +58,8 @@ def _short(value: SecretSource | Place | Origin | Replace | TcpAddress) -> Any: 
         return origin_text(value)
     if isinstance(value, Replace):
         return {"replace": value.placeholder.decode("ascii")}
-    return {"tcp": str(value), "reuse_port": True} if value.reuse_port else str(value)
+    if isinstance(value, UnixAddress) and (value.shared or value.group):
+        group = {} if value.group is None else {"group": value.group}
+        return {"unix": value.path, "mode": f"{value.mode:04o}", **group}
+    shares = isinstance(value, TcpAddress) and value.reuse_port
+    return {"tcp": str(value), "reuse_port": True} if shares else str(value)

@@ -208,6 +208,19 @@ Status = Annotated[int, PlainValidator(values.status), WithJsonSchema({"type": "
 Duration = Annotated[float, PlainValidator(values.duration), _DURATION_SCHEMA]
 Timeout = Annotated[float, PlainValidator(values.positive_duration), _DURATION_SCHEMA]
 Size = Annotated[int, PlainValidator(values.size), _SIZE_SCHEMA]
+PeerUids = Annotated[
+    Literal["any"] | tuple[int | Literal["self"], ...] | None,
+    PlainValidator(values.peer_uids),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"const": "self"}]}, "minItems": 1},
+                {"const": "any"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
 Count = Annotated[int, Field(gt=0)]
 SecretField = Annotated[SecretSource, PlainValidator(_read_secret), WithJsonSchema(REFERENCE_SCHEMA)]
 KeyField = Annotated[SecretField, AfterValidator(_own)]
@@ -258,6 +271,16 @@ _LISTEN_SCHEMA: Final[dict[str, Any]] = {
                 },
             },
             "required": ["tcp"],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {
+                "unix": {"type": "string", "examples": ["/run/p.sock"]},
+                "mode": {"type": ["string", "integer"], "examples": ["0660"], "description": "Who may connect."},
+                "group": {"type": ["string", "integer"], "description": "The group that the mode is about."},
+            },
+            "required": ["unix"],
             "additionalProperties": False,
         },
     ]

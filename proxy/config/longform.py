@@ -22,9 +22,6 @@ NOT_BUILT: Final = tuple(
     tuple(path.split("."))
     for path in (
         "exec",
-        "guard.client_keys",
-        "guard.peers",
-        "guard.browser",
         "admin.inspector",
         "routes.*.token_guard",
         "credentials.*.response.upstream",

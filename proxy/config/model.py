@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from proxy.config.addresses import TcpAddress
 from proxy.config.credentials import CredentialConfig, StaticCredential
@@ -13,7 +13,10 @@ from proxy.config.fields import (
     Count,
     Host,
     Listen,
+    Method,
     Name,
+    PathPattern,
+    PeerUids,
     SecretField,
     Section,
     Size,
@@ -41,6 +44,30 @@ def _local_key(source: SecretSource) -> SecretSource:
 LocalKey = Annotated[SecretField, AfterValidator(_local_key)]
 
 
+class ClientKeyConfig(Section):
+    """One client's own key."""
+
+    key: LocalKey
+    """A secret that this client sends."""
+    methods: tuple[Method, ...] | None = None
+    """What it may do; null: every method."""
+    paths: tuple[PathPattern, ...] = ("*",)
+    """Where, as the client asks for it, a route's prefix included; * crosses slashes."""
+
+    @model_validator(mode="after")
+    def _allows_something(self) -> Self:
+        if not self.paths or self.methods == ():
+            raise ValueError("this key may do nothing: name at least one path and one method, or leave them out")
+        return self
+
+
+class PeersConfig(Section):
+    """Which users of this machine may connect (Linux)."""
+
+    uids: PeerUids = None
+    """Numbers of users, and self; any: everybody; null: self, and any where there are client keys."""
+
+
 class GuardConfig(Section):
     """Which local requests are admitted."""
 
@@ -50,6 +77,18 @@ class GuardConfig(Section):
     """Browser origins that may call."""
     client_key: LocalKey | None = None
     """A secret that every client must send; needed beyond loopback."""
+    client_keys: dict[Name, ClientKeyConfig] = Field(default_factory=dict)
+    """The same, one for each client, by its name in the log."""
+    peers: PeersConfig = Field(default_factory=PeersConfig.model_construct)
+    """Which users of this machine may connect."""
+    browser: bool = False
+    """true: a browser may show what the upstream sends as a page."""
+
+    @property
+    def any_key(self) -> SecretSource | None:
+        """A client key, where there are any: the one for all, else the one that may do most."""
+        named = sorted(self.client_keys.values(), key=lambda each: len(each.model_fields_set))
+        return self.client_key or (named[0].key if named else None)
 
 
 class AdminConfig(Section):

@@ -6,7 +6,7 @@ instead. The sentence never repeats the value, since a value in the wrong place 
 
 import math
 import re
-from typing import Final
+from typing import Final, Literal
 
 _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)?")
 _SECONDS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -125,6 +125,16 @@ def token_pointer(value: str) -> str:
 def expiry_pointer(value: str) -> str:
     """A JSON pointer, or the words `jwt` and `vanilla` for a token that carries its own expiry."""
     return value if value in {"jwt", "vanilla"} else pointer(value)
+
+
+def peer_uids(value: object) -> Literal["any"] | tuple[int | Literal["self"], ...] | None:
+    """Users by number, `self` for the proxy's own; `any`: everybody."""
+    if value is None or value == "any":
+        return value  # type: ignore[return-value]  narrowed by the comparison
+    users = value if isinstance(value, tuple | list) else (value,)
+    if not users or not all(user == "self" or (type(user) is int and 0 <= user < 1 << 32) for user in users):
+        raise ValueError("write any, or a list of self and of users' numbers, such as [self, 1000]")
+    return tuple(users)
 
 
 def status(value: object) -> int:

@@ -44,6 +44,7 @@ class ClientConnection(Flow):
         "_body",
         "_decoder",
         "_heads",
+        "_is_admitted",
         "_is_lingering",
         "_is_unix",
         "_linger_until",
@@ -70,6 +71,7 @@ class ClientConnection(Flow):
         self._decoder: Decoder | None = None
         self._is_lingering = False
         self._is_unix = False
+        self._is_admitted = True
         self._linger_until = 0.0
         self.client = ""
 
@@ -95,6 +97,7 @@ class ClientConnection(Flow):
         peer = transport.get_extra_info("peername")
         self._is_unix = not isinstance(peer, tuple)
         self.client = "unix" if self._is_unix else str(peer[0])
+        self._is_admitted = self._server.admits(transport.get_extra_info("socket"))
         self._server.joined(self)
         if self._server.is_full:
             self._refuse(Overloaded())
@@ -183,7 +186,13 @@ class ClientConnection(Flow):
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
         request = self._request = Request(
-            method, target, section, body=body, client=self.client, unix=self._is_unix
+            method,
+            target,
+            section,
+            body=body,
+            client=self.client,
+            unix=self._is_unix,
+            admitted=self._is_admitted,
         )
         self.keep_alive = False
         work = self.work = Work(self.loop, self._server.handler(request, self), self._end_work)

@@ -19,8 +19,9 @@ class Request(Head):
         body: RequestBody | None,
         client: str,
         unix: bool,
+        admitted: bool = True,
     ) -> None:
-        super().__init__(method, target, section, unix=unix)
+        super().__init__(method, target, section, unix=unix, admitted=admitted)
         self.body = body
         self.client = client
 

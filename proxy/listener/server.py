@@ -1,6 +1,7 @@
 """Makes a `ClientConnection` for each client, and knows which there are."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from proxy.accesslog import Exchange
@@ -10,7 +11,8 @@ from proxy.listener.connection import ClientConnection, Handler
 class Server:
     """The bounds of a listener's connections, in bytes and seconds, and what answers their requests.
 
-    `most_connections` bounds how many there are; `observe` is told of what was refused before it was a request.
+    `most_connections` bounds how many there are; `observe` is told of what was refused before it was a request;
+    `admits` says of a new connection whether whoever is at its other end may speak to us.
     """
 
     def __init__(
@@ -22,12 +24,14 @@ class Server:
         header_seconds: float,
         idle_seconds: float,
         most_connections: int,
+        admits: Callable[[socket.socket], bool] = lambda _connection: True,
     ) -> None:
         self.handler = handler
         self.observe = observe
         self.header_bytes = header_bytes
         self.header_seconds = header_seconds
         self.idle_seconds = idle_seconds
+        self.admits = admits
         self.is_closing = False
         self._most_connections = most_connections
         self._connections: set[ClientConnection] = set()

@@ -1,0 +1,62 @@
+"""The keys that clients show: where they stand in a request, whose they are, and what each may be used for."""
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from proxy.fields import Fields, basic_password, cookie_values
+from proxy.headers import CLIENT_KEY_COOKIE, CLIENT_KEY_HEADER
+from proxy.redact import Secret
+from proxy.routes import Policy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClientKey:
+    """One key. `name` is the client's in logs, empty for the one that all share; `policy` is about our own paths."""
+
+    name: str
+    key: Secret
+    policy: Policy = field(default_factory=lambda: Policy(None, ()))
+
+
+class ClientKeys:
+    """Finds keys. All are compared with whatever is shown, each in constant time."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Iterable[ClientKey] = ()) -> None:
+        self._keys = [(each.key.reveal().encode(), each) for each in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def shown(self, value: bytes) -> ClientKey | None:
+        """Whose key is this?"""
+        found: ClientKey | None = None
+        for key, each in self._keys:
+            if hmac.compare_digest(value, key):
+                found = each
+        return found
+
+    def stands_in(self, value: bytes) -> bool:
+        """Does a key stand somewhere in this field value?"""
+        return any(key in value for key, _ in self._keys)
+
+    def in_fields(self, fields: Fields) -> ClientKey | None:
+        """The key that a request shows in a header or a cookie."""
+        values = [
+            *fields.get(CLIENT_KEY_HEADER, ()),
+            *cookie_values(fields.get(b"cookie", ()), CLIENT_KEY_COOKIE),
+        ]
+        return next(filter(None, map(self.shown, values)), None) or self.in_authorization(fields)
+
+    def in_authorization(self, fields: Fields) -> ClientKey | None:
+        """The key that a request shows as a Bearer token or as the password of Basic."""
+        return next(filter(None, map(self._authorizes, fields.get(b"authorization", ()))), None)
+
+    def _authorizes(self, value: bytes) -> ClientKey | None:
+        scheme, _, rest = value.strip().partition(b" ")
+        if scheme.lower() == b"bearer":
+            return self.shown(rest.strip())
+        password = basic_password(value)
+        return None if password is None else self.shown(password)
