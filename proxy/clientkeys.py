@@ -2,7 +2,6 @@
 
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from proxy.fields import Fields, basic_password, cookie_values
 from proxy.headers import CLIENT_KEY_COOKIE, CLIENT_KEY_HEADER
@@ -10,25 +9,31 @@ from proxy.redact import Secret
 from proxy.routes import Policy
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ClientKey:
-    """One key. `name` is the client's in logs, empty for the one that all share; `policy` is about our own paths."""
+    """One key. `name` is the client's in the log, empty for the key that all share.
 
-    name: str
-    key: Secret
-    policy: Policy = field(default_factory=lambda: Policy(None, ()))
+    `policy` is about the paths that the client asks for, before a route takes its prefix off.
+    """
+
+    __slots__ = ("name", "policy", "secret")
+
+    def __init__(self, name: str, secret: Secret, policy: Policy) -> None:
+        self.name = name
+        self.secret = secret
+        self.policy = policy
+
+    def at(self, address: str) -> str:
+        """Who asks, as the log has it."""
+        return f"{self.name}@{address}" if self.name else address
 
 
 class ClientKeys:
-    """Finds keys. All are compared with whatever is shown, each in constant time."""
+    """Finds keys in requests. Whatever is shown is compared with all of them, each in constant time."""
 
     __slots__ = ("_keys",)
 
-    def __init__(self, keys: Iterable[ClientKey] = ()) -> None:
-        self._keys = [(each.key.reveal().encode(), each) for each in keys]
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
+    def __init__(self, keys: Iterable[ClientKey]) -> None:
+        self._keys = [(each.secret.reveal().encode(), each) for each in keys]
 
     def shown(self, value: bytes) -> ClientKey | None:
         """Whose key is this?"""

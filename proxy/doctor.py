@@ -8,19 +8,22 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from proxy.accesslog import Exchange
+from proxy.build.guard import client_keys
+from proxy.clientkeys import ClientKey
 from proxy.config import Config, TcpAddress
 from proxy.config.addresses import url as parsed_url
 from proxy.config.anycredential import AskingCredential
 from proxy.config.clienttls import ClientTLS
+from proxy.config.model import PeersConfig
 from proxy.config.routing import RouteConfig
 from proxy.credentials.credential import Report
-from proxy.errors import CredentialError
+from proxy.errors import CredentialError, PathDenied
 from proxy.probing import Reply, connect, date_of, get
 from proxy.redact import printable
 from proxy.routes import Origin
@@ -80,7 +83,11 @@ async def examine(config: Config, world: World) -> AsyncIterator[Finding]:
         yield Finding("ok", "config", f"{len(config.routes)} routes, {len(config.credentials)} credentials")
     own = TcpAddress("127.0.0.1", 0)
     admin, log = config.admin.model_copy(update={"listen": None}), config.log.model_copy(update={"access": False})
-    alone = config.model_copy(update={"listen": (own,), "admin": admin, "log": log})
+    guard = config.guard
+    if isinstance(guard.peers.uids, tuple):
+        # Others may connect to the proxy; to this one only we do.
+        guard = guard.model_copy(update={"peers": PeersConfig(uids=("self",))})
+    alone = config.model_copy(update={"listen": (own,), "admin": admin, "log": log, "guard": guard})
     exchanges = asyncio.Queue[Exchange]()
     instance = await Instance.start(alone, replace(world, observe=exchanges.put_nowait))
     try:
@@ -196,8 +203,8 @@ async def _route(
     what = f"route {route.name}"
     path = route.prefix if route.prefix.endswith("/") else f"{route.prefix}/"
     fields = {"Host": route.host or "localhost", "Accept": "*/*"}
-    if (key := config.guard.any_key) is not None:
-        fields["X-Proxy-Key"] = key.value.reveal()
+    if (key := _key_for(path, config)) is not None:
+        fields["X-Proxy-Key"] = key.secret.reveal()
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             reply = await get(instance.urls[0], path, fields)
@@ -214,11 +221,23 @@ async def _route(
         yield _clock(what, reply.date - world.clock.wall(), "the upstream's")
 
 
+def _key_for(path: str, config: Config) -> ClientKey | None:
+    """A client key that is good for this path; where none is, any, to hear so."""
+    keys = list(client_keys(config))
+    for key in keys:
+        with suppress(PathDenied):
+            key.policy.check("GET", path.encode())
+            return key
+    return keys[0] if keys else None
+
+
 def _own_verdict(what: str, route: RouteConfig, code: str, detail: str) -> Finding:
     """Where the proxy itself answered."""
     base = f"GET {route.upstream}"
     if code == "path_denied":
-        return Finding("ok", what, "its base is denied by its own rules, so nothing was sent")
+        return Finding(
+            "ok", what, "its base is denied by its own rules, or to every client key, so nothing was sent"
+        )
     if code in _NO_TOKEN:
         return Finding("failure", what, f"{base}: nothing was sent, see credential {route.credential}")
     return Finding("failure", what, f"{base}: {detail}")

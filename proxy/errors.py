@@ -165,23 +165,23 @@ class OriginNotAllowed(Rejected):
 
 
 class NavigationNotAllowed(OriginNotAllowed):
-    """A browser would show the answer as a page, which runs with the authority of this origin (threat 9)."""
+    """A browser would show the answer as a page, which then acts with the authority of our origin (threat 9)."""
 
     explanation = (
-        "A browser asks for this to show it as a page, which could then use this credential. If pages of the "
-        "upstream are to be opened in a browser, set guard.browser."
+        "A browser asks for this as a page, and what runs in it could use the credential. To open pages of the "
+        "upstream in a browser, set guard.browser."
     )
 
 
 class PeerNotAllowed(Rejected):
-    """Another user of this machine connected, or the kernel does not say who (threats 13, 14, 18)."""
+    """Another user of this machine connected, or nobody knows who (threats 13, 14, 18)."""
 
     status = 403
     code = "peer_not_allowed"
     title = "Peer not allowed"
     explanation = (
-        "Another user of this machine made this connection, or it is not known who did. Add the user to guard.peers, "
-        "or set guard.client_key."
+        "This connection is another user's, or it is not known whose. Add the user to guard.peers.uids, or set "
+        "guard.client_key."
     )
 
 

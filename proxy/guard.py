@@ -1,13 +1,13 @@
 """Which local requests are admitted: a pure decision on the head of a request, before any token is touched.
 
-Order: peer, method, target form, Host, Origin and Sec-Fetch, preflight, client key; what is malformed never comes
-here (`http1`).
+Order: method, target form, Host, Origin and Sec-Fetch, preflight, client key. What is malformed never comes here
+(`http1`), nor does anything over a connection of somebody who may not connect (`peers`).
 Host stops DNS rebinding, Origin and Sec-Fetch-Site stop cross-site requests; neither replaces the other
 (threats 1, 2; THREATS 4.1). No exemption depends on a request header (threat 12).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,6 @@ from proxy.errors import (
     MethodNotAllowed,
     NavigationNotAllowed,
     OriginNotAllowed,
-    PeerNotAllowed,
 )
 from proxy.fields import Fields
 from proxy.http1.request import RequestSection
@@ -35,30 +34,26 @@ _FIELD_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 _PREFLIGHT_SECONDS: Final = 600
 #: CONNECT would make a tunnel of us; TRACE would show a client what we added.
 _NOT_TAKEN: Final = frozenset({"CONNECT", "TRACE"})
-#: Sec-Fetch-Site values of requests that no other page caused (Fetch Metadata, section 2.2).
+#: Sec-Fetch-Site values of requests that no other page caused (Fetch Metadata, section 2.3).
 _OWN_SITES: Final = frozenset({b"same-origin", b"none"})
-#: What a browser asks for to show it as a page, by itself or within another (Fetch Metadata, sections 2.1, 2.3).
+#: What a browser asks for to show it as a page, by itself or within another (Fetch Metadata, section 2.1).
 _PAGES: Final = frozenset({b"document", b"frame", b"iframe", b"object", b"embed", b"fencedframe"})
 
 
 class Head:
     """The head of a request as it came: `target` raw, `section` its fields.
 
-    `unix`: the listener is a Unix socket, where Host says nothing. `admitted`: may whoever is at the other end of
-    the connection speak to us?
+    `unix`: the listener is a Unix socket; no page of a browser can reach it, and Host says nothing.
     """
 
     # Written out, as all that is made for each request: what dataclasses generate costs more when compiled.
-    __slots__ = ("admitted", "method", "section", "target", "unix")
+    __slots__ = ("method", "section", "target", "unix")
 
-    def __init__(
-        self, method: str, target: bytes, section: RequestSection, *, unix: bool = False, admitted: bool = True
-    ) -> None:
+    def __init__(self, method: str, target: bytes, section: RequestSection, *, unix: bool = False) -> None:
         self.method = method
         self.target = target
         self.section = section
         self.unix = unix
-        self.admitted = admitted
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -79,11 +74,11 @@ class Visitor:
 class Admission:
     """What the guard learned: where the request wants to go, and which of its parts were meant for us.
 
-    `path` is without the client key's segment, which `key_prefix` holds (`b""`: the key came elsewhere); `client` is
-    the name of the key's owner.
+    `path` is without the client key's segment, which `key_prefix` holds (`b""`: the key came elsewhere). What `key`
+    may be used for is still to be asked.
     """
 
-    __slots__ = ("client", "key_prefix", "path", "preflight", "query", "visitor")
+    __slots__ = ("key", "key_prefix", "path", "preflight", "query", "visitor")
 
     def __init__(
         self,
@@ -92,14 +87,14 @@ class Admission:
         query: bytes | None,
         key_prefix: bytes = b"",
         *,
-        client: str = "",
+        key: ClientKey | None = None,
         preflight: bool = False,
     ) -> None:
-        self.client = client
         self.visitor = visitor
         self.path = path
         self.query = query
         self.key_prefix = key_prefix
+        self.key = key
         self.preflight = preflight
 
 
@@ -116,18 +111,16 @@ class Guard:
         *,
         hosts: Iterable[str] = (),
         origins: Iterable[str] = (),
-        client_keys: Iterable[ClientKey] = (),
+        client_keys: Sequence[ClientKey] = (),
         browser: bool = False,
     ) -> None:
         self._hosts = OWN_NAMES | {host.lower() for host in hosts}
         self._origins = frozenset(origin.encode().lower() for origin in origins)
-        self._keys = ClientKeys(client_keys)
+        self._keys = ClientKeys(client_keys) if client_keys else None
         self._browser = browser
 
     def admit(self, head: Head) -> Admission:
         """Raise a `Rejected`, or say what the request is after."""
-        if not head.admitted:
-            raise PeerNotAllowed
         if head.method in _NOT_TAKEN:
             raise MethodNotAllowed
         path, query = split_target(head.target)
@@ -136,18 +129,17 @@ class Guard:
             visitor = head.section.memo[self] = self._visitor(head)
         if visitor.origin is not None and _is_preflight(head):
             return Admission(visitor, path, query, preflight=True)
-        if not self._keys:
+        if self._keys is None:
             return Admission(visitor, path, query)
         # Every carrier is looked at, since what was meant for us stops here.
         segment = path[1:].partition(b"/")[0]
         key = self._keys.shown(segment[1:]) if segment.startswith(b"~") else None
         key_prefix = b"" if key is None else b"/" + segment
-        key = key or visitor.key
+        if key is None:
+            key = visitor.key
         if key is None:
             raise ClientKeyRequired
-        path = path[len(key_prefix) :] or b"/"
-        key.policy.check(head.method, path)
-        return Admission(visitor, path, query, key_prefix, client=key.name)
+        return Admission(visitor, path[len(key_prefix) :] or b"/", query, key_prefix, key=key)
 
     def _visitor(self, head: Head) -> Visitor:
         host, own_origin = self._check_host(head)
@@ -156,14 +148,14 @@ class Guard:
         if not self._browser and _is_navigation(fields):
             raise NavigationNotAllowed
         visitor = Visitor(host, own_origin, origin)
-        if self._keys:
+        if self._keys is not None:
             visitor.authorization_is_key = self._keys.in_authorization(fields) is not None
             visitor.key = self._keys.in_fields(fields)
         return visitor
 
     def holds_key(self, value: bytes) -> bool:
         """Does a client key stand somewhere in this field value?"""
-        return self._keys.stands_in(value)
+        return self._keys is not None and self._keys.stands_in(value)
 
     def allows_origin(self, origin: bytes) -> bool:
         """Is this one of the foreign origins that may call?"""

@@ -98,8 +98,9 @@ class Relay:
         # 1. Guard: nothing below this line happens for a request that it refuses.
         admission = self._guard.admit(request)
         exchange.path, exchange.query = admission.path, admission.query
-        if admission.client:
-            exchange.client = f"{admission.client}@{request.client}"
+        if admission.key is not None:
+            exchange.client = admission.key.at(request.client)
+            admission.key.policy.check(request.method, admission.path)
         visitor = admission.visitor
         if admission.preflight:
             out.begin(204, block(preflight_lines(request.section.values, visitor.origin)))

@@ -22,7 +22,7 @@ from proxy.admin.app import admin_handler
 from proxy.admin.metrics import Metrics
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
-from proxy.config.addresses import ListenAddress, TcpAddress
+from proxy.config.listeners import ListenAddress, TcpAddress
 from proxy.credentials.credential import Report
 from proxy.credentials.endpoint import Clients
 from proxy.errors import CredentialError
@@ -98,9 +98,10 @@ class Instance:
             observe=self._observe,
             body_most=config.limits.body_bytes,
         )
-        peers = build.peers(config)
-        self._data = self._server(self._relay.handle, peers)
-        self._admin = self._server(admin_handler(self, self.metrics, self.admin_key, Guard()))
+        self._peers = build.peers(config)
+        self._data = self._server(self._relay.handle, self._peers)
+        # It shows nothing of an upstream, so a browser may show what it says.
+        self._admin = self._server(admin_handler(self, self.metrics, self.admin_key, Guard(browser=True)))
         self.urls: list[str] = []
         self.admin_url: str | None = None
 
@@ -218,10 +219,12 @@ class Instance:
             header_seconds=limits.header_time,
             idle_seconds=limits.idle,
             most_connections=limits.connections,
-            admits=(lambda _connection: True) if peers is None else peers.admits,
+            admits=None if peers is None else peers.admits,
         )
 
     async def _listen(self) -> None:
+        if self._peers is not None:
+            self._peers.begin()
         for address in self._config.listen:
             self._sockets += _bind(address)
         listening = tuple(self._sockets)
@@ -259,4 +262,4 @@ class Instance:
 def _bind(address: ListenAddress) -> list[socket.socket]:
     if isinstance(address, TcpAddress):
         return bind_tcp(address.host, address.port, reuse_port=address.reuse_port)
-    return [bind_unix(Path(address.path), mode=address.mode, group=address.group, shared=address.shared)]
+    return [bind_unix(Path(address.path), mode=address.mode, group=address.group)]

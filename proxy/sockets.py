@@ -81,15 +81,15 @@ def _tcp_reason(error: OSError, *, reuse_port: bool) -> str:
     return "this machine has no such address" if error.errno != errno.EMFILE else "too many open files"
 
 
-def bind_unix(path: Path, *, mode: int = 0o600, group: str | None = None, shared: bool = False) -> socket.socket:
-    """A listening Unix socket at `path`: 0600 from its first instant, then given to `group` and opened to `mode`.
+def bind_unix(path: Path, *, mode: int = 0o600, group: str | None = None) -> socket.socket:
+    """A listening Unix socket at `path` with this `mode` from its first instant, for `group` (name or number).
 
-    A stale socket is replaced; a live one, and whatever is no socket, is left alone (threats 16, 17). So is a folder
-    where others could put theirs in its place, unless the socket is `shared` with them on purpose.
+    A stale socket is replaced; a live one, and whatever is no socket, is left alone (threats 16, 17). A folder
+    where others could put theirs in its place is refused, or warned of where the mode lets others connect anyway.
     Raises `ListenError`.
     """
     gid = None if group is None else _gid(path, group)
-    _check_folder(path, shared=shared)
+    _check_folder(path, is_private=mode == 0o600)
     try:
         there = path.lstat().st_mode
     except FileNotFoundError:
@@ -103,15 +103,14 @@ def bind_unix(path: Path, *, mode: int = 0o600, group: str | None = None, shared
             raise ListenError(f"cannot listen on unix:{path}: another process listens there; stop it.")
         path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # at bind, not afterwards: between the two the socket would be open to others
+    # The mode at bind, not afterwards: between the two the socket could be open to others, or another file.
+    before = os.umask(0o777 & ~mode)
     try:
         sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
         sock.bind(str(path))
         if gid is not None:
-            os.chown(path, -1, gid)
-        if mode != 0o600:
-            path.chmod(mode)
-        sock.listen(BACKLOG)
+            os.chown(path, -1, gid, follow_symlinks=False)
+        sock.listen(BACKLOG)  # nobody can connect before
     except OSError as error:
         remove_file(sock)
         sock.close()
@@ -125,23 +124,24 @@ def _gid(path: Path, group: str) -> int:
     try:
         return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
     except KeyError:
-        raise ListenError(f"cannot listen on unix:{path}: there is no group {group!r} here.") from None
+        raise ListenError(f"cannot listen on unix:{path}: this machine has no group {group}.") from None
 
 
-def _check_folder(path: Path, *, shared: bool) -> None:
-    """Raise `ListenError` where others can rename what is in the folder, and so answer in our name (threat 16)."""
-    with suppress(OSError):  # what else is wrong with it, binding says
+def _check_folder(path: Path, *, is_private: bool) -> None:
+    """Refuse a folder in which others can replace our socket by theirs, and so answer in our name (threat 16)."""
+    try:
         folder = path.parent.stat()
-        is_ours = folder.st_uid in {0, os.geteuid()}
-        is_open = bool(folder.st_mode & 0o022) and not folder.st_mode & stat.S_ISVTX
-        if not is_ours or is_open:
-            fields = {"path": str(path.parent)}
-            if shared:
-                log.warning("socket_folder_open", extra={"fields": fields})
-                return
-            raise ListenError(
-                f"cannot listen on unix:{path}: others may write to its folder; chmod 700 it, or choose another."
-            )
+    except OSError:
+        return  # to bind says what is wrong
+    # With the sticky bit, as /tmp has it, everybody may add files, and remove none but his own.
+    is_closed = not folder.st_mode & 0o022 or folder.st_mode & stat.S_ISVTX
+    if is_closed and folder.st_uid in {0, os.geteuid()}:
+        return
+    if is_private:
+        mend = "chmod 700 it, choose another, or write a mode where others are to connect"
+        raise ListenError(f"cannot listen on unix:{path}: others can write to its folder; {mend}.")
+    fields = {"path": str(path.parent), "mend": "a folder that only the proxy's user can write to"}
+    log.warning("socket_folder_open", extra={"fields": fields})
 
 
 def _reason(error: OSError) -> str:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.clientkeys import ClientKey
 from proxy.errors import (
     BadTarget,
     ClientKeyRequired,
@@ -19,6 +20,7 @@ from proxy.errors import (
 from proxy.guard import Admission, Guard, Head, cors_lines, preflight_lines
 from proxy.http1.section import Malformed
 from proxy.redact import Secret
+from proxy.routes import Policy
 from tests.support.sections import request_section
 
 KEY = "client-key_0123456789"
@@ -51,7 +53,8 @@ def _refusal(guard: Guard, head: Head) -> type[Rejected] | None:
 
 
 OPEN = Guard(hosts=["Api.Localhost", "[fd00::1]"], origins=[PAGE, "https://App.Example"])
-LOCKED = Guard(origins=[PAGE], client_key=Secret(KEY))
+SHARED = ClientKey("", Secret(KEY), Policy(None, ()))
+LOCKED = Guard(origins=[PAGE], client_keys=[SHARED])
 
 ACCEPTED = ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "api.localhost", "API.LocalHost", "[FD00::1]"]
 HOSTILE = [
@@ -392,8 +395,9 @@ def test_what_one_guard_found_in_a_section_is_nothing_to_another() -> None:
     head = _head("/x", ("Origin", PAGE), ("X-Proxy-Key", KEY), host="api.localhost")
     assert OPEN.admit(head).visitor.origin == PAGE.encode()
     assert _refusal(LOCKED, head) is HostNotAllowed
-    assert not Guard(hosts=["api.localhost"], origins=[PAGE]).admit(head).visitor.has_key
-    assert Guard(hosts=["api.localhost"], origins=[PAGE], client_key=Secret(KEY)).admit(head).visitor.has_key
+    assert Guard(hosts=["api.localhost"], origins=[PAGE]).admit(head).visitor.key is None
+    keyed = Guard(hosts=["api.localhost"], origins=[PAGE], client_keys=[SHARED])
+    assert keyed.admit(head).visitor.key is SHARED
     assert _refusal(Guard(hosts=["api.localhost"]), head) is OriginNotAllowed
 
 

@@ -21,6 +21,7 @@ ROOT: Final = Path(proxy.__file__).parent
 #: No I/O, no asyncio, no clock, no randomness. These import each other and the modules of `DATA` only.
 PURE: Final = {
     *("errors", "redact", "lifecycle", "grants", "guard", "routes", "globs", "fields", "query", "headers", "http1"),
+    "clientkeys",
     *("injection", "patterns", "refusals", "reverse", "rewrite"),
 }
 #: The standard library's data modules.
@@ -38,7 +39,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         *("build", "credentials", "stores"),
     },
     "demo": {"server", "clock", "lines", "logs"},
-    "doctor": {"server", "credentials", "probing", "accesslog", "tls"},
+    "doctor": {"server", "build", "credentials", "probing", "accesslog", "tls"},
     "probing": {"accesslog"},
     "server": {
         "build",
@@ -46,6 +47,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "admin",
         "listener",
         "sockets",
+        "peers",
         "accesslog",
         "credentials",
         "stores",
@@ -53,7 +55,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "lines",
         "tls",
     },
-    "build": {"binding", "credentials", "upstream", "stores", "clock", "tls"},
+    "build": {"binding", "credentials", "upstream", "stores", "clock", "tls", "peers"},
     "relay": {
         "outbound",
         "passage",
@@ -75,6 +77,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "upgrade": {"accesslog", "alarm", "body", "listener", "upstream"},
     "admin": {"accesslog", "listener", "credentials", "clock", "compiled"},
     "listener": {"accesslog", "alarm", "body", "flow", "problem", "work"},
+    "peers": set(),
     "sockets": set(),
     "problem": set(),
     "binding": {"credentials", "upstream"},

@@ -44,7 +44,7 @@ REVEALERS: Final = {
     "grants/authorization.py": "shows the server the digest of its verifier, and the state",
     "grants/login.py": "writes the token request",
     "grants/oauth2.py": "writes the Basic scheme of a token request",
-    "guard.py": "compares the client key",
+    "clientkeys.py": "compares what clients show with their keys",
     "stores/records.py": "writes a record, which is then sealed",
     "stores/redisclient.py": "says who we are to the server",
     "upstream/tunnel.py": "writes who we are to an outbound proxy",

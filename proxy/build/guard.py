@@ -1,29 +1,25 @@
-"""Who may speak: the guard of requests, and what the kernel is asked of connections."""
+"""Who may speak: the guard of requests, and whose connections are taken."""
 
-import logging
 import os
-from typing import Final
+from collections.abc import Iterator
 
 from proxy.clientkeys import ClientKey
-from proxy.config import Config
-from proxy.config.addresses import UnixAddress
-from proxy.errors import ConfigError
+from proxy.config import Config, TcpAddress, UnixAddress
 from proxy.guard import Guard
-from proxy.peers import Peers, PeersUnknown
+from proxy.peers import Peers
 from proxy.routes import Policy, Rule
-
-log: Final = logging.getLogger("proxy")
 
 
 def guard(config: Config) -> Guard:
     """The guard of all listeners; the routes' hosts are names of ours, too."""
     given = config.guard
     named = [*given.hosts, *(route.host for route in config.routes if route.host is not None)]
-    keys = [] if given.client_key is None else [ClientKey("", given.client_key.value)]
-    for name, each in given.client_keys.items():
-        rule = Rule(None if each.methods is None else frozenset(each.methods), each.paths)
-        keys.append(ClientKey(name, each.key.value, Policy([rule], ())))
-    return Guard(hosts=map(in_a_host_field, named), origins=given.origins, client_keys=keys, browser=given.browser)
+    return Guard(
+        hosts=map(in_a_host_field, named),
+        origins=given.origins,
+        client_keys=list(client_keys(config)),
+        browser=given.browser,
+    )
 
 
 def in_a_host_field(host: str) -> str:
@@ -31,23 +27,25 @@ def in_a_host_field(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def peers(config: Config) -> Peers | None:
-    """Which users may connect; None: everybody.
+def client_keys(config: Config) -> Iterator[ClientKey]:
+    """The key that all share, and those of single clients."""
+    if config.guard.client_key is not None:
+        yield ClientKey("", config.guard.client_key.value, Policy(None, ()))
+    for name, given in config.guard.client_keys.items():
+        methods = None if given.methods is None else frozenset(given.methods)
+        yield ClientKey(name, given.key.value, Policy([Rule(methods, given.paths)], ()))
 
-    Raises `ConfigError` where that was asked for and this machine does not tell; where it is only the default, a
-    warning says that everybody may.
-    """
+
+def peers(config: Config) -> Peers | None:
+    """Whose connections are taken; None: everybody's."""
     given = config.guard.peers.uids
-    if given == "any" or (given is None and config.guard.any_key is not None):
+    if given == "any" or (given is None and config.guard.has_keys):
         return None
-    uids = [os.geteuid() if uid == "self" else uid for uid in given or ("self",)]
-    # Who widened a socket's mode has said who may connect.
-    shared = [each.path for each in config.listen if isinstance(each, UnixAddress) and each.shared]
-    try:
-        return Peers(uids, open_sockets=shared if given is None else ())
-    except PeersUnknown:
-        if given is not None:
-            sentence = "this machine does not say who connects: write uids: any, and set guard.client_key"
-            raise ConfigError([f"guard.peers.uids: {sentence}."]) from None
-        log.warning("peers_unknown", extra={"fields": {"mend": "set guard.client_key, or listen on unix:/path"}})
-        return None
+    # Who widened a socket's mode has said by that who may connect.
+    shared = [each.path for each in config.listen if isinstance(each, UnixAddress) and each.is_shared]
+    return Peers(
+        [os.geteuid() if uid == "self" else uid for uid in given or ("self",)],
+        open_sockets=shared if given is None else (),
+        tcp=any(isinstance(each, TcpAddress) for each in config.listen),
+        required=given is not None,
+    )

@@ -1,8 +1,8 @@
 """The configuration: found, read and validated."""
 
-from proxy.config.addresses import ListenAddress, TcpAddress, UnixAddress
 from proxy.config.anycredential import ExpiredRuleConfig
 from proxy.config.credentials import CredentialConfig, LoginCredential, StaticCredential
+from proxy.config.listeners import ListenAddress, TcpAddress, UnixAddress
 from proxy.config.load import load
 from proxy.config.model import Config
 from proxy.config.oauth import OAuthCredential

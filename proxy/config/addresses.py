@@ -1,12 +1,11 @@
-"""Reads the addresses of a configuration: hosts, listen addresses, URLs, origins, paths.
+"""Reads the addresses of a configuration: hosts, URLs, origins, paths.
 
 Law: as in `values.py`: pure, `ValueError` with a sentence, and never the value (a URL may hold a password).
 """
 
 import ipaddress
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -17,50 +16,10 @@ _URL_TEXT: Final = re.compile(r"[!-~]+")
 _URL_PATH: Final = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*")
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::(\d{1,5}))?")
 
-_MODE: Final = re.compile(r"0?6[06][06]")
 _UNIX_SCHEME: Final = "http+unix://"
 
 #: The longest path that fits into `sockaddr_un` on every system (macOS: 104 bytes with the final NUL).
 UNIX_PATH_LONGEST: Final = 103
-
-
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
-    """A host (an IPv6 address without brackets) and a port; port 0 takes a free one.
-
-    `reuse_port`: other instances of the same user may listen there too.
-    """
-
-    host: str
-    port: int
-    reuse_port: bool = False
-
-    @property
-    def is_loopback(self) -> bool:
-        """Can only this machine reach it?"""
-        return is_loopback(self.host)
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
-    """The absolute path of a Unix socket, its mode and its group (None: the process's).
-
-    `shared`: the mode was written, for others to connect.
-    """
-
-    path: str
-    mode: int = 0o600
-    group: str | None = None
-    shared: bool = False
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}"
-
-
-ListenAddress = TcpAddress | UnixAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,61 +62,6 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text[:6]) > 65535:
         raise ValueError("write a port between 0 and 65535")
     return int(text)
-
-
-def listen_address(value: object) -> ListenAddress:
-    """`host:port`, `unix:/path`, `{tcp: host:port, reuse_port: true}` or `{unix: /path, mode: 0660, group: NAME}`."""
-    if isinstance(value, TcpAddress | UnixAddress):
-        return value
-    if value == "systemd":
-        raise ValueError("this form of listen is not built yet: write host:port or unix:/path")
-    if isinstance(value, Mapping):
-        return _unix(value) if "unix" in value else _tcp(value)
-    if not isinstance(value, str):
-        raise ValueError("write an address with its host, such as 127.0.0.1:8080")  # noqa: TRY004  all are ValueError here
-    if value.startswith("unix:"):
-        return UnixAddress(_socket_path(value.removeprefix("unix:")))
-    before, colon, after = value.rpartition(":")
-    if not colon or not before or (":" in before and not before.startswith("[")):
-        raise ValueError("write an address with its host, such as 127.0.0.1:8080 or [::1]:8080")
-    return TcpAddress(host(before), _port(after))
-
-
-def _socket_path(path: str) -> str:
-    if (
-        not path.startswith("/")
-        or not path.isprintable()
-        or len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_LONGEST
-    ):
-        raise ValueError(f"write an absolute path of at most {UNIX_PATH_LONGEST} bytes, such as unix:/run/p.sock")
-    return path
-
-
-def _unix(value: Mapping[object, object]) -> UnixAddress:
-    path, mode, group = value.get("unix"), str(value.get("mode", "0600")), value.get("group")
-    if value.keys() - {"unix", "mode", "group"} or not isinstance(path, str):
-        raise ValueError("write {unix: /run/p.sock, mode: 0660, group: NAME}")
-    if not _MODE.fullmatch(mode):
-        raise ValueError(
-            "write the mode as 0600, 0660 or 0666: the owner's user reads and writes, and nobody executes"
-        )
-    if group is not None and not (isinstance(group, str | int) and str(group)):
-        raise ValueError("write the group's name or number")
-    return UnixAddress(
-        _socket_path(path), int(mode, 8), None if group is None else str(group), shared="mode" in value
-    )
-
-
-def _tcp(value: Mapping[object, object]) -> TcpAddress:
-    reuse_port = value.get("reuse_port", False)
-    if "tcp" not in value or value.keys() - {"tcp", "reuse_port"} or not isinstance(reuse_port, bool):
-        raise ValueError("write host:port, or {tcp: HOST:PORT, reuse_port: true} for a port of several instances")
-    address = listen_address(value["tcp"])
-    if not isinstance(address, TcpAddress):
-        raise ValueError("write tcp: and an address with its host, such as 127.0.0.1:8080")  # noqa: TRY004  as above
-    if reuse_port and not address.port:
-        raise ValueError("a port that several instances share is one that they know: write it instead of 0")
-    return replace(address, reuse_port=reuse_port)
 
 
 def url(value: str, *, query: bool) -> tuple[Origin, str]:

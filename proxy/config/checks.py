@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import Final
 
 from proxy.config import addresses
-from proxy.config.addresses import ListenAddress, TcpAddress, UnixAddress
 from proxy.config.credentialchecks import CREDENTIAL_CHECKS
 from proxy.config.draft import Draft
+from proxy.config.listeners import ListenAddress, TcpAddress, UnixAddress
 from proxy.config.model import GuardConfig
 from proxy.config.problems import KeyPath, Problems
 from proxy.routes import Origin
@@ -44,30 +44,33 @@ def _listeners(draft: Draft, problems: Problems) -> None:
         if str(address) in taken and not (isinstance(address, TcpAddress) and not address.port):
             problems.add(("listen", index), "this address is there twice: remove one")
         taken.add(str(address))
-        if isinstance(address, TcpAddress) and not address.is_loopback and draft.guard and not draft.guard.any_key:
-            sentence = "others can reach this address: set guard.client_key, or listen on 127.0.0.1"
-            problems.add(("listen", index), sentence)
-        if (
-            isinstance(address, UnixAddress)
-            and address.mode & 0o006
-            and draft.guard
-            and not _is_narrowed(draft.guard)
-        ):
-            sentence = (
-                "every user of this machine may connect: write a group and mode: 0660, or set guard.client_key"
-            )
-            problems.add(("listen", index), sentence)
+        if draft.guard and not draft.guard.has_keys:
+            _without_a_key(address, index, draft.guard, problems)
     admin = draft.admin
     if admin and admin.listen and admin.listen.port and not admin.listen_is_default and str(admin.listen) in taken:
         problems.add(("admin", "listen"), "this address is taken by listen: choose another port")
 
 
-def _is_narrowed(guard: GuardConfig) -> bool:
-    return guard.any_key is not None or guard.peers.uids not in {None, "any"}
+def _without_a_key(address: ListenAddress, index: int, guard: GuardConfig, problems: Problems) -> None:
+    if isinstance(address, TcpAddress) and not address.is_loopback:
+        sentence = "others can reach this address: set guard.client_key, or listen on 127.0.0.1"
+        problems.add(("listen", index), sentence)
+    if isinstance(address, UnixAddress) and address.is_open_to_all and guard.peers.uids in (None, "any"):
+        sentence = "every user of this machine may connect: set guard.client_key, or write mode: 0660 and a group"
+        problems.add(("listen", index), sentence)
+
+
+def _far_peers(draft: Draft, problems: Problems) -> None:
+    """Whoever comes from another machine is no user of this one."""
+    if draft.guard is None or draft.guard.peers.uids in (None, "any"):
+        return
+    if any(isinstance(each, TcpAddress) and not each.is_loopback for each in draft.listen):
+        sentence = "only users of this machine may connect, although others can reach it: write uids: any"
+        problems.warn(("guard", "peers", "uids"), sentence)
 
 
 def _same_keys(draft: Draft, problems: Problems) -> None:
-    """Two clients with one key would be one client, with the rules of the last."""
+    """Two clients with one key would be one client, with the rules of one of them."""
     guard = draft.guard
     if guard is None:
         return
@@ -197,6 +200,7 @@ def _foreign_grants(draft: Draft, problems: Problems) -> None:
 
 _CHECKS: Final[tuple[Callable[[Draft, Problems], None], ...]] = (
     _listeners,
+    _far_peers,
     _same_keys,
     _same_routes,
     _plain_http,

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from proxy.config.addresses import ListenAddress
 from proxy.config.credentials import CredentialConfig
+from proxy.config.listeners import ListenAddress
 from proxy.config.model import AdminConfig, GuardConfig
 from proxy.config.routing import RouteConfig
 from proxy.config.store import StoreConfig

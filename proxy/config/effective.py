@@ -5,9 +5,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from proxy.config.addresses import TcpAddress, UnixAddress, origin_text
+from proxy.config.addresses import origin_text
 from proxy.config.anycredential import CommonCredential
 from proxy.config.fields import SECRET_NAME
+from proxy.config.listeners import TcpAddress, UnixAddress, written
 from proxy.config.model import Config
 from proxy.config.provided import ExecCredential
 from proxy.config.secrets import SecretSource
@@ -58,8 +59,4 @@ def _short(value: SecretSource | Place | Origin | Replace | TcpAddress | UnixAdd
         return origin_text(value)
     if isinstance(value, Replace):
         return {"replace": value.placeholder.decode("ascii")}
-    if isinstance(value, UnixAddress) and (value.shared or value.group):
-        group = {} if value.group is None else {"group": value.group}
-        return {"unix": value.path, "mode": f"{value.mode:04o}", **group}
-    shares = isinstance(value, TcpAddress) and value.reuse_port
-    return {"tcp": str(value), "reuse_port": True} if shares else str(value)
+    return written(value)

@@ -9,7 +9,8 @@ from typing import Any
 from proxy.config.checks import check
 from proxy.config.credentials import TYPES, CredentialConfig
 from proxy.config.draft import Draft
-from proxy.config.fields import Listen, Name
+from proxy.config.fields import Name
+from proxy.config.listeners import Listen
 from proxy.config.longform import REFUSED, long_form
 from proxy.config.model import AdminConfig, Config, GuardConfig, LimitsConfig, LogConfig
 from proxy.config.problems import KeyPath, Problems, did_you_mean

@@ -6,13 +6,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from proxy.config.addresses import TcpAddress
 from proxy.config.credentials import CredentialConfig, StaticCredential
 from proxy.config.fields import (
     BrowserOrigin,
     Count,
     Host,
-    Listen,
     Method,
     Name,
     PathPattern,
@@ -20,9 +18,9 @@ from proxy.config.fields import (
     SecretField,
     Section,
     Size,
-    TcpListen,
     Timeout,
 )
+from proxy.config.listeners import Listen, TcpAddress, TcpListen
 from proxy.config.problems import KeyPath
 from proxy.config.routing import RouteConfig
 from proxy.config.secrets import SecretSource
@@ -48,16 +46,16 @@ class ClientKeyConfig(Section):
     """One client's own key."""
 
     key: LocalKey
-    """A secret that this client sends."""
+    """The secret that this client sends."""
     methods: tuple[Method, ...] | None = None
-    """What it may do; null: every method."""
+    """The methods that it may use; null: all."""
     paths: tuple[PathPattern, ...] = ("*",)
-    """Where, as the client asks for it, a route's prefix included; * crosses slashes."""
+    """The paths that it may ask for, with the route's prefix; * crosses slashes."""
 
     @model_validator(mode="after")
     def _allows_something(self) -> Self:
         if not self.paths or self.methods == ():
-            raise ValueError("this key may do nothing: name at least one path and one method, or leave them out")
+            raise ValueError("with this key nothing may be done: name methods and paths, or leave them out")
         return self
 
 
@@ -65,7 +63,7 @@ class PeersConfig(Section):
     """Which users of this machine may connect (Linux)."""
 
     uids: PeerUids = None
-    """Numbers of users, and self; any: everybody; null: self, and any where there are client keys."""
+    """any, or a list of users: self (the proxy's own) and numbers; null: [self], with client keys any."""
 
 
 class GuardConfig(Section):
@@ -76,19 +74,18 @@ class GuardConfig(Section):
     origins: tuple[BrowserOrigin, ...] = ()
     """Browser origins that may call."""
     client_key: LocalKey | None = None
-    """A secret that every client must send; needed beyond loopback."""
+    """A secret that clients must send; needed beyond loopback."""
     client_keys: dict[Name, ClientKeyConfig] = Field(default_factory=dict)
-    """The same, one for each client, by its name in the log."""
+    """Secrets of single clients, by the client's name in the log."""
     peers: PeersConfig = Field(default_factory=PeersConfig.model_construct)
     """Which users of this machine may connect."""
     browser: bool = False
-    """true: a browser may show what the upstream sends as a page."""
+    """true: a browser may open what the upstream has as a page."""
 
     @property
-    def any_key(self) -> SecretSource | None:
-        """A client key, where there are any: the one for all, else the one that may do most."""
-        named = sorted(self.client_keys.values(), key=lambda each: len(each.model_fields_set))
-        return self.client_key or (named[0].key if named else None)
+    def has_keys(self) -> bool:
+        """Must a client send a key?"""
+        return self.client_key is not None or bool(self.client_keys)
 
 
 class AdminConfig(Section):
@@ -143,7 +140,7 @@ class Config(Section):
     """The whole configuration."""
 
     listen: Listen = (TcpAddress("127.0.0.1", 8080),)
-    """host:port, unix:/path or {tcp: host:port, reuse_port: true}, or a list; port 0 takes a free one."""
+    """host:port, unix:/path, or one of the mappings below; or a list of them; port 0 takes a free one."""
     routes: tuple[RouteConfig, ...]
     """The upstreams."""
     credentials: dict[Name, CredentialConfig] = Field(default_factory=dict)

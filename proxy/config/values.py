@@ -8,6 +8,8 @@ import math
 import re
 from typing import Final, Literal
 
+#: What stands for no user at all (chown(2)).
+NO_UID: Final = (1 << 32) - 1
 _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)?")
 _SECONDS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE: Final = re.compile(r"(\d{1,15})(B|KiB|MiB|GiB)?")
@@ -128,11 +130,13 @@ def expiry_pointer(value: str) -> str:
 
 
 def peer_uids(value: object) -> Literal["any"] | tuple[int | Literal["self"], ...] | None:
-    """Users by number, `self` for the proxy's own; `any`: everybody."""
-    if value is None or value == "any":
-        return value  # type: ignore[return-value]  narrowed by the comparison
-    users = value if isinstance(value, tuple | list) else (value,)
-    if not users or not all(user == "self" or (type(user) is int and 0 <= user < 1 << 32) for user in users):
+    """Users by their numbers, `self` for the proxy's own; `any`: everybody; None: as is fit."""
+    if value is None:
+        return None
+    if value == "any":
+        return "any"
+    users = value if isinstance(value, tuple | list) else ()
+    if not users or not all(user == "self" or (type(user) is int and 0 <= user < NO_UID) for user in users):
         raise ValueError("write any, or a list of self and of users' numbers, such as [self, 1000]")
     return tuple(users)
 

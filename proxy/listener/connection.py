@@ -5,6 +5,7 @@ Law: a request behind another is not looked at before that one is answered.
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -36,15 +37,15 @@ Handler = Callable[[Request, "ClientConnection"], Awaitable[None]]
 
 
 class ClientConnection(Flow):
-    """The protocol of one connection. `client` is the peer's address, or `unix`."""
+    """The protocol of one connection. `client` is the peer's address, or `unix`; empty: it is gone already."""
 
     __slots__ = (
         "_alarm",
         "_beginning",
         "_body",
         "_decoder",
+        "_handler",
         "_heads",
-        "_is_admitted",
         "_is_lingering",
         "_is_unix",
         "_linger_until",
@@ -60,6 +61,7 @@ class ClientConnection(Flow):
         self._server = server
         self._alarm = Alarm(loop, self._ring)
         self._heads = HeadReader(server.header_bytes)
+        self._handler = server.handler
         #: The request in progress, and what answers it.
         self._request: Request | None = None
         self.work: Work | None = None
@@ -69,9 +71,7 @@ class ClientConnection(Flow):
         #: The body of the request in progress that has not come to its end, and what finds that.
         self._body: RequestBody | None = None
         self._decoder: Decoder | None = None
-        self._is_lingering = False
-        self._is_unix = False
-        self._is_admitted = True
+        self._is_lingering = self._is_unix = False
         self._linger_until = 0.0
         self.client = ""
 
@@ -94,10 +94,10 @@ class ClientConnection(Flow):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; over the limit it gets an answer and no more."""
         super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        self._is_unix = not isinstance(peer, tuple)
-        self.client = "unix" if self._is_unix else str(peer[0])
-        self._is_admitted = self._server.admits(transport.get_extra_info("socket"))
+        sock, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
+        self._is_unix = sock.family == socket.AF_UNIX
+        self.client = "unix" if self._is_unix else str(peer[0]) if peer else ""
+        self._handler = self._server.handler_for(sock)
         self._server.joined(self)
         if self._server.is_full:
             self._refuse(Overloaded())
@@ -186,16 +186,10 @@ class ClientConnection(Flow):
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
         request = self._request = Request(
-            method,
-            target,
-            section,
-            body=body,
-            client=self.client,
-            unix=self._is_unix,
-            admitted=self._is_admitted,
+            method, target, section, body=body, client=self.client, unix=self._is_unix
         )
         self.keep_alive = False
-        work = self.work = Work(self.loop, self._server.handler(request, self), self._end_work)
+        work = self.work = Work(self.loop, self._handler(request, self), self._end_work)
         work.start()
 
     def _begin_body(self, section: RequestSection) -> RequestBody:

@@ -19,9 +19,8 @@ class Request(Head):
         body: RequestBody | None,
         client: str,
         unix: bool,
-        admitted: bool = True,
     ) -> None:
-        super().__init__(method, target, section, unix=unix, admitted=admitted)
+        super().__init__(method, target, section, unix=unix)
         self.body = body
         self.client = client
 

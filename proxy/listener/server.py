@@ -3,16 +3,20 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from time import perf_counter
 
 from proxy.accesslog import Exchange
+from proxy.errors import PeerNotAllowed
+from proxy.listener.answer import ClientAnswer
 from proxy.listener.connection import ClientConnection, Handler
+from proxy.listener.request import Request
 
 
 class Server:
     """The bounds of a listener's connections, in bytes and seconds, and what answers their requests.
 
-    `most_connections` bounds how many there are; `observe` is told of what was refused before it was a request;
-    `admits` says of a new connection whether whoever is at its other end may speak to us.
+    `most_connections` bounds how many there are; `observe` is told of what was refused before the handler saw it;
+    `admits` says whether whoever is at the other end of a connection may speak to us (None: everybody may).
     """
 
     def __init__(
@@ -24,21 +28,35 @@ class Server:
         header_seconds: float,
         idle_seconds: float,
         most_connections: int,
-        admits: Callable[[socket.socket], bool] = lambda _connection: True,
+        admits: Callable[[socket.socket], bool] | None = None,
     ) -> None:
         self.handler = handler
         self.observe = observe
         self.header_bytes = header_bytes
         self.header_seconds = header_seconds
         self.idle_seconds = idle_seconds
-        self.admits = admits
         self.is_closing = False
+        self._admits = admits
         self._most_connections = most_connections
         self._connections: set[ClientConnection] = set()
 
     def __call__(self) -> ClientConnection:
         """The protocol of a new connection."""
         return ClientConnection(self, asyncio.get_running_loop())
+
+    def handler_for(self, sock: socket.socket) -> Handler:
+        """What answers requests over this new connection."""
+        return self.handler if self._admits is None or self._admits(sock) else self._refuse_peer
+
+    async def _refuse_peer(self, request: Request, connection: ClientConnection) -> None:
+        """Answer whoever may not speak to us, and end the connection."""
+        exchange = Exchange(request.method, request.client, perf_counter())
+        if request.target.startswith(b"/"):
+            exchange.path, _, exchange.query = request.target.partition(b"?")
+        answer = ClientAnswer(connection, request, exchange)
+        answer.keep_alive = connection.keep_alive = False
+        answer.problem(PeerNotAllowed())
+        self.observe(exchange)
 
     @property
     def is_full(self) -> bool:
