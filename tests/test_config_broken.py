@@ -16,6 +16,7 @@ from proxy.errors import ConfigError
 CANARY = "cNrY-s3cret-9f8e7d6c5b4a"
 ENVIRON = {
     "T": "a-token-of-twenty-ch",
+    "T2": "another-token-of-twenty",
     "EMPTY": "",
     "SHORT": "abc",
     "MULTI": "a\nb",
@@ -504,10 +505,41 @@ upstream: https://a.example
 listen: systemd
 upstream: https://a.example
 => 1: listen: this form of listen is not built yet: write host:port or unix:/path
-### a listen address that is a mapping
-listen: [{unix: /run/x}]
+### bad Unix sockets for several users
+listen:
+- {unix: run/x}
+- {unix: /run/x, mod: 0660}
+- {unix: 17}
+- {unix: /run/x, mode: 0644}
+- {unix: /run/x, mode: 0o660}
+- {unix: /run/x, mode: 432}
+- {unix: /run/x, mode: 0660, group: ''}
+- {unix: /run/x, mode: 0660, group: true}
+- {unix: /run/x, group: api}
+- {unix: /run/x, mode: 0600, group: api}
+- {unix: /run/x, tcp: 127.0.0.1:1}
 upstream: https://a.example
-=> 1: listen.0: this form of listen is not built yet: write host:port or unix:/path
+=> 2: listen.0: write an absolute path of at most 103 bytes, such as unix:/run/p.sock
+=> 3: listen.1: write unix:/path, or {unix: /path, mode: 0660, group: NAME} for a socket of several users
+=> 4: listen.2: write unix:/path, or {unix: /path, mode: 0660, group: NAME} for a socket of several users
+=> 5: listen.3: write the mode as 0600, 0660 (the group may connect, too) or 0666 (everybody)
+=> 6: listen.4: write the mode as 0600, 0660 (the group may connect, too) or 0666 (everybody)
+=> 7: listen.5: write the mode as 0600, 0660 (the group may connect, too) or 0666 (everybody)
+=> 8: listen.6: write the name or the number of a group
+=> 9: listen.7: write the name or the number of a group
+=> 10: listen.8: with this mode the group may not connect: add mode: 0660, or leave group out
+=> 11: listen.9: with this mode the group may not connect: add mode: 0660, or leave group out
+=> 12: listen.10: write unix:/path, or {unix: /path, mode: 0660, group: NAME} for a socket of several users
+### a Unix socket for everybody
+listen: [{unix: /run/x, mode: 0666}, unix:/run/x]
+upstream: https://a.example
+=> 1: listen.0: every user of this machine may connect: set guard.client_key, or write mode: 0660 and a group
+=> 1: listen.1: this address is there twice: remove one
+### a Unix socket for everybody, and everybody on purpose
+listen: [{unix: /run/x, mode: 0666}]
+upstream: https://a.example
+guard: {peers: {uids: any}}
+=> 1: listen.0: every user of this machine may connect: set guard.client_key, or write mode: 0660 and a group
 ### addresses that instances cannot share
 listen:
   - {tcp: 127.0.0.1:0, reuse_port: true}
@@ -623,6 +655,54 @@ guard: {client_key: {env: SHORT}, hosts: ['a:1'], origins: ['*']}
 => 2: guard.hosts.0: write the host alone, without scheme and port
 => 2: guard.origins.0: write a browser origin, such as http://localhost:3000, without path and without '*'
 => 2: guard.client_key: a key has at least 16 characters, all of them letters, digits, '_' or '-': choose such a one
+### bad client keys
+upstream: https://a.example
+guard:
+  client_keys:
+    a: {key: {env: SHORT}, methods: [get], paths: [a]}
+    b: {methods: [GET]}
+    'c/d': {key: {env: T}}
+    e: {key: {env: T}, methods: []}
+    f: {key: {env: T}, paths: []}
+    g: CANARY
+    h: {key: {env: T}, path: [/x]}
+=> 4: guard.client_keys.a.key: a key has at least 16 characters, all of them letters, digits, '_' or '-': choose such a one
+=> 4: guard.client_keys.a.methods.0: write a method in capital letters, such as GET
+=> 4: guard.client_keys.a.paths.0: write a path that begins with '/' (or '*'), without a query, such as /v2/invoices/*
+=> 5: guard.client_keys.b.key: this key is missing: add it
+=> 6: guard.client_keys.c/d: write a name of letters, digits, '_', '.' and '-'
+=> 7: guard.client_keys.e: with this key nothing may be done: name methods and paths, or leave them out
+=> 8: guard.client_keys.f: with this key nothing may be done: name methods and paths, or leave them out
+=> 9: guard.client_keys.g: write a mapping, such as {key: value}
+=> 10: guard.client_keys.h.path: unknown key, did you mean paths?
+### client keys that are one
+upstream: https://a.example
+guard:
+  client_key: {env: T}
+  client_keys:
+    a: {key: {env: T}}
+    b: {key: {env: T2}}
+    c: {key: {env: T2}, methods: [GET]}
+=> 5: guard.client_keys.a.key: another client has this key: choose another
+=> 7: guard.client_keys.c.key: another client has this key: choose another
+### bad peers
+upstream: https://a.example
+guard: {peers: {uids: 1000}, browser: maybe}
+=> 2: guard.peers.uids: write any, or a list of self and of users' numbers, such as [self, 1000]
+=> 2: guard.browser: write true or false
+### bad peers in a list
+upstream: https://a.example
+guard: {peers: {uids: [self, root]}}
+=> 2: guard.peers.uids: write any, or a list of self and of users' numbers, such as [self, 1000]
+### no user at all
+upstream: https://a.example
+guard: {peers: {uids: [4294967295]}}
+=> 2: guard.peers.uids: write any, or a list of self and of users' numbers, such as [self, 1000]
+### an empty list of peers
+upstream: https://a.example
+guard: {peers: {uids: [], gids: [1]}}
+=> 2: guard.peers.uids: write any, or a list of self and of users' numbers, such as [self, 1000]
+=> 2: guard.peers.gids: unknown key, did you mean uids?
 ### a bad status
 upstream: https://a.example
 refresh_on: [401, x]
@@ -665,14 +745,11 @@ rewrite: {location: "true", cookie: false, hsts: 0}
 upstream: https://a.example
 token_guard: off
 exec: {}
-guard: {client_keys: {}, peers: any, browser: true}
+guard: {}
 admin: {inspector: false}
 store: {kind: memory}
 => 2: token_guard: this setting is not built yet: remove it
 => 3: exec: this setting is not built yet: remove it
-=> 4: guard.client_keys: this setting is not built yet: remove it
-=> 4: guard.peers: this setting is not built yet: remove it
-=> 4: guard.browser: this setting is not built yet: remove it
 => 5: admin.inspector: this setting is not built yet: remove it
 ### a store of files without a folder
 upstream: https://a.example

@@ -441,8 +441,8 @@ def written_keys(data: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, 
         for key, value in data.items():
             yield (*above, key)
             yield from written_keys(value, (*above, key))
-            # The name of a credential is no key of a model.
-            if above == ("credentials",):
+            # The name of a credential or a client is no key of a model.
+            if above in {("credentials",), ("guard", "client_keys")}:
                 yield from written_keys(value, above)
     elif isinstance(data, list):
         for value in data:
@@ -546,6 +546,7 @@ def test_every_secret_can_be_found_to_be_registered(example: Config) -> None:
         "credentials.ci.key": "CI_PRIVATE_KEY",
         "credentials.warehouse.key": "WAREHOUSE_SECRET",
         "guard.client_key": "CLIENT_KEY",
+        "guard.client_keys.reader.key": "READER_KEY",
         "routes.1.via.password": "OUTBOUND_PROXY_PASSWORD",
     }
 

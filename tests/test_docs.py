@@ -12,7 +12,7 @@ from proxy.config import Config, LoginCredential, RouteConfig
 from proxy.config.anycredential import AskingCredential, CommonCredential, ExpiredRuleConfig, UnlessConfig
 from proxy.config.clienttls import ClientTLS
 from proxy.config.credentials import TYPES, ResponseConfig, StepConfig
-from proxy.config.model import AdminConfig, GuardConfig, LimitsConfig, LogConfig
+from proxy.config.model import AdminConfig, ClientKeyConfig, GuardConfig, LimitsConfig, LogConfig, PeersConfig
 from proxy.config.places import place
 from proxy.config.presets import Preset, presets
 from proxy.config.routing import (
@@ -46,6 +46,8 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "allow and deny": (PolicyRule, set()),
     "headers of a route": (HeaderRules, set()),
     "guard": (GuardConfig, set()),
+    "client_keys": (ClientKeyConfig, set()),
+    "peers": (PeersConfig, set()),
     "admin": (AdminConfig, set()),
     "store": (StoreConfig, set()),
     "log": (LogConfig, set()),

@@ -21,7 +21,7 @@ from proxy.errors import (
 ANSWERS = {
     400: {"bad_request", "bad_target", "bad_framing", "bad_upgrade"},
     401: {"client_key_required"},
-    403: {"host_not_allowed", "origin_not_allowed", "path_denied", "cors_denied"},
+    403: {"host_not_allowed", "origin_not_allowed", "peer_not_allowed", "path_denied", "cors_denied"},
     404: {"no_route"},
     405: {"method_not_allowed"},
     408: {"request_timeout"},
