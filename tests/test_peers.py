@@ -264,7 +264,7 @@ def test_018_a_connection_that_was_handed_over_is_still_his_who_made_it() -> Non
         path.chmod(0o666)
         server.listen()
         program = command(f"unix:{path}", "hand")
-        subprocess.run(program, stdin=subprocess.DEVNULL, stdout=there, check=True)
+        subprocess.run(program, stdin=subprocess.DEVNULL, stdout=there.fileno(), check=True)
         _, [number], *_ = socket.recv_fds(here, 1, 1)
         with socket.socket(fileno=number) as client, server.accept()[0] as inside:
             client.sendall(b"x")
