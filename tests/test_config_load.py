@@ -167,6 +167,19 @@ def test_inject(written: str, inject: object) -> None:
         ("{tcp: 127.0.0.1:0, reuse_port: false}", TcpAddress("127.0.0.1", 0), "127.0.0.1:0"),
         ("[{tcp: '[::1]:80', reuse_port: true}]", TcpAddress("::1", 80, reuse_port=True), "[::1]:80"),
         ("unix:/run/p.sock", UnixAddress("/run/p.sock"), "unix:/run/p.sock"),
+        ("{unix: /run/p.sock}", UnixAddress("/run/p.sock"), "unix:/run/p.sock"),
+        ("{unix: /run/p.sock, mode: 600}", UnixAddress("/run/p.sock"), "unix:/run/p.sock"),
+        ("{unix: /run/p.sock, mode: 0660}", UnixAddress("/run/p.sock", 0o660), "unix:/run/p.sock"),
+        (
+            "[{unix: /run/p.sock, mode: '0660', group: api}]",
+            UnixAddress("/run/p.sock", 0o660, "api"),
+            "unix:/run/p.sock",
+        ),
+        (
+            "{unix: /run/p.sock, mode: 660, group: 2000}",
+            UnixAddress("/run/p.sock", 0o660, "2000"),
+            "unix:/run/p.sock",
+        ),
     ],
 )
 def test_listen_addresses(written: str, listen: object, shown: str) -> None:
@@ -175,6 +188,31 @@ def test_listen_addresses(written: str, listen: object, shown: str) -> None:
     assert config.listen == (listen,)
     assert str(config.listen[0]) == shown
     assert config_of(effective(config)).listen == config.listen
+
+
+@pytest.mark.parametrize(
+    ("listen", "guard", "warns"),
+    [
+        ("0.0.0.0:1", "{client_key: {env: T}, peers: {uids: [self]}}", True),
+        ("0.0.0.0:1", "{client_key: {env: T}, peers: {uids: any}}", False),
+        ("0.0.0.0:1", "{client_keys: {a: {key: {env: T}}}}", False),
+        ("127.0.0.1:1", "{client_key: {env: T}, peers: {uids: [self]}}", False),
+        ("{unix: /run/p.sock, mode: 0666}", "{peers: {uids: [5]}}", False),
+        ("{unix: /run/p.sock, mode: 0666}", "{client_keys: {a: {key: {env: T}}}}", False),
+    ],
+)
+def test_users_of_this_machine_do_not_come_from_others(listen: str, guard: str, *, warns: bool) -> None:
+    """A list of them keeps everybody out who comes by the network."""
+    config = config_of(f"listen: {listen}\nupstream: https://a.example\nguard: {guard}")
+    sentence = "only users of this machine may connect, although others can reach it: write uids: any"
+    assert [warning.partition("guard.peers.uids: ")[2] for warning in config.warnings] == [sentence] * warns
+
+
+@pytest.mark.parametrize("guard", ["{}", "{peers: {uids: any}}", "{peers: {uids: [self, 5]}, browser: true}"])
+def test_the_guard_survives_its_effective_form(guard: str) -> None:
+    """As it is with its defaults."""
+    config = config_of(f"upstream: https://a.example\nguard: {guard}")
+    assert config_of(effective(config)).guard == config.guard
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "x.localhost"])

@@ -99,6 +99,42 @@ async def test_an_upstream_that_answers_is_asked_once_with_its_credential(
 
 
 @pytest.mark.parametrize(
+    ("paths", "sent", "says"),
+    [
+        (["*"], "B", "200"),
+        (["/other/*", "/x/*"], "B", "200"),
+        (["/other/*"], None, "its base is denied by its own rules, or to every client key, so nothing was sent"),
+    ],
+)
+async def test_a_client_key_that_is_good_for_the_route_is_sent(
+    doctor: Doctor, environ: dict[str, str], canaries: Canaries, *, paths: list[str], sent: str | None, says: str
+) -> None:
+    """The one for another route would only show that keys have rules."""
+    keys = {
+        "a": {"key": {"env": "A"}, "methods": ["POST"]},
+        "b": {"key": {"env": "B"}, "paths": paths},
+    }
+    async with api() as upstream:
+        config = {
+            "routes": [{"prefix": "/x", "upstream": upstream.url, "credential": "a"}],
+            "credentials": {"a": {"type": "static", "token": {"env": "TOKEN"}}},
+            "guard": {"client_keys": keys},
+        }
+        found = await doctor(config, {**environ, "A": canaries.mint("key"), "B": canaries.mint("key")})
+        assert any(says in detail for detail in of(found, "route x", "ok"))
+        assert len(upstream.seen) == (sent is not None)
+
+
+async def test_where_others_alone_may_connect_the_doctor_may_all_the_same(
+    doctor: Doctor, environ: dict[str, str]
+) -> None:
+    """To the instance that it starts, where nobody else may."""
+    async with api() as upstream:
+        found = await doctor(route(upstream.url, guard={"peers": {"uids": [4242]}}), environ)
+        assert {each.status for each in found} == {"ok"}
+
+
+@pytest.mark.parametrize(
     ("status", "headers", "finding", "says"),
     [
         (200, {}, "ok", "200"),

@@ -1,4 +1,4 @@
-"""Which requests are admitted: Host, Origin and Sec-Fetch-Site, preflights, the client key."""
+"""Which requests are admitted: Host, Origin and Sec-Fetch-Site, navigation, preflights, the client key."""
 
 import base64
 import itertools
@@ -14,6 +14,7 @@ from proxy.errors import (
     CorsDenied,
     HostNotAllowed,
     MethodNotAllowed,
+    NavigationNotAllowed,
     OriginNotAllowed,
     Rejected,
 )
@@ -53,6 +54,7 @@ def _refusal(guard: Guard, head: Head) -> type[Rejected] | None:
 
 
 OPEN = Guard(hosts=["Api.Localhost", "[fd00::1]"], origins=[PAGE, "https://App.Example"])
+BROWSED = Guard(browser=True)
 SHARED = ClientKey("", Secret(KEY), Policy(None, ()))
 LOCKED = Guard(origins=[PAGE], client_keys=[SHARED])
 
@@ -116,6 +118,68 @@ def test_001_our_own_names_pass_with_any_port_and_in_any_case(name: str, port: s
 def test_001_every_other_host_is_refused(host: str, port: str) -> None:
     """DNS rebinding, and all that a lenient parser lets through (E5)."""
     assert _refusal(OPEN, _head(host=host + port)) is HostNotAllowed
+
+
+#: What a browser says of a request (Fetch Metadata), and whether it would show the answer as a page.
+FETCHES: list[tuple[str | None, str | None, bool]] = [
+    ("navigate", "document", True),
+    ("navigate", "iframe", True),
+    ("navigate", "frame", True),
+    ("navigate", "object", True),
+    ("navigate", "embed", True),
+    ("navigate", "fencedframe", True),
+    ("Navigate", None, True),
+    (None, "document", True),
+    (None, "IFRAME", True),
+    ("no-cors", "object", True),
+    ("no-cors", "embed", True),
+    (None, None, False),
+    ("cors", None, False),
+    ("cors", "empty", False),
+    ("same-origin", "empty", False),
+    ("cors", "script", False),
+    ("cors", "style", False),
+    ("cors", "font", False),
+    ("no-cors", "script", False),
+    ("no-cors", "image", False),
+    ("same-origin", "worker", False),
+    ("websocket", "websocket", False),
+    ("websocket", "empty", False),
+]
+
+
+def _fetch(mode: str | None, dest: str | None, site: str = "same-origin") -> Head:
+    pairs = (("Sec-Fetch-Mode", mode), ("Sec-Fetch-Dest", dest), ("Sec-Fetch-Site", site))
+    return _head("/x", *((name, value) for name, value in pairs if value is not None))
+
+
+@pytest.mark.threat(9)
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+@pytest.mark.parametrize(("mode", "dest", "is_page"), FETCHES)
+def test_009_a_page_of_the_upstream_is_shown_only_where_that_is_wanted(
+    *, mode: str | None, dest: str | None, is_page: bool, site: str
+) -> None:
+    """Typed into the address bar, or framed by a page of ours; what that page fetches passes."""
+    expected = NavigationNotAllowed if is_page else None
+    assert _refusal(OPEN, _fetch(mode, dest, site)) is expected
+    assert _refusal(BROWSED, _fetch(mode, dest, site)) is None
+
+
+@pytest.mark.threat(2, 9)
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(("mode", "dest"), [(mode, dest) for mode, dest, _ in FETCHES])
+def test_009_a_link_from_another_site_leads_nowhere_all_the_same(
+    mode: str | None, dest: str | None, site: str
+) -> None:
+    """Where a browser may show pages, too."""
+    for guard in (OPEN, BROWSED):
+        assert _refusal(guard, _fetch(mode, dest, site)) is OriginNotAllowed
+
+
+def test_a_refused_page_has_the_code_of_its_family_and_a_mend_of_its_own() -> None:
+    """Whoever opens the proxy in a browser reads which setting it is."""
+    assert (NavigationNotAllowed.code, NavigationNotAllowed.status) == ("origin_not_allowed", 403)
+    assert "guard.browser" in NavigationNotAllowed().detail
 
 
 #: All that a field value may hold (RFC 9110 section 5.5).

@@ -1,5 +1,6 @@
 """The sockets that are listened on: all or none, private from their first instant, and cleaned up behind."""
 
+import grp
 import os
 import socket
 import stat
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
+from tests.support.strangers import GROUP, NOBODY, needs_root
 
 # -- TCP sockets
 
@@ -142,6 +144,114 @@ def test_017_what_is_no_stale_socket_is_left_alone(what: str, tmp_path: Path) ->
         if live:
             with live, socket.socket(socket.AF_UNIX) as client:
                 client.connect(str(path))
+
+
+@pytest.mark.threat(16, 20)
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+@pytest.mark.parametrize("group", [None, "its number", "its name"])
+def test_016_a_socket_has_its_mode_from_its_first_instant_and_its_group_before_anybody_connects(
+    mode: int, group: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no chmod, and the group changes while nobody listens."""
+    number = os.getgid()
+    named = {None: None, "its number": str(number), "its name": grp.getgrgid(number).gr_name}[group]
+    changed: list[tuple[int, int]] = []
+    real = os.chown
+
+    def chown(path: Path, uid: int, gid: int, **options: Any) -> None:
+        with socket.socket(socket.AF_UNIX) as early, pytest.raises(ConnectionRefusedError):
+            early.connect(str(path))
+        changed.append((stat.S_IMODE(path.stat().st_mode), gid))
+        real(path, uid, gid, **options)
+
+    monkeypatch.setattr(os, "chown", chown)
+    monkeypatch.setattr(os, "chmod", None)
+    with short_path(tmp_path) as path, closing(bind_unix(path, mode=mode, group=named)):
+        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) == (mode, number)
+    assert changed == ([] if group is None else [(mode, number)])
+
+
+@needs_root
+@pytest.mark.threat(17)
+def test_017_a_link_that_takes_the_place_of_the_socket_gives_no_file_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that others can write to, one of them may be faster than we are."""
+    real = os.chown
+
+    def chown(path: Path, uid: int, gid: int, **options: Any) -> None:
+        path.unlink()
+        path.symlink_to("store.key")
+        real(path, uid, gid, **options)
+
+    monkeypatch.setattr(os, "chown", chown)
+    with short_path(tmp_path) as path:
+        key = Path("store.key")
+        key.touch(mode=0o600)
+        bind_unix(path, mode=0o660, group=str(GROUP)).close()
+        assert (key.stat().st_gid, stat.S_IMODE(key.stat().st_mode)) == (os.getegid(), 0o600)
+
+
+def test_a_group_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    """And nothing is bound."""
+    with short_path(tmp_path) as path:
+        with pytest.raises(
+            ListenError, match=r"^cannot listen on unix:p\.sock: this machine has no group nobodys\.$"
+        ):
+            bind_unix(path, mode=0o660, group="nobodys")
+        assert not path.exists()
+
+
+@needs_root
+def test_a_group_that_we_may_not_give_is_an_error_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only root gives to groups that it is not in."""
+
+    def chown(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+    with short_path(tmp_path) as path:
+        with pytest.raises(ListenError, match=r"^cannot listen on unix:p\.sock: Operation not permitted"):
+            bind_unix(path, mode=0o660, group=str(GROUP))
+        assert not path.exists()
+
+
+@pytest.mark.threat(16)
+@pytest.mark.parametrize(
+    ("mode", "refused"), [(0o700, False), (0o755, False), (0o1777, False), (0o770, True), (0o702, True)]
+)
+def test_016_a_folder_where_others_can_replace_the_socket_is_refused(
+    *, mode: int, refused: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They could answer in our name. Where the socket is for others, shared volumes are like that: a warning."""
+    with short_path(tmp_path):
+        Path("f").mkdir()
+        Path("f").chmod(mode)
+        path = Path("f/p.sock")
+        if refused:
+            with pytest.raises(
+                ListenError, match=r"^cannot listen on unix:f/p\.sock: others can write to its folder; "
+            ):
+                bind_unix(path)
+            assert not path.exists()
+        else:
+            bind_unix(path).close()
+        assert not caplog.records
+        bind_unix(path, mode=0o660).close()
+        assert [record.getMessage() for record in caplog.records] == ["socket_folder_open"] * refused
+
+
+@needs_root
+@pytest.mark.threat(16)
+def test_016_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """Whatever its mode; root's own will do for everybody."""
+    with short_path(tmp_path):
+        Path("f").mkdir(mode=0o700)
+        os.chown("f", NOBODY, -1)
+        with pytest.raises(ListenError, match="others can write to its folder"):
+            bind_unix(Path("f/p.sock"))
 
 
 @pytest.mark.parametrize(
