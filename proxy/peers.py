@@ -12,7 +12,6 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,9 +154,9 @@ def diag_uid(peer: Address, own: Address) -> int | None:
 
     Raises `OSError` where the kernel is not to be asked.
     """
-    pairs = _pairs(peer, own)
-    family = socket.AF_INET if _ip(peer).version == 4 else socket.AF_INET6
-    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _ANY_STATE) + pairs[0] + _NO_INTERFACE + _NO_COOKIE
+    ends = [_packed(peer), _packed(own)]
+    pairs = [_PAIR.pack(peer[1], own[1], *form) for form in _forms(ends)]
+    body = _REQUEST.pack(_family(peer), socket.IPPROTO_TCP, 0, _ANY_STATE) + pairs[0] + _NO_INTERFACE + _NO_COOKIE
     header = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
         netlink.settimeout(_ANSWER_SECONDS)
@@ -182,24 +181,23 @@ def read_answer(answer: bytes, pairs: Sequence[bytes]) -> int | None:
     return int(uid) if inode and state in _CONNECTED and pair in pairs else None
 
 
-def _pairs(peer: Address, own: Address) -> list[bytes]:
-    """Both ends as the kernel has them for the peer's socket; over IPv4 that may be one of IPv6."""
-    ends = [_ip(address) for address in (peer, own)]
-    forms = [[end.packed.ljust(16, b"\0") for end in ends]]
-    if ends[0].version == 4:
-        forms.append([_MAPPED + end.packed for end in ends])
-    return [_PAIR.pack(peer[1], own[1], *form) for form in forms]
+def _family(address: Address) -> int:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
-def _ip(address: Address) -> IPv4Address | IPv6Address:
-    return ip_address(str(address[0]).partition("%")[0])
+def _packed(address: Address) -> bytes:
+    return socket.inet_pton(_family(address), address[0].partition("%")[0])
+
+
+def _forms(ends: list[bytes]) -> list[list[bytes]]:
+    """Both addresses as they may stand at the peer's socket: over IPv4 that may be one of IPv6 as well."""
+    return [ends] if len(ends[0]) == 16 else [ends, [_MAPPED + end for end in ends]]
 
 
 def listed_uid(peer: Address, own: Address, folder: Path = Path("/proc/net")) -> int | None:
     """As `diag_uid`, by the tables of all connections (proc(5)), which takes longer the more there are."""
-    ends = [_ip(address).packed for address in (peer, own)]
-    forms = {"tcp6": ends} if len(ends[0]) == 16 else {"tcp": ends, "tcp6": [_MAPPED + end for end in ends]}
-    for name, form in forms.items():
+    for form in _forms([_packed(peer), _packed(own)]):
+        name = "tcp" if len(form[0]) == 4 else "tcp6"
         wanted = [_listed(end, port) for end, port in zip(form, (peer[1], own[1]), strict=True)]
         for line in (folder / name).read_text("ascii").splitlines()[1:]:
             words = line.split()

@@ -402,3 +402,16 @@ async def test_a_cured_refusal_shows_in_the_metrics(
             "token_usable": 1,
         }.items():
             assert found[name, (("credential", "default"),)] == value, name
+
+
+@pytest.mark.threat(9, 21)
+async def test_a_browser_may_open_what_the_admin_listener_says(
+    proxying: StartProxy, tracker: Vendor[TeleTracker]
+) -> None:
+    """It is ours, not the upstream's; a link from another site leads nowhere all the same."""
+    async with proxying(tracker.config, environ=tracker.environ) as proxy:
+        url = proxy.instance.admin_url
+        for site, code in (("none", "admin_key_required"), ("cross-site", "origin_not_allowed")):
+            fields = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+            async with connected(url, proxy.artefacts) as client:
+                assert (await client.ask("GET", "/api/credentials", fields)).code == code

@@ -88,7 +88,7 @@ def test_014_what_is_not_certain_is_nobody(given: bytes) -> None:
 
 @given(st.binary(max_size=120), st.integers(0, 87), st.integers(1, 255))
 def test_no_answer_is_misread(noise: bytes, at: int, flip: int) -> None:
-    """Noise is nobody; a byte that differs makes nobody of a user, or changes nothing, unless it is one of the uid."""
+    """Noise is nobody; a byte that differs changes nothing, or makes nobody of a user, or is one of the uid."""
     assert read_answer(noise, [PAIR]) is None or noise[20 + 4 :].startswith(PAIR)
     whole = bytearray(answer())
     whole[at] ^= flip

@@ -1,8 +1,8 @@
 """A program that connects to a listener as another user of the machine: run as root, it becomes that user first.
 
-Usage: `stranger.py USER GROUP[,GROUP...] ADDRESS ask|leave|hand`, with the request on standard input. `ask` prints the
-answer up to the end of the connection, `leave` closes behind the request, `hand` gives the connection itself away
-over the Unix socket that is its standard output. Its status is the errno of a connection that was not taken.
+Usage: `stranger.py USER GROUP[,GROUP...] ADDRESS ask|leave|hand`, with the request on standard input. `ask` prints
+the answer up to the end of the connection, `leave` closes behind the request, `hand` gives the connection away over
+the Unix socket that is its standard output. Its status is the errno of a connection that was not taken.
 """
 
 import encodings.idna  # noqa: F401  names need it, and that user cannot read the library
