@@ -77,8 +77,10 @@ class Peers:
         Where it does not, everybody is admitted from now on, and a warning says so; raises `ConfigError` instead
         where it is `required`.
         """
-        ask = _way_to_ask() if self._tcp else _nobody
-        if sys.platform == "linux" and ask is not None:
+        ask: Ask | None = None
+        if sys.platform == "linux":
+            ask = _way_to_ask() if self._tcp else _nobody
+        if ask is not None:
             self._ask = ask
         elif self._required:
             sentence = "this machine does not tell who connects: write uids: any, and set guard.client_key"

@@ -339,6 +339,22 @@ def test_a_machine_that_does_not_tell_admits_everybody_and_says_so(
     assert (record.levelno, record.getMessage()) == (logging.WARNING, "peers_unknown")
 
 
+@pytest.mark.parametrize("tcp", [True, False])
+def test_another_system_than_linux_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, tcp: bool
+) -> None:
+    """It is not even asked in ways that it does not know."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(socket, "AF_NETLINK")
+    monkeypatch.delattr(socket, "SO_PEERCRED")
+    with pytest.raises(ConfigError):
+        Peers({ME}, tcp=tcp, required=True).begin()
+    one, other = socket.socketpair()
+    with one, other:
+        assert started(Peers({ME + 1}, tcp=tcp)).admits(one)
+    assert [record.getMessage() for record in caplog.records] == ["peers_unknown"]
+
+
 def test_who_is_refused_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     """With the mend; of a machine's thousands of users sixteen are enough."""
     with accepted() as (client, inside):
