@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -49,12 +49,14 @@ class Shelf(MemoryStore):
         self.loads = 0
 
     async def load(self, name: str, binding: bytes) -> Record | None:
-        """As soon as it may, unless it is broken."""
+        """What was there when it was asked, as soon as it may, unless it is broken."""
         self.loads += 1
-        await self.may_load.wait()
+        found = await super().load(name, binding)
+        may_load = self.may_load
+        await may_load.wait()
         if "load" in self.broken:
             raise StoreUnavailable("cannot be read")
-        return await super().load(name, binding)
+        return found
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """As soon as it may, unless it is broken."""
@@ -374,6 +376,189 @@ async def test_090_a_refresh_that_certainly_was_not_made_is_made_again(bench: Be
     script.outcomes.put_nowait(bench.granted())
     await source.token(WAIT)
     assert script.asked_with == [record.refresh_token, record.refresh_token]
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_091_a_note_that_could_not_be_written_is_not_forgotten(
+    bench: Bench, caplog: pytest.LogCaptureFixture, *, can_begin: bool
+) -> None:
+    """The disk is full, and the answer was lost: whoever redeems the refresh token again says so."""
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    script.can_begin = can_begin
+    bench.shelf.broken = {"save"}
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    assert source.report().persisted is False
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token, None if can_begin else record.refresh_token]
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
+        "token_not_persisted",
+        "token_refresh_failed",
+        "token_rotation_lost",
+    ]
+
+
+async def test_091_a_note_that_could_not_be_written_is_written_before_the_next_attempt(bench: Bench) -> None:
+    """As soon as there is room; who crashes then leaves it to the next one."""
+    await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    bench.shelf.broken = {"save"}
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    bench.shelf.broken = set()
+    bench.clock.move(60)
+    asking = asyncio.create_task(source.token(WAIT))
+    await until(lambda: len(script.asked_with) == 2)
+    noted = await bench.stored()
+    assert noted is not None
+    assert noted.redeeming
+    script.outcomes.put_nowait(bench.granted())
+    await asking
+
+
+@pytest.mark.parametrize("broken", [{"save"}, {"turn", "load", "confirm", "save"}])
+async def test_091_a_refresh_that_certainly_was_not_made_leaves_no_note_in_memory(
+    bench: Bench, caplog: pytest.LogCaptureFixture, broken: set[str]
+) -> None:
+    """Nobody else was told of it; the same refresh token is good, and nothing was lost."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = True
+    await source.token(WAIT)
+    bench.shelf.broken = broken
+    bench.clock.move(3601)
+    script.outcomes.put_nowait(CredentialUnavailable("503"))
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    assert source.report().persisted is True
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token] * 2
+    assert "token_rotation_lost" not in [each.message for each in caplog.records]
+
+
+async def test_091_a_note_that_cannot_be_taken_back_stays(bench: Bench) -> None:
+    """Others may have seen it, and have redeemed the refresh token behind it: here it holds as well."""
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    script.can_begin = True
+    asking = asyncio.create_task(source.token(WAIT))
+    await until(lambda: bool(script.asked_with))
+    bench.shelf.broken = {"save"}
+    script.outcomes.put_nowait(CredentialUnavailable("503"))
+    with pytest.raises(CredentialUnavailable):
+        await asking
+    bench.shelf.broken = set()
+    await source.close(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.redeeming
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token, None]
+
+
+async def test_088_what_a_note_that_failed_says_is_nothing_where_others_have_turns(bench: Bench) -> None:
+    """Nothing is redeemed then, so that nothing is to be noted, and the next attempt may."""
+    bench.shelf.needs_turn = True
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    script.can_begin = True
+    bench.shelf.broken = {"save"}
+    with pytest.raises(StoreUnavailable):
+        await source.token(WAIT)
+    assert (script.asked_with, source.report().persisted) == ([], True)
+    bench.shelf.broken = set()
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token]
+
+
+async def test_091_a_look_that_a_refresh_overtook_changes_nothing(bench: Bench) -> None:
+    """What it found is of before: the note that was written since holds, when the disk is full then and later."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = True
+    await source.token(WAIT)
+    await bench.put(replace(record, refresh_expires_at=record.obtained_at + 1e6))
+    bench.clock.move(2.1)
+    bench.shelf.may_load, waiting = asyncio.Event(), bench.shelf.may_load
+    loads = bench.shelf.loads
+    await source.token(WAIT)
+    await until(lambda: bench.shelf.loads > loads)
+    bench.shelf.may_load, overtaken = waiting, bench.shelf.may_load
+    refreshing = asyncio.create_task(source.refresh(WAIT))
+    await until(lambda: bool(script.asked_with))
+    overtaken.set()
+    await until(lambda: source._looking is not None and source._looking.done())
+    bench.shelf.broken = {"load", "save"}
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await refreshing
+    script.outcomes.put_nowait(bench.granted())
+    await source.refresh(WAIT)
+    assert script.asked_with == [record.refresh_token, None]
+
+
+# -- what a person forces is bounded
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("hangs", ["store", "turn", "latch"])
+async def test_a_forced_refresh_lasts_no_longer_than_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, hangs: str, *, stored: bool
+) -> None:
+    """A server that says nothing, a lock that is held, a disk that hangs; it goes on behind, and is joined."""
+    may = asyncio.Event()
+    clear = Latch.clear
+
+    async def slow(latch: Latch, name: str, fingerprint: bytes) -> None:
+        await may.wait()
+        await clear(latch, name, fingerprint)
+
+    source, script = bench.process()
+    if stored:
+        await bench.put(bench.record())
+        await source.token(WAIT)
+    async with AsyncExitStack() as held:
+        if hangs == "store":
+            bench.shelf.may_load = may
+        elif hangs == "latch":
+            monkeypatch.setattr(Latch, "clear", slow)
+        else:
+            await held.enter_async_context(bench.shelf.turn("c"))
+        for _ in range(2):
+            with pytest.raises(CredentialUnavailable, match="has not answered yet"):
+                async with asyncio.timeout(WAIT):
+                    await source.refresh(0.01)
+        assert script.asked_with == []
+    may.set()
+    script.outcomes.put_nowait(granted := bench.granted())
+    await source.refresh(WAIT)
+    assert (await source.token(WAIT)).value is granted.token
+    assert len(script.asked_with) == 1
+
+
+async def test_a_forced_refresh_gets_another_token_than_the_stored_one(bench: Bench) -> None:
+    """Also where this process has not used that one yet; where it fails, the stored one serves, and it is told."""
+    record = await bench.put(bench.record(7))
+    source, script = bench.process()
+    script.outcomes.put_nowait(CredentialUnavailable("down"))
+    with pytest.raises(CredentialUnavailable, match="down"):
+        await source.refresh(WAIT)
+    assert (await source.token(WAIT)).value is record.token
+    script.outcomes.put_nowait(bench.granted())
+    await source.refresh(WAIT)
+    assert (await source.token(WAIT)).generation == 8
+    assert script.asked_with == [record.refresh_token] * 2
 
 
 async def rejected(bench: Bench) -> tuple[TokenSource, Script]:

@@ -9,12 +9,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from proxy.clock import Clock
+from proxy.credentials.resting import counting, is_one, record_of, token_of
 from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable
-from proxy.grants.expiry import LONGEST_LIFETIME
 from proxy.lifecycle import Token
 from proxy.stores.base import Record, Store
 
@@ -22,10 +22,20 @@ log: Final = logging.getLogger("proxy.credentials")
 
 #: The store is looked at no more often than this, in seconds, unless a token was refused.
 LOOK_SECONDS: Final = 2.0
-#: Clocks of machines that share a store differ, but not by more than this.
-SKEW_SECONDS: Final = 300.0
 #: How often it is tried to make durable what could not be; others wait until a turn is over, which takes longer.
 AGAIN_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look at the store found; `stamp` is none of a later state.
+
+    `is_gone`: somebody removed what was there, that is, they logged out (threat 102).
+    """
+
+    record: Record | None
+    stamp: object
+    is_gone: bool
 
 
 class Keeping:
@@ -41,12 +51,12 @@ class Keeping:
         self._binding = binding
         self._clock = clock
         self._inherits = inherits
-        #: What memory holds: the record that was read or written last.
+        #: What memory holds, and what of it is durable: the record that was read or written last.
         self._last: Record | None = None
+        self._saved: Record | None = None
         self._stamp: object = None
         self._looked_at = float("-inf")
-        self._is_saved = True
-        #: Did the last look find that somebody removed what was there: that they logged out (threat 102)?
+        #: Did the last look find that somebody logged out?
         self.forgotten = False
         #: The complaints that were made, so that each is made once.
         self._said: set[str] = set()
@@ -55,8 +65,12 @@ class Keeping:
 
     @property
     def persisted(self) -> bool | None:
-        """Would a restart find the token? None where the store is gone with the process, or there is no token."""
+        """Would a restart find what is held? None where the store is gone with the process, or nothing is held."""
         return self._is_saved if self._store.lasting and self._last is not None else None
+
+    @property
+    def _is_saved(self) -> bool:
+        return self._last == self._saved
 
     async def in_turn(self, act: Callable[[], Awaitable[object]]) -> None:
         """Run `act` while nobody else who shares the store asks for a token of this credential.
@@ -89,25 +103,33 @@ class Keeping:
         """The token in the store, where it is not the one in memory, but a later one."""
         self._looked_at = self._clock.now()
         self.forgotten = False
-        stamp = self._store.stamp(self._name)
+        mine, saved = self._last, self._saved
         try:
-            record = await self._store.load(self._name, self._binding)
+            found = await self._look()
         except StoreUnavailable as error:
             self._say("store_unavailable", error)
             return None
-        after = self._store.stamp(self._name)
-        was_there = self._stamp is not None or self.persisted is True
-        self.forgotten = record is None and after is None and was_there and self._store.lasting
-        if self.forgotten:
-            self._is_saved = True
-        self._stamp, last = stamp if stamp is not None else after, None if self.forgotten else self._last
-        if record is None or (last is not None and not _is_later(record, last)):
-            is_same = record is not None and last is not None and record.generation == last.generation
-            # What could not be written is later than what is there.
-            self._last = record if is_same and self._is_saved else last
+        if self._last is not mine or self._saved is not saved:
+            # Somebody here looked or wrote meanwhile, and what was found may be older than that.
             return None
-        self._last, self._is_saved = record, True
-        return _token(record, self._clock.now(), self._clock.wall())
+        self._stamp, self.forgotten = found.stamp, found.is_gone
+        if found.is_gone:
+            self._last = self._saved = None
+        record = found.record
+        if record is None or counting(mine, saved, record) is not record:
+            return None
+        self._last = self._saved = record
+        is_another = mine is None or not is_one(record, mine)
+        return token_of(record, self._clock.now(), self._clock.wall()) if is_another else None
+
+    async def _look(self) -> _Look:
+        """What is in the store now. Raises `StoreUnavailable`."""
+        before = self._store.stamp(self._name)
+        record = await self._store.load(self._name, self._binding)
+        after = self._store.stamp(self._name)
+        was_there = self._stamp is not None or self._saved is not None
+        is_gone = record is None and after is None and was_there and self._store.lasting
+        return _Look(record, before if before is not None else after, is_gone)
 
     def rotated(self, held: Token) -> Token | None:
         """`held` with the refresh token that somebody else got in place of its own, without a token; else None."""
@@ -129,16 +151,11 @@ class Keeping:
 
         Raises `StoreOutdated` where somebody else stored one meanwhile: theirs counts.
         """
-        before = self._last, self._is_saved
-        self._is_saved = False
-        self._last = _record(token, self._clock.now(), self._clock.wall())
-        try:
-            failure = await self._write()
-        except StoreOutdated as error:
-            self._last, self._is_saved = before
-            fields = {"credential": self._name, "generation": token.generation, "detail": error.detail}
+        failure = await self._put(record_of(token, self._clock.now(), self._clock.wall()))
+        if isinstance(failure, StoreOutdated):
+            fields = {"credential": self._name, "generation": token.generation, "detail": failure.detail}
             log.warning("token_outdated", extra={"fields": fields})
-            raise
+            raise failure
         if failure is not None and self._store.needs_turn and self._trying is None:
             self._trying = asyncio.create_task(self._keep_trying(), name=f"saving the token of {self._name}")
 
@@ -150,26 +167,32 @@ class Keeping:
     async def redeem(self) -> None:
         """Note, durably, that the refresh token is about to be redeemed.
 
-        Raises `StoreUnavailable` where others may have the turn all the same, and would not know of it.
+        Where that fails it is noted in memory. Raises `StoreUnavailable` where others may have the turn all the
+        same, and would not know of it.
         """
-        failure = await self._mark(redeeming=True)
-        if failure is not None and self._store.needs_turn:
-            self._last = None if self._last is None else replace(self._last, redeeming=False)
+        last = self._last
+        if last is None or (last.redeeming and self._is_saved):
+            return
+        needs_note = self._store.needs_turn
+        failure = await self._put(replace(last, redeeming=True), holds=not needs_note)
+        if isinstance(failure, StoreOutdated) or (failure is not None and needs_note):
             raise failure
 
     async def settle(self) -> None:
         """Note that it was not redeemed, unless that is for somebody else to say by now."""
+        noted = self._last
+        if noted is None or not noted.redeeming:
+            return
+        settled = replace(noted, redeeming=False)
+        if not self._is_saved:
+            # Nobody else knows of the note.
+            self._last = settled
+            return
         with suppress(StoreUnavailable):
             await self._store.confirm(self._name)
-            record = await self._store.load(self._name, self._binding)
-            if record is not None and self._last is not None and not _is_later(record, self._last):
-                await self._mark(redeeming=False)
-
-    async def _mark(self, *, redeeming: bool) -> StoreUnavailable | None:
-        if self._last is None or self._last.redeeming is redeeming:
-            return None
-        self._last = replace(self._last, redeeming=redeeming)
-        return await self._write()
+            if await self._store.load(self._name, self._binding) == noted:
+                # Where the note stays, it holds here too: others may redeem behind it, and leave it as it is.
+                await self._put(settled, holds=False)
 
     async def close(self, wait: float) -> None:
         """End what goes on behind requests, and try once more to make durable what is not."""
@@ -184,40 +207,52 @@ class Keeping:
             return
         with suppress(TimeoutError, StoreUnavailable):
             async with asyncio.timeout(wait):
-                await self.in_turn(self._write_unless_newer)
+                await self.in_turn(self._write_what_counts)
 
     async def _keep_trying(self) -> None:
         """Others would redeem what has been redeemed, as soon as the store is back: be there before them.
 
         It needs no turn: where somebody else has written since, the write is refused, and theirs counts.
         """
-        with suppress(StoreOutdated):
-            while not self._is_saved:
-                await asyncio.sleep(AGAIN_SECONDS)
-                if not self._is_saved:
-                    await self._write()
+        failure = None
+        while not self._is_saved and not isinstance(failure, StoreOutdated):
+            await asyncio.sleep(AGAIN_SECONDS)
+            failure = await self._write()
         self._trying = None
 
-    async def _write_unless_newer(self) -> None:
-        record, mine = await self._store.load(self._name, self._binding), self._last
-        gone = record is None and self._stamp is not None and self._store.stamp(self._name) is None
-        if mine is not None and not gone and (record is None or not _is_later(record, mine)):
+    async def _write_what_counts(self) -> None:
+        found, mine = await self._look(), self._last
+        if found.record is not None and found.record == mine:
+            self._saved = mine
+        elif mine is not None and not found.is_gone and counting(mine, self._saved, found.record) is mine:
             await self._write()
 
+    async def _put(self, record: Record, *, holds: bool = True) -> StoreUnavailable | None:
+        """Hold `record` and write it; the answer says why it could not be written.
+
+        `holds`: where it could not, it is held all the same, unless what somebody else wrote is in its way.
+        """
+        before, self._last = self._last, record
+        failure = await self._write()
+        is_held = failure is None or (holds and not isinstance(failure, StoreOutdated))
+        if not is_held and self._last is record:
+            self._last = before
+        return failure
+
     async def _write(self) -> StoreUnavailable | None:
-        """Write what memory holds; the answer says why it could not be. Raises `StoreOutdated`."""
+        """Write what memory holds, where that is not saved; the answer says why it could not be."""
         async with self._writing:
-            if self._last is None:
+            record = self._last
+            if record is None or record == self._saved:
                 return None
             try:
-                await self._store.save(self._name, self._binding, self._last)
-            except StoreOutdated:
-                raise
+                await self._store.save(self._name, self._binding, record)
             except StoreUnavailable as error:
-                self._say("token_not_persisted", error)
+                if not isinstance(error, StoreOutdated):
+                    self._say("token_not_persisted", error)
                 return error
             self._stamp = self._store.stamp(self._name)
-            self._is_saved = True
+            self._saved = record
             self._said.clear()
             return None
 
@@ -225,42 +260,3 @@ class Keeping:
         if event not in self._said:
             self._said.add(event)
             log.warning(event, extra={"fields": {"credential": self._name, "detail": error.detail}})
-
-
-def _is_later(record: Record, than: Record) -> bool:
-    """By number, or by time: who logs in anew may not have known the number, and begins at one."""
-    return record.generation > than.generation or record.obtained_at > than.obtained_at
-
-
-def _record(token: Token, now: float, wall: float) -> Record:
-    ahead = wall - now
-    return Record(
-        token.generation,
-        token.value,
-        token.obtained_at + ahead,
-        None if token.expires_at is None else token.expires_at + ahead,
-        token.refresh_token,
-        None if token.refresh_expires_at is None else token.refresh_expires_at + ahead,
-    )
-
-
-def _token(record: Record, now: float, wall: float) -> Token:
-    """The record on this process's clock.
-
-    Where its times cannot be (got in the future, good for longer than anything is) a clock was wrong, then or now,
-    and nobody knows its end (threat 95): it counts as over, which costs one refresh.
-    """
-    behind = now - wall
-    expires_at = None if record.expires_at is None else record.expires_at + behind
-    obtained_at = record.obtained_at + behind
-    lifetime = None if expires_at is None else expires_at - obtained_at
-    if obtained_at > now + SKEW_SECONDS or (lifetime is not None and lifetime > LONGEST_LIFETIME + SKEW_SECONDS):
-        expires_at = now
-    return Token(
-        record.token,
-        record.generation,
-        min(obtained_at, now),
-        expires_at,
-        record.refresh_token,
-        None if record.refresh_expires_at is None else record.refresh_expires_at + behind,
-    )

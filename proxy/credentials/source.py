@@ -115,16 +115,11 @@ class TokenSource:
     # -- what people ask for
 
     async def refresh(self, wait: float) -> None:
-        """Get a new token now, whatever the back-off or the latch says. Raises a `CredentialError`."""
-        if self._life.token is None:
-            await self._adopt()
+        """Get a new token now, whatever the back-off or the latch says. Raises as `token` does."""
         before = self._life.generation
-        if self._flight is None:
-            await self._latch.clear(self.name, self._fingerprint())
-            self._life = replace(self._life, failure=None)
+        self._fly(forced=True)
         await self._landed(wait)
-        token = self._life.token
-        if token is None or token.generation <= before:
+        if self._life.failure is not None or self._life.generation <= before:
             raise self._error()
 
     def report(self) -> Report:
@@ -150,10 +145,10 @@ class TokenSource:
 
     # -- the flight
 
-    def _fly(self) -> asyncio.Task[None]:
-        """The token request in flight, begun if there is none."""
+    def _fly(self, *, forced: bool = False) -> asyncio.Task[None]:
+        """The token request in flight, begun if there is none; `forced`: whatever the last failure says."""
         if self._flight is None:
-            flight = self._obtain(self._life.generation)
+            flight = self._obtain(self._life.generation, forced=forced)
             self._flight = asyncio.create_task(flight, name=f"token request of {self.name}")
         return self._flight
 
@@ -168,10 +163,10 @@ class TokenSource:
         if flight.cancelled():
             raise CredentialUnavailable("The proxy is shutting down; nothing was sent upstream.")
 
-    async def _obtain(self, after: int) -> None:
+    async def _obtain(self, after: int, *, forced: bool) -> None:
         """One attempt to get what follows `after`, from the store to the token or the failure. Never raises."""
         try:
-            await self._keeping.in_turn(lambda: self._in_turn(after))
+            await self._keeping.in_turn(lambda: self._in_turn(after, forced=forced))
         except StoreUnavailable as error:
             self._failed(error, retry=True)
         except Exception:
@@ -182,10 +177,15 @@ class TokenSource:
         finally:
             self._flight = None
 
-    async def _in_turn(self, after: int) -> None:
+    async def _in_turn(self, after: int, *, forced: bool) -> None:
         """Take over what somebody else got meanwhile (threat 88); else ask, unless the last failure forbids it."""
+        if forced:
+            await self._latch.clear(self.name, self._fingerprint())
+            self._life = replace(self._life, failure=None)
         await self._follow()
-        # Another look, which was under way when the flight began, may have been there before this one.
+        # 1. Who had no token, and wants a new one, wants another than the one that was stored.
+        # 2. Another look, which was under way when the flight began, may have been there before this one.
+        after = self._life.generation if forced and after == 0 else after
         _, refresh = decide(self._life, self._clock.now(), after=after)
         if refresh:
             await self._ask()

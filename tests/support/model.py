@@ -52,6 +52,11 @@ class Process:
         self.parked: list[asyncio.Future[None]] = []
         self.dead = False
         self.forced = False
+        #: The refresh tokens that it redeemed, and those of them of which it could tell nobody.
+        self.redeemed: set[str] = set()
+        self.unnoted: set[str] = set()
+        #: Is what it redeems now one that it cannot know to be spent?
+        self.excused = False
         self.refused = 0
         self.generation = 0
         self.last: Token | None = None
@@ -59,6 +64,7 @@ class Process:
         self.outcome = ""
         #: The generation for which the endpoint failed last, and until when it is not to be asked again.
         self.paused = (0, float("-inf"))
+        world.processes.append(self)
         self.context: Context = copy_context()
         self.context.run(_PROCESS.set, self)
         self.store = Watched(world.store(), world.ledger, stop=self.at, held=lambda: self.held)
@@ -175,7 +181,10 @@ class Process:
                 raise undecided(None)
             case "rejecting":
                 raise CredentialRejected("400")
-        granted = None if refresh_token is None else endpoint.redeem(refresh_token.reveal())
+        granted = None
+        if refresh_token is not None:
+            self.redeemed.add(refresh_token.reveal())
+            granted = endpoint.redeem(refresh_token.reveal(), excused=self.excused)
         if granted is None and not self.begins_anew:
             raise LoginRequired("log in")
         return granted or endpoint.begin()
@@ -214,12 +223,16 @@ class Process:
         world.ledger.expect("asked in the pause", holds=not pauses or self.forced)
 
     def _judge_redeeming(self, refresh_token: Secret) -> None:
-        """It is noted, durably, unless the store could not be used."""
-        durable = self.world.ledger.durable
-        if durable is None or not durable.redeeming or durable.refresh_token != refresh_token:
+        """It is noted, durably, unless the store could not be used; nobody redeems one twice themselves."""
+        durable, value = self.world.ledger.durable, refresh_token.reveal()
+        is_noted = durable is not None and durable.redeeming and durable.refresh_token == refresh_token
+        if not is_noted:
             can_note = not self.store.failing & {"turn", "load", "note-save"}
             self.world.ledger.expect("redeemed without a note", holds=not can_note)
-            self.world.endpoint.excused.add(refresh_token.reveal())
+            self.unnoted.add(value)
+        can_look = not self.store.failing & {"turn", "load"}
+        is_told = is_noted and can_look and not any(value in each.unnoted for each in self.world.processes)
+        self.excused = not is_told and value not in self.redeemed
 
 
 class World(logging.Handler):
@@ -238,6 +251,8 @@ class World(logging.Handler):
         )
         self.latch = QuickLatch()
         self.asking: list[Process] = []
+        #: All that ever were.
+        self.processes: list[Process] = []
         self.wall_was_set = False
         self._random = 0
         self.loop.set_task_factory(self._task)
