@@ -1,4 +1,4 @@
-"""Tries a configuration for real: names, TLS, clocks, the token request, and one harmless request to each upstream.
+"""Tries a configuration for real: names, TLS, clocks, store, token requests, one harmless request to each upstream.
 
 It starts the proxy in this process on a port of its own and asks it, so that what works here works there. Nothing
 that it says holds a secret: the sentences are those of the proxy's own answers.
@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from proxy.accesslog import Exchange
 from proxy.config import Config, TcpAddress
@@ -21,10 +21,12 @@ from proxy.config.clienttls import ClientTLS
 from proxy.config.routing import RouteConfig
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialError
+from proxy.findings import Finding, Status
 from proxy.probing import Reply, connect, date_of, get
 from proxy.redact import printable
 from proxy.routes import Origin
 from proxy.server import Instance, World
+from proxy.storecheck import WHAT, examined
 from proxy.tls import client_context
 
 #: Seconds for each connection, and for a request through the proxy with all that it waits for.
@@ -36,17 +38,6 @@ CLOCK_SECONDS: Final = 60.0
 CERTIFICATE_DAYS: Final = 14.0
 #: The proxy's own answers where there is no token.
 _NO_TOKEN: Final = frozenset({"credential_rejected", "credential_unavailable", "login_required"})
-
-Status = Literal["ok", "warning", "failure"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the diagnosis: what was tried, and what came of it, with the mend where there is one to tell."""
-
-    status: Status
-    what: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +89,7 @@ def _findings(
     """All that is looked at, and what it is called."""
     for server in _servers(config, world):
         yield server.what, _server(server, world)
+    yield WHAT, examined(config, world.clock.wall())
     for name in config.credentials:
         yield f"credential {name}", _credential(name, instance)
     for route in config.routes:
@@ -114,6 +106,8 @@ async def _guarded(what: str, findings: AsyncIterator[Finding]) -> AsyncGenerato
 
 
 def _servers(config: Config, world: World) -> Iterator[_Server]:
+    if config.store.url is not None and (at := config.store.server).socket is None:
+        yield _Server(WHAT, Origin("https" if at.tls else "http", at.host, at.port), config.store.tls)
     for name, credential in config.credentials.items():
         tls = credential.tls if isinstance(credential, AskingCredential) else ClientTLS.model_construct()
         for url in credential.urls().values():

@@ -18,7 +18,8 @@ from proxy import doctor as module
 from proxy.clock import SystemClock
 from proxy.config import Source, load
 from proxy.demo.serving import serving
-from proxy.doctor import Finding, examine
+from proxy.doctor import examine
+from proxy.findings import Finding
 from proxy.redact import Redactor
 from proxy.server import World
 from tests.support.api import Seen, api, fine

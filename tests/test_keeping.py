@@ -707,6 +707,24 @@ async def test_091_what_could_not_be_written_is_written_as_soon_as_it_can(bench:
     assert stored.token == token.value
 
 
+async def test_092_what_somebody_put_back_into_the_store_gives_way_to_what_is_used(bench: Bench) -> None:
+    """A backup, or a server that lost its last writes: others would redeem what has been redeemed."""
+    old = await bench.put(bench.record(1, age=3601))
+    source, script = bench.process()
+    script.outcomes.put_nowait(bench.granted())
+    token = await source.token(WAIT)
+    await bench.put(old)
+    bench.clock.move(2.1)
+    await source.token(WAIT)
+    await until(lambda: source.report().persisted is False)
+    bench.clock.move(2.1)
+    await source.token(WAIT)
+    await until(lambda: source.report().persisted is True)
+    stored = await bench.stored()
+    assert stored is not None
+    assert (stored.generation, stored.token) == (2, token.value)
+
+
 async def test_090_a_new_refresh_token_is_kept_whatever_else_is_wrong_with_its_reply(bench: Bench) -> None:
     """The server has put it in the place of the old one, which must not come again."""
     await bench.put(bench.record(age=3601))

@@ -32,13 +32,15 @@ DATA: Final = {
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
     "cli": {
-        *("server", "demo", "doctor", "adminclient", "healthcheck"),
+        *("server", "demo", "doctor", "findings", "adminclient", "healthcheck"),
         *("runfile", "clock", "compiled", "lines", "logs"),
         # `login` and `logout` work without a running instance.
         *("build", "credentials", "stores"),
     },
     "demo": {"server", "clock", "lines", "logs"},
-    "doctor": {"server", "credentials", "probing", "accesslog", "tls"},
+    "doctor": {"server", "credentials", "findings", "probing", "storecheck", "accesslog", "tls"},
+    "storecheck": {"build", "findings", "stores"},
+    "findings": set(),
     "probing": {"accesslog"},
     "server": {
         "build",

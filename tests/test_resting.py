@@ -15,6 +15,10 @@ NOTED: Final = replace(FOUR, redeeming=True)
 ROTATED: Final = replace(FOUR, refresh_token=Secret("r4b"), obtained_at=399.5)
 ELSEWHERE: Final = replace(FOUR, refresh_token=Secret("r4c"), obtained_at=400.5)
 FIVE: Final = Record(5, Secret("t5"), 500.0, 5000.0, Secret("r5"))
+#: Its number is higher, and its time is before.
+SIX: Final = replace(FIVE, generation=6, token=Secret("t6"), obtained_at=450.0)
+#: Somebody logged out and in again between two ticks of a clock.
+TWIN: Final = replace(FOUR, token=Secret("t4b"), refresh_token=Secret("r4d"))
 #: A login that knew no number.
 ANEW: Final = Record(1, Secret("t1"), 600.0, 6000.0, Secret("r1"))
 
@@ -27,6 +31,8 @@ TABLE: Final[dict[str, tuple[Record | None, Record | None, Record | None, Record
     "the store has a later one": (FOUR, FOUR, FIVE, FIVE),
     "the store has a later one than what could not be saved": (NOTED, FOUR, FIVE, FIVE),
     "the store has a login anew": (FIVE, FIVE, ANEW, ANEW),
+    "the store has one of the same number and time": (FOUR, FOUR, TWIN, TWIN),
+    "both are later": (FIVE, FIVE, SIX, SIX),
     "the store has an older one": (FIVE, FIVE, FOUR, FIVE),
     "what could not be saved is later": (FIVE, FOUR, FOUR, FIVE),
     "nothing was ever saved": (FIVE, None, FOUR, FIVE),

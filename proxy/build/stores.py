@@ -5,6 +5,7 @@ import json
 import os
 import ssl
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
@@ -15,6 +16,9 @@ from proxy.errors import ConfigError
 from proxy.stores.base import Store
 from proxy.stores.memory import MemoryStore
 from proxy.tls import client_context
+
+if TYPE_CHECKING:
+    from proxy.stores.redisclient import RedisClient
 
 
 def store(config: Config, *, clock: Clock | None = None, random: Callable[[int], bytes] = os.urandom) -> Store:
@@ -36,8 +40,15 @@ def store(config: Config, *, clock: Clock | None = None, random: Callable[[int],
 def _on_redis(given: StoreConfig, clock: Clock, random: Callable[[int], bytes]) -> Store:
     """A store for a fleet; it connects when it is first used."""
     from proxy.stores.redis import RedisStore  # noqa: PLC0415  an extra, which few need
-    from proxy.stores.redisclient import RedisClient, Server  # noqa: PLC0415  same
     from proxy.stores.seal import Ring  # noqa: PLC0415  same
+
+    ring = Ring(given.keys(), random=random)
+    return RedisStore(redis_client(given), ring, prefix=given.prefix, random=random, now=clock.now)
+
+
+def redis_client(given: StoreConfig) -> "RedisClient":
+    """Who speaks to the server of `given`, which has one; close it. Raises `ConfigError`."""
+    from proxy.stores.redisclient import RedisClient, Server  # noqa: PLC0415  an extra, which few need
 
     at = given.server
     server = Server(
@@ -49,8 +60,7 @@ def _on_redis(given: StoreConfig, clock: Clock, random: Callable[[int], bytes]) 
         None if given.password is None else given.password.value,
         _context(given) if at.tls else None,
     )
-    ring = Ring(given.keys(), random=random)
-    return RedisStore(RedisClient(server), ring, prefix=given.prefix, random=random, now=clock.now)
+    return RedisClient(server)
 
 
 def _context(given: StoreConfig) -> ssl.SSLContext:

@@ -116,7 +116,12 @@ class Keeping:
         if found.is_gone:
             self._last = self._saved = None
         record = found.record
-        if record is None or counting(mine, saved, record) is not record:
+        if record is None:
+            return None
+        if counting(mine, saved, record) is not record:
+            if mine == saved:
+                # A backup was put back, or a server lost its last writes: ours is not there any more.
+                self._saved = None
             return None
         self._last = self._saved = record
         is_another = mine is None or not is_one(record, mine)
