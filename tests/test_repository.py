@@ -136,7 +136,11 @@ def test_every_silenced_warning_has_a_code_and_a_reason() -> None:
     texts = {relative(path): path.read_text() for path in PYTHON}
     # To find the comments of a module takes long: that is left for those where there can be one.
     assert {name: found for name, text in texts.items() if (found := unexplained(text))} == {}
-    assert [name for name, text in texts.items() if UNFINISHED.search(text) and any(map(UNFINISHED.search, comments(text)))] == []
+    assert [
+        name
+        for name, text in texts.items()
+        if UNFINISHED.search(text) and any(map(UNFINISHED.search, comments(text)))
+    ] == []
 
 
 @pytest.mark.parametrize(
