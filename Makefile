@@ -11,6 +11,9 @@ DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay
 # What has properties besides, which are tried with more examples there.
 PROPERTIES = redact grants_login token_model
 
+# Tests start the program hundreds of times; where nothing may be kept, each would compile all of it anew.
+KEEP = PYTHONDONTWRITEBYTECODE=
+
 .PHONY: help venv demo test types covered test-slow test-compiled test-long nightly bench format clean
 
 help:
@@ -73,7 +76,7 @@ types: .venv/.tested
 covered: .venv/.tested
 	@mkdir -p .artefacts
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest --quiet --numprocesses=auto --dist=worksteal --junitxml=.artefacts/tests.xml
+	@$(KEEP) $(BIN)/coverage run -m pytest --quiet --numprocesses=auto --dist=worksteal --junitxml=.artefacts/tests.xml
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --include='$(PURE)' --fail-under=100
@@ -86,7 +89,7 @@ test-slow: .venv/.tested
 # Compiled code throws exceptions into coroutines with the old signature.
 test-compiled: .venv/.tested
 	@$(BIN)/python -m tests.support.compiled .artefacts/compiled/ours
-	@cd .artefacts/compiled/ours && BEARER_PROXY_TEST_COMPILED=1 PYTHONSAFEPATH=1 venv/bin/python -m pytest --quiet \
+	@cd .artefacts/compiled/ours && $(KEEP) BEARER_PROXY_TEST_COMPILED=1 PYTHONSAFEPATH=1 venv/bin/python -m pytest --quiet \
 	    --numprocesses=auto --dist=worksteal --junitxml=../../compiled.xml -c $(CURDIR)/pyproject.toml --rootdir=$(CURDIR) \
 	    --override-ini=pythonpath= -p no:cacheprovider -m 'not patches' --hypothesis-profile=thorough \
 	    -W 'ignore:the (type, exc, tb) signature of throw() is deprecated:DeprecationWarning' \
@@ -95,7 +98,7 @@ test-compiled: .venv/.tested
 
 test-long: .venv/.tested
 	@mkdir -p .artefacts
-	@$(BIN)/python -m pytest --quiet --numprocesses=4 --dist=worksteal -m slow --junitxml=.artefacts/long.xml
+	@$(KEEP) $(BIN)/python -m pytest --quiet --numprocesses=4 --dist=worksteal -m slow --junitxml=.artefacts/long.xml
 	@$(BIN)/python tests/support/skips.py .artefacts/long.xml
 
 nightly:

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import sys
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -12,10 +11,7 @@ from hypothesis import settings
 
 from tests.support.longer import TIMES
 
-# Each command that a test starts would compile the whole program anew, and there are hundreds of them.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
-# A command under coverage starts in twice the time.
+# A command under coverage starts in twice the time, and there are hundreds of them.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ.pop("COVERAGE_PROCESS_START", None)
