@@ -1,7 +1,7 @@
 """Connections that are slow, cut, refused or silent at any moment: answers are right, listed, or visibly cut short.
 
 Between the proxy and its upstream, its token endpoint or its store stands a relay that does one of eight things
-from one of six moments of an exchange on. `make test-long` takes each of the eight
+from one of six moments of an exchange on. `make test-slow` takes each of the eight
 at a moment drawn from a seed, `make nightly` all.
 """
 

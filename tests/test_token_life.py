@@ -22,6 +22,7 @@ async def at_once(proxy: Proxy, count: int, path: str = "/calls") -> Counter[int
     return Counter(answer.status for answer in answers)
 
 
+@pytest.mark.unmeasured
 async def test_086_500_requests_at_once_on_an_expired_token_cost_one_token_request(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -34,6 +35,7 @@ async def test_086_500_requests_at_once_on_an_expired_token_cost_one_token_reque
         assert tracker.double.refusals == {}
 
 
+@pytest.mark.unmeasured
 async def test_086_500_requests_refused_at_once_cost_one_token_request(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -120,6 +122,7 @@ async def test_a_late_401_of_an_old_generation_costs_no_token_request(
         assert Counter(seen.target for seen in upstream.seen) == {"/late": 2, "/other": 2}
 
 
+@pytest.mark.unmeasured
 async def test_teletracker_403_with_strict_rotation_under_load(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:

@@ -278,6 +278,7 @@ class TokenLifeInMemory(TokenLife):
 
 
 @pytest.mark.parametrize("machine", [TokenLifeInMemory, TokenLife], ids=["memory", "file"])
+@pytest.mark.unmeasured
 def test_tokens_live_as_they_must_through_any_history(
     machine: type[TokenLife], monkeypatch: pytest.MonkeyPatch
 ) -> None:
