@@ -52,6 +52,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "clock",
         "lines",
         "tls",
+        "waking",
     },
     "build": {"binding", "credentials", "upstream", "stores", "clock", "tls"},
     "relay": {
@@ -96,6 +97,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "work": set(),
     "stores": set(),
     "tls": set(),
+    "waking": {"clock"},
 }
 #: What must not even be reached through others.
 NEVER_REACHES: Final[dict[str, set[str]]] = {
