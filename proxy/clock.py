@@ -11,8 +11,16 @@ from typing import Final, Protocol
 _COUNTS_SUSPEND: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-class Clock(Protocol):
-    """Three readings in seconds: `now()` and `awake()` only ever grow, `wall()` is epoch time and may be set."""
+class Wall(Protocol):
+    """Epoch time, which may be set."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+
+class Clock(Wall, Protocol):
+    """Two readings more, which only ever grow."""
 
     def now(self) -> float:
         """Seconds since some fixed instant, suspend included."""
@@ -20,10 +28,6 @@ class Clock(Protocol):
 
     def awake(self) -> float:
         """The same without suspend, as the timers of the loop count."""
-        ...
-
-    def wall(self) -> float:
-        """Seconds since the epoch."""
         ...
 
 

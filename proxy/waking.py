@@ -25,9 +25,9 @@ JITTER_SECONDS: Final = 2.0
 class Waking:
     """Compares the clocks every few seconds, from `start()` to `stop()`.
 
-    After a suspend, `at_once` is called and, within `JITTER_SECONDS`, `soon`. Where only the wall clock goes forward,
-    it was set, or this is a virtual machine whose pause was hidden from it: nobody here can tell. Only `at_once` is
-    called then; what it does must cost no more than a connection. `random` gives floats in [0, 1).
+    After a suspend, `at_once` is called and, within `JITTER_SECONDS`, `soon`. Where only the wall clock goes
+    forward, it was set, or this is a virtual machine whose pause was hidden from it: nobody here can tell. Only
+    `at_once` is called then; what it does must cost no more than a connection. `random` gives floats in [0, 1).
     """
 
     def __init__(
