@@ -102,6 +102,11 @@ class Keeping:
             self._is_saved = True
         self._stamp, last = stamp if stamp is not None else after, None if self.forgotten else self._last
         if record is None or (last is not None and not _is_later(record, last)):
+            if record is not None and last is not None and record.generation < last.generation and self._is_saved:
+                # An old copy was put back (threat 132). Whoever begins with it redeems what has been redeemed.
+                self._is_saved = False
+                fields = {"credential": self._name, "generation": last.generation, "stored": record.generation}
+                log.warning("stored_token_older", extra={"fields": fields})
             is_same = record is not None and last is not None and record.generation == last.generation
             # What could not be written is later than what is there.
             self._last = record if is_same and self._is_saved else last
@@ -166,7 +171,7 @@ class Keeping:
                 await self._mark(redeeming=False)
 
     async def _mark(self, *, redeeming: bool) -> StoreUnavailable | None:
-        if self._last is None or self._last.redeeming is redeeming:
+        if self._last is None or (self._last.redeeming is redeeming and self._is_saved):
             return None
         self._last = replace(self._last, redeeming=redeeming)
         return await self._write()

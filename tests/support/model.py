@@ -216,6 +216,8 @@ class Process:
     def _judge_redeeming(self, refresh_token: Secret) -> None:
         """It is noted, durably, unless the store could not be used."""
         durable = self.world.ledger.durable
+        if "turn" in self.store.failing:  # and whoever has it is not known of
+            self.world.endpoint.excused.add(refresh_token.reveal())
         if durable is None or not durable.redeeming or durable.refresh_token != refresh_token:
             can_note = not self.store.failing & {"turn", "load", "note-save"}
             self.world.ledger.expect("redeemed without a note", holds=not can_note)
