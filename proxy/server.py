@@ -25,6 +25,7 @@ from proxy.config import Config
 from proxy.config.addresses import ListenAddress, TcpAddress
 from proxy.credentials.credential import Report
 from proxy.credentials.endpoint import Clients
+from proxy.credentials.source import TokenSource
 from proxy.errors import CredentialError
 from proxy.guard import Guard
 from proxy.lines import Lines
@@ -34,6 +35,7 @@ from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
 from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
 from proxy.stores.latch import Latch
+from proxy.waking import Waking
 
 log: Final = logging.getLogger("proxy")
 
@@ -88,7 +90,8 @@ class Instance:
             clients=self._clients,
         )
         self._credentials = build.credentials(config, around)
-        self._bindings = build.bindings(config, self._credentials)
+        self._bindings = build.bindings(config, self._credentials, clock=world.clock)
+        self._waking = Waking(world.clock, world.random, at_once=self._drop_idle, soon=self._look_ahead)
         self._observe = self._observer()
         self._relay = Relay(
             guard=build.guard(config),
@@ -114,6 +117,7 @@ class Instance:
         for url in instance.urls:
             log.info("listening", extra={"fields": {"url": url}})
         instance._warn_of_ends()
+        instance._waking.start()
         return instance
 
     # -- what the admin listener shows
@@ -172,6 +176,7 @@ class Instance:
 
     async def close(self) -> None:
         """Close everything at once, but let a token request in flight end."""
+        self._waking.stop()
         self._close_doors()
         for server in self._admin_servers:
             server.close()
@@ -189,6 +194,17 @@ class Instance:
             remove_file(bound)
         for server in self._servers:
             server.close()
+
+    # -- after a suspend
+
+    def _drop_idle(self) -> None:
+        for binding in self._bindings.values():
+            binding.pool.drop_idle()
+
+    def _look_ahead(self) -> None:
+        for each in self._credentials.values():
+            if isinstance(each.source, TokenSource):
+                each.source.ahead.look()
 
     # -- the beginning
 

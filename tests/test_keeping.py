@@ -27,6 +27,7 @@ from proxy.stores.memory import MemoryStore
 from tests.support.granting import Heard, Script
 from tests.support.harness import HeldClock
 from tests.support.leaks import Canaries
+from tests.support.upstreams import turns
 from tests.support.waiting import until
 
 WAIT = 30.0
@@ -260,6 +261,49 @@ async def test_only_a_later_record_is_taken_over(bench: Bench) -> None:
     fourth = await source.newer_than(third, wait=WAIT, ask=True)
     assert fourth is not None
     assert (fourth.generation, fourth.value, len(script.asked_with)) == (10, record.token, 1)
+
+
+async def test_132_an_old_record_that_was_put_back_gives_way_to_the_one_in_use(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a token request: or whoever starts next would redeem what has been redeemed. It is told once."""
+    source, script = bench.process()
+    old = await bench.put(bench.record(3, age=3550.0))
+    script.outcomes.put_nowait(bench.granted())
+    token = await source.token(WAIT)
+    await until(lambda: source.report().generation == 4)
+    token = await source.token(WAIT)
+    await bench.put(old)
+    for _ in range(5):
+        bench.clock.move(2.0)
+        assert await source.token(WAIT) is token
+        await turns()
+    stored = await bench.stored()
+    assert stored is not None
+    assert (stored.generation, stored.token, stored.refresh_token) == (4, token.value, token.refresh_token)
+    assert (source.report().persisted, len(script.asked_with)) == (True, 1)
+    told = [record for record in caplog.records if record.message == "stored_token_older"]
+    assert [record.fields for record in told] == [{"credential": "c", "generation": 4, "stored": 3}]  # type: ignore[attr-defined]  # by `extra`
+
+
+async def test_132_whoever_begins_with_an_old_record_ends_as_after_any_refusal(bench: Bench) -> None:
+    """Its refresh token is not taken: a person is asked for once, and what another instance writes again serves."""
+    running, _ = bench.process()
+    token = bench.record(7)
+    await bench.put(token)
+    assert (await running.token(WAIT)).value == token.token
+    await bench.put(bench.record(3, age=7200.0))
+    started, script = bench.process()
+    script.outcomes.put_nowait(LoginRequired("log in"))
+    for _ in range(3):
+        with pytest.raises(LoginRequired):
+            await started.token(WAIT)
+    for _ in range(5):
+        bench.clock.move(2.0)
+        await running.token(WAIT)
+        await turns()
+    assert (await started.token(WAIT)).value == token.token
+    assert len(script.asked_with) == 1
 
 
 async def test_050_a_stored_token_that_cannot_be_sent_in_its_place_is_not_taken_over(bench: Bench) -> None:

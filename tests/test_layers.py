@@ -54,6 +54,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "clock",
         "lines",
         "tls",
+        "waking",
     },
     "build": {"binding", "credentials", "upstream", "stores", "clock", "tls"},
     "relay": {
@@ -98,6 +99,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "work": set(),
     "stores": set(),
     "tls": set(),
+    "waking": {"clock"},
 }
 #: What must not even be reached through others.
 NEVER_REACHES: Final[dict[str, set[str]]] = {

@@ -131,6 +131,15 @@ class TokenLife(RuleBasedStateMachine):
 
     # -- what goes wrong
 
+    @precondition(lambda self: self.lasting)
+    @rule(age=st.integers(1, 5))
+    def restore(self, age: int) -> None:
+        """Somebody puts an old copy of the file back: nobody can read there what was redeemed since."""
+        copies, endpoint = self.world.ledger.copies, self.world.endpoint
+        if self.is_quiet and copies:
+            endpoint.excused |= endpoint.spent
+            self.world.ledger.put_back(*copies[max(0, len(copies) - 1 - age)])
+
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.5, 29.0, 61.0, 600.0, LIFETIME - 30, LIFETIME, REST, 864000.0]))
     def pass_time(self, seconds: float) -> None:
         """Timers ring meanwhile."""
@@ -291,3 +300,43 @@ def test_tokens_live_as_they_must_through_any_history(
         database=None,
     )
     run_state_machine_as_test(machine, settings=hard)
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("jump", [-31536000.0, -LIFETIME, LIFETIME, 31536000.0])
+def test_095_a_wall_clock_that_is_set_in_a_refresh_costs_one_token_request_more_at_most(
+    tmp_path: Path, point: str, jump: float
+) -> None:
+    """At each point of it; for who is in it none, and whoever begins then may not believe what is stored."""
+    world = World(tmp_path / "tokens", lasting=True, begins_anew=True)
+    processes = [Process(world)]
+
+    def ask(process: Process, times: int = 1) -> None:
+        for _ in range(times):
+            process.start(process.served(process.source.token(30.0)))
+            world.loop.let_pass(1.0)
+            process.resume()
+            world.loop.let_pass(1.0)
+
+    ask(processes[0])
+    world.loop.let_pass(REST)
+    before = world.endpoint.issued
+    processes[0].armed = point
+    processes[0].start(processes[0].served(processes[0].source.token(30.0)))
+    world.loop.let_pass(1.0)
+    assert processes[0].parked
+    world.clock.epoch += jump
+    world.wall_was_set = True
+    processes[0].resume()
+    ask(processes[0], 10)
+    assert world.endpoint.issued == before + 1
+    processes.append(Process(world))
+    for _ in range(10):
+        for each in processes:
+            ask(each)
+    assert world.endpoint.issued <= before + 2
+    assert [each.outcome for each in processes] == ["served", "served"]
+    assert world.ledger.broken == []
+    for each in processes:
+        each.kill()
+    world.close()

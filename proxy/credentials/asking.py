@@ -10,7 +10,16 @@ from proxy.credentials.grant import Endpoint
 from proxy.errors import CredentialUnavailable
 from proxy.grants.login import ResponseRules, Step, build
 from proxy.grants.oauth2 import OAuthError, error_of
-from proxy.grants.reply import InvalidReply, RejectedReply, Verdict, classify, is_from_between, read, retry_after
+from proxy.grants.reply import (
+    InvalidReply,
+    RejectedReply,
+    Verdict,
+    classify,
+    date,
+    is_from_between,
+    read,
+    retry_after,
+)
 from proxy.grants.request import Granted, TokenReply
 from proxy.redact import Secret
 
@@ -83,6 +92,8 @@ class Asking:
         except (CredentialUnavailable, RejectedReply) as failure:
             sent = [token for token in (access_token, refresh_token) if token is not None]
             failure.said = tuple(self.error_of(reply, *sent).fields.items())
+            if isinstance(failure, RejectedReply):
+                failure.date = date(reply.headers)
             raise
 
     def error_of(self, reply: TokenReply, *sent: Secret) -> OAuthError:

@@ -120,8 +120,10 @@ class Keeping:
             return None
         if counting(mine, saved, record) is not record:
             if mine == saved:
-                # A backup was put back, or a server lost its last writes: ours is not there any more.
+                # A backup was put back, or a server lost its last writes: ours is not there any more (threat 132).
                 self._saved = None
+                fields = {"credential": self._name, "generation": mine and mine.generation}
+                log.warning("stored_token_older", extra={"fields": {**fields, "stored": record.generation}})
             return None
         self._last = self._saved = record
         is_another = mine is None or not is_one(record, mine)

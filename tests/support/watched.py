@@ -27,6 +27,8 @@ class Ledger:
     kept: set[str] = field(default_factory=set)
     durable: Record | None = None
     writes: int = 0
+    #: Every record that was durable, as it stood in the file.
+    copies: list[tuple[Record, bytes]] = field(default_factory=list)
 
     def expect(self, what: str, *, holds: bool) -> None:
         """It must not be; note it unless all is well."""
@@ -40,6 +42,14 @@ class Ledger:
         self.writes += 1
         if self.file is not None:
             os.utime(self.file, ns=(self.writes, self.writes))
+            self.copies.append((record, self.file.read_bytes()))
+
+    def put_back(self, record: Record, copy: bytes) -> None:
+        """Somebody restores an old copy of the file."""
+        if self.file is not None:
+            self.file.touch(mode=0o600)
+            self.file.write_bytes(copy)
+            self.has_written(record)
 
 
 class Watched:
