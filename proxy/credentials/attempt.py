@@ -2,8 +2,8 @@
 
 A server with reuse detection ends the whole family when a refresh token comes twice (RFC 9700 section 4.14).
 So it is noted in the store before it is redeemed. Where such a note is found, the answer was lost, with a process
-or on its way: a grant that can begin anew does, and one that needs a person for that tries the refresh token all
-the same.
+or on its way, or was none (`grants/undecided.py`): a grant that can begin anew does, and one that needs a person
+for that tries the refresh token all the same.
 """
 
 import logging
