@@ -20,21 +20,29 @@ log: Final = logging.getLogger("proxy.credentials")
 
 
 async def attempt(
-    name: str, grant: Grant, keeping: Keeping, held: Token | None, accept: Callable[[Granted], Token]
+    name: str,
+    grant: Grant,
+    keeping: Keeping,
+    held: Token | None,
+    accept: Callable[[Granted], Token],
+    *,
+    barred: str | None = None,
 ) -> Token:
     """The token that follows `held`, by its refresh token where that is not spent; `accept` makes it.
 
+    `barred` is why the grant must not begin anew: then the refresh token is all that there is.
     Raises a `CredentialError`; a `CredentialUnavailable` may hold the refresh token that came in place of the old.
     """
     last, refresh_token = (None, None) if held is None else (held.value, held.refresh_token)
     if refresh_token is not None and keeping.is_undecided:
-        log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": grant.begins_anew}})
-        if grant.begins_anew:
+        begins_anew = grant.begins_anew and barred is None
+        log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": begins_anew}})
+        if begins_anew:
             refresh_token = None
     if refresh_token is not None:
         await keeping.redeem()
     try:
-        granted = await grant.obtain(refresh_token, last)
+        granted = await grant.obtain(refresh_token, last, barred)
     except CredentialUnavailable as error:
         if refresh_token is not None and not error.undecided:
             await keeping.settle()
