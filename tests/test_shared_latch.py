@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import fcntl
 import hashlib
 import os
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -217,24 +219,33 @@ async def test_processes_without_a_store_take_turns(tmp_path: Path) -> None:
     assert entered.is_set()
 
 
-async def test_who_waits_no_more_keeps_no_lock(tmp_path: Path) -> None:
-    """Cancelled in the middle of an attempt, or between two."""
+@pytest.mark.parametrize("is_held", [True, False], ids=["held", "free"])
+async def test_who_waits_no_more_keeps_no_lock(tmp_path: Path, *, is_held: bool) -> None:
+    """Cancelled in the middle of an attempt, of one that succeeds, or between two."""
     first, second = local(tmp_path), local(tmp_path)
+
+    def is_free() -> bool:
+        with (tmp_path / "c.lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
 
     async def enter() -> None:
         async with second.turn("c"):
             raise AssertionError
 
-    for turns in range(4):
-        async with first.turn("c"):
+    for turns in (1, 2, 5) if is_held else (1, 1, 1):
+        async with first.turn("c") if is_held else nullcontext():
             entering = asyncio.create_task(enter())
             for _ in range(turns):
                 await asyncio.sleep(0)
             entering.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await entering
-    async with asyncio.timeout(20), second.turn("c"), local(tmp_path, "d.lock").turn("c"):
-        pass
+        await until((tmp_path / "c.lock").exists)
+        await until(is_free)
 
 
 async def test_a_turn_that_cannot_be_had_stops_nobody(tmp_path: Path) -> None:
