@@ -75,6 +75,8 @@ async def examine(config: Config, world: World) -> AsyncIterator[Finding]:
     exchanges = asyncio.Queue[Exchange]()
     instance = await Instance.start(alone, replace(world, observe=exchanges.put_nowait))
     try:
+        if (problem := await instance.problem_of_state()) is not None:
+            yield Finding("warning", "state", problem)
         for what, findings in _findings(config, world, instance, exchanges):
             async with aclosing(_guarded(what, findings)) as guarded:
                 async for finding in guarded:

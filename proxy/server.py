@@ -34,7 +34,6 @@ from proxy.listener.server import Server
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
 from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
-from proxy.stores.latch import Latch
 from proxy.waking import Waking
 
 log: Final = logging.getLogger("proxy")
@@ -76,14 +75,15 @@ class Instance:
         self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
             world.redactor.register(source.value)  # one that is borrowed is still empty
-        self._store = build.store(config, clock=world.clock)
+        self._store = build.store(config, clock=world.clock, state=world.state)
+        self._latch = build.latch(config, world.state, self._store)
         key = config.admin.key
         self.admin_key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
         world.redactor.register(self.admin_key)
         around = build.Surroundings(
             clock=world.clock,
             random=world.random,
-            latch=Latch(world.state),
+            latch=self._latch,
             store=self._store,
             redactor=world.redactor,
             events=self.metrics,
@@ -117,6 +117,7 @@ class Instance:
         for url in instance.urls:
             log.info("listening", extra={"fields": {"url": url}})
         instance._warn_of_ends()
+        await instance.problem_of_state()
         instance._waking.start()
         return instance
 
@@ -141,6 +142,11 @@ class Instance:
         used = {route.credential for route in self._config.routes}
         found = {name: each.source.problem for name, each in self._credentials.items() if name in used}
         return {name: problem for name, problem in found.items() if problem is not None}
+
+    async def problem_of_state(self) -> str | None:
+        """Why a rejected secret would be forgotten at the next restart, if it would; that is logged once."""
+        is_needed = any(isinstance(each.source, TokenSource) for each in self._credentials.values())
+        return await self._latch.try_out() if is_needed else None
 
     async def refresh(self, name: str) -> Report:
         """Get a new token for a credential now. Raises `KeyError`, or a `CredentialError`."""

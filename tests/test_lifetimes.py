@@ -73,7 +73,9 @@ class Busy:
             events=heard,
         )
 
-    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
         """The grant: one question."""
         return await self._asking.ask(STEP, RULES, "token request")
 

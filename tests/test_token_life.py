@@ -191,6 +191,7 @@ async def test_a_valid_token_keeps_serving_while_the_token_endpoint_is_down(
         tracker.double.set(token_endpoint="down")
         clock.move(3600 - 30)
         assert await at_once(proxy, 20) == {200: 20}
+        await until(lambda: proxy.lines("token_refresh_failed"))
         [failed] = proxy.lines("token_refresh_failed")
         assert failed["credential"] == "default"
         assert tracker.double.token_requests == {"login": 1, "refresh": 1}

@@ -2,7 +2,7 @@
 
 from proxy.build.routes import bindings, guard
 from proxy.build.sources import binding_of, credentials
-from proxy.build.stores import store
+from proxy.build.stores import latch, store
 from proxy.build.surroundings import Means, Surroundings
 
-__all__ = ["Means", "Surroundings", "binding_of", "bindings", "credentials", "guard", "store"]
+__all__ = ["Means", "Surroundings", "binding_of", "bindings", "credentials", "guard", "latch", "store"]

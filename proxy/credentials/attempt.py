@@ -2,8 +2,8 @@
 
 A server with reuse detection ends the whole family when a refresh token comes twice (RFC 9700 section 4.14).
 So it is noted in the store before it is redeemed. Where such a note is found, the answer was lost, with a process
-or on its way: a grant that can begin anew does, and one that needs a person for that tries the refresh token all
-the same.
+or on its way, or was none (`grants/undecided.py`): a grant that can begin anew does, and one that needs a person
+for that tries the refresh token all the same.
 """
 
 import logging
@@ -20,21 +20,29 @@ log: Final = logging.getLogger("proxy.credentials")
 
 
 async def attempt(
-    name: str, grant: Grant, keeping: Keeping, held: Token | None, accept: Callable[[Granted], Token]
+    name: str,
+    grant: Grant,
+    keeping: Keeping,
+    held: Token | None,
+    accept: Callable[[Granted], Token],
+    *,
+    barred: str | None = None,
 ) -> Token:
     """The token that follows `held`, by its refresh token where that is not spent; `accept` makes it.
 
+    `barred` is why the grant must not begin anew: then the refresh token is all that there is.
     Raises a `CredentialError`; a `CredentialUnavailable` may hold the refresh token that came in place of the old.
     """
     last, refresh_token = (None, None) if held is None else (held.value, held.refresh_token)
     if refresh_token is not None and keeping.is_undecided:
-        log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": grant.begins_anew}})
-        if grant.begins_anew:
+        begins_anew = grant.begins_anew and barred is None
+        log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": begins_anew}})
+        if begins_anew:
             refresh_token = None
     if refresh_token is not None:
         await keeping.redeem()
     try:
-        granted = await grant.obtain(refresh_token, last)
+        granted = await grant.obtain(refresh_token, last, barred)
     except CredentialUnavailable as error:
         if refresh_token is not None and not error.undecided:
             await keeping.settle()

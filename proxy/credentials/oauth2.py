@@ -60,7 +60,12 @@ class OAuthGrant:
         """What the server says is wrong, without the secrets of this credential."""
         return self._asking.error_of(reply)
 
-    async def obtain(self, refresh_token: Secret | None, token: Secret | None = None) -> Granted:  # noqa: ARG002  spent
+    async def obtain(
+        self,
+        refresh_token: Secret | None,
+        token: Secret | None = None,  # noqa: ARG002  spent
+        barred: str | None = None,
+    ) -> Granted:
         """Refresh if there is something to refresh with, else (or if that is rejected) begin anew.
 
         Raises `CredentialRejected`, `CredentialUnavailable`, `LoginRequired`.
@@ -78,6 +83,8 @@ class OAuthGrant:
                 raise self._login_required(refusal)
         if self._description.interactive:
             raise self._login_required(None)
+        if barred is not None:
+            raise CredentialRejected(barred)
         try:
             return await self.begin({}, "token request")
         except RejectedReply as error:

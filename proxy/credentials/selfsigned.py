@@ -25,7 +25,9 @@ class JWTGrant:
         """It always does."""
         return True
 
-    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
         """A new one."""
         return Granted(self._signing.sign(self._claims, seconds=self._lifetime), lifetime=self._lifetime)
 
@@ -45,7 +47,9 @@ class GitHubAppGrant:
         """It always does."""
         return True
 
-    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
         """One request; another one where our clock may be why the proof was refused.
 
         Raises `CredentialRejected`, `CredentialUnavailable`.

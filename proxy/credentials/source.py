@@ -242,11 +242,12 @@ class TokenSource:
         self._events.token_requested(self.name)
         failure: CredentialError | None = None
         try:
-            await self._publish(await attempt(self.name, self._grant, self._keeping, held, accept))
+            await self._publish(await attempt(self.name, self._grant, self._keeping, held, accept, barred=reason))
         except CredentialError as error:
             failure = error
         if failure is None:
-            await self._latch.clear(self.name, fingerprint)
+            if reason is not None:
+                await self._latch.clear(self.name, fingerprint)
             return
         if isinstance(failure, CredentialUnavailable) and failure.rotated is not None and held is not None:
             self._life = replace(self._life, token=replace(held, refresh_token=failure.rotated))
@@ -289,9 +290,8 @@ class TokenSource:
         self._life = replace(self._life, failure=Failure(error, count, retry_at))
         self._events.token_failed(self.name, error.code)
         fields = {"credential": self.name, "error": error.code, "detail": error.detail, "retry_in": pause}
-        log.warning(
-            "token_refresh_failed" if retry else error.code, extra={"fields": {**fields, **dict(error.said)}}
-        )
+        event = "token_refresh_failed" if retry else error.code
+        log.warning(event, extra={"fields": {**fields, **dict(error.said)}})
         self.ahead.schedule()
 
     def _error(self) -> CredentialError:

@@ -20,6 +20,7 @@ from proxy.stores.base import Record
 from proxy.stores.lease import Lease, Sleep
 from proxy.stores.records import UNUSABLE, open_record, seal_record
 from proxy.stores.redisclient import RedisClient
+from proxy.stores.redisrejections import RejectedOnServer
 from proxy.stores.seal import Ring
 
 log: Final = logging.getLogger("proxy.stores")
@@ -133,6 +134,11 @@ class RedisStore:
         tag = f"{_GONE}{self._random(_TAG_BYTES).hex()}"
         await self._client.call("EVAL", _FORGET, 1, self._key(name, "token"), tag)
         self._read[name] = self._saw(name, tag.encode())
+
+    @property
+    def rejections(self) -> RejectedOnServer:
+        """What is known here of secrets that were rejected."""
+        return RejectedOnServer(self._client.call, self._ring, lambda name: self._key(name, "rejected"))
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """A lease. Raises `StoreBusy` after `patience` seconds, and `StoreUnavailable`."""

@@ -21,7 +21,7 @@ from proxy.errors import StoreUnavailable
 from proxy.redact import Secret
 
 #: For one command, with the connection that it may have to make. Where the server says nothing, who needs a token
-#: waits for three of them, and for the token endpoint.
+#: waits for four of them, and for the token endpoint.
 COMMAND_SECONDS: Final = 3.0
 #: A connection that was left from before the server's restart is found out by using it.
 _RETRIES: Final = 1

@@ -146,7 +146,9 @@ class Process:
         # What nobody waits for any more goes on.
         self.forced = self.source._flight is not None
 
-    async def obtain(self, refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
         """The grant of this process: one attempt at the endpoint."""
         world, endpoint = self.world, self.world.endpoint
         self._judge_asking()

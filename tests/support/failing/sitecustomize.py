@@ -42,8 +42,8 @@ def _arm(point: str) -> None:  # noqa: C901  six points, one after another
         if point == "after the note":
             _fail()
 
-    async def obtained(self: LoginGrant, refresh_token: Any, token: Any = None) -> Any:
-        granted = await obtain(self, refresh_token, token)
+    async def obtained(self: LoginGrant, refresh_token: Any, token: Any = None, barred: Any = None) -> Any:
+        granted = await obtain(self, refresh_token, token, barred)
         if refreshing and point == "after the answer":
             _fail()
         return granted
