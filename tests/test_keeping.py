@@ -591,6 +591,25 @@ async def test_a_forced_refresh_lasts_no_longer_than_told(
     assert len(script.asked_with) == 1
 
 
+async def test_a_look_that_the_store_does_not_let_happen_is_no_reason_to_ask_again(bench: Bench) -> None:
+    """Who was rejected asks no more by itself, also where a turn could not be had meanwhile."""
+    source, script = await rejected(bench)
+    await bench.put(bench.record())
+    bench.shelf.busy = True
+    bench.clock.move(2.1)
+    with pytest.raises(LoginRequired):
+        await source.token(WAIT)
+    await bench.shelf.forget("c")
+    bench.shelf.busy = False
+    bench.clock.move(1000.0)
+    with pytest.raises(LoginRequired):
+        await source.token(WAIT)
+    bench.shelf.busy = True
+    with pytest.raises(StoreUnavailable):
+        await source.refresh(WAIT)
+    assert len(script.asked_with) == 1
+
+
 async def test_a_forced_refresh_gets_another_token_than_the_stored_one(bench: Bench) -> None:
     """Also where this process has not used that one yet; where it fails, the stored one serves, and it is told."""
     record = await bench.put(bench.record(7))

@@ -15,6 +15,8 @@ NOTED: Final = replace(FOUR, redeeming=True)
 ROTATED: Final = replace(FOUR, refresh_token=Secret("r4b"), obtained_at=399.5)
 ELSEWHERE: Final = replace(FOUR, refresh_token=Secret("r4c"), obtained_at=400.5)
 FIVE: Final = Record(5, Secret("t5"), 500.0, 5000.0, Secret("r5"))
+#: Somebody set the clock back by a year before it was got.
+BEFORE: Final = replace(FIVE, obtained_at=-3e7)
 #: Its number is higher, and its time is before.
 SIX: Final = replace(FIVE, generation=6, token=Secret("t6"), obtained_at=450.0)
 #: Somebody logged out and in again between two ticks of a clock.
@@ -35,6 +37,7 @@ TABLE: Final[dict[str, tuple[Record | None, Record | None, Record | None, Record
     "both are later": (FIVE, FIVE, SIX, SIX),
     "the store has an older one": (FIVE, FIVE, FOUR, FIVE),
     "what could not be saved is later": (FIVE, FOUR, FOUR, FIVE),
+    "what could not be saved is later, whatever the clocks say": (BEFORE, FOUR, FOUR, BEFORE),
     "nothing was ever saved": (FIVE, None, FOUR, FIVE),
     "somebody noted": (FOUR, FOUR, NOTED, NOTED),
     "somebody settled": (NOTED, NOTED, FOUR, FOUR),

@@ -17,14 +17,14 @@ def counting(mine: Record | None, saved: Record | None, found: Record | None) ->
     """The one that counts: `mine` in memory, what of that was last `saved`, or what was `found` in the store.
 
     1. There is one at most, or no difference.
-    2. Of two tokens the later one; where both are, or none, that of somebody else.
-    3. Of one token what somebody else wrote since it was saved here.
-    4. What could not be saved is later than what is there; unless somebody else has redeemed the very refresh token
-       that memory still has, and there is another one in its place.
+    2. Nobody wrote since: what could not be saved is later than what is there, whatever the clocks say.
+    3. Of two tokens the later one; where both are, or none, that of somebody else.
+    4. Of one token what somebody else wrote since it was saved here.
+    5. What could not be saved, unless somebody else has redeemed the very refresh token that memory still has.
     """
     if mine is None or mine == found:
         return found
-    if found is None:
+    if found is None or found == saved:
         return mine
     if not is_one(found, mine):
         return mine if is_later(mine, found) and not is_later(found, mine) else found

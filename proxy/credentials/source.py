@@ -21,7 +21,7 @@ from proxy.credentials.grant import Grant
 from proxy.credentials.keeping import Keeping
 from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreOutdated, StoreUnavailable
 from proxy.grants.request import Granted
-from proxy.lifecycle import Failure, Life, Token, back_off, decide, state, told
+from proxy.lifecycle import Failure, Life, Token, back_off, decide, may_ask, state, told
 from proxy.redact import Secret
 from proxy.stores.base import Store
 from proxy.stores.latch import Latch
@@ -168,12 +168,13 @@ class TokenSource:
         try:
             await self._keeping.in_turn(lambda: self._in_turn(after, forced=forced))
         except StoreUnavailable as error:
-            self._failed(error, retry=True)
+            # To look in vain, where nobody may ask, changes nothing about that.
+            if forced or may_ask(self._life, self._clock.now()):
+                self._failed(error, retry=True)
         except Exception:
             log.exception("a defect in the token request of credential %s", self.name)
-            self._failed(
-                CredentialUnavailable(f"The token request of credential {self.name!r} failed."), retry=True
-            )
+            why = f"The token request of credential {self.name!r} failed."
+            self._failed(CredentialUnavailable(why), retry=True)
         finally:
             self._flight = None
 
@@ -183,9 +184,9 @@ class TokenSource:
             await self._latch.clear(self.name, self._fingerprint())
             self._life = replace(self._life, failure=None)
         await self._follow()
-        # 1. Who had no token, and wants a new one, wants another than the one that was stored.
-        # 2. Another look, which was under way when the flight began, may have been there before this one.
+        # Who had no token, and wants a new one, wants another than the one that was stored.
         after = self._life.generation if forced and after == 0 else after
+        # Another look, which was under way when the flight began, may have been there before this one.
         _, refresh = decide(self._life, self._clock.now(), after=after)
         if refresh:
             await self._ask()
@@ -195,8 +196,7 @@ class TokenSource:
         await self._adopt()
         held = self._life.token
         if held is not None and self._keeping.forgotten:
-            now = self._clock.now()
-            ended = replace(held, expires_at=now, refresh_token=None, refresh_expires_at=None)
+            ended = replace(held, expires_at=self._clock.now(), refresh_token=None, refresh_expires_at=None)
             self._life = replace(self._life, token=ended)
 
     def _look_there(self) -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.credentials.source import TokenSource
-from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, LoginRequired
+from proxy.errors import (
+    CredentialError,
+    CredentialRejected,
+    CredentialUnavailable,
+    LoginRequired,
+    StoreUnavailable,
+)
 from proxy.grants.request import Granted
 from proxy.lifecycle import Token, stale_at
 from proxy.redact import Secret
@@ -143,6 +149,9 @@ class Process:
             await self.source.refresh(wait)
         except CredentialError as error:
             self.outcome = error.code
+            if isinstance(error, StoreUnavailable):
+                # It is done as soon as the store lets it.
+                self.paused = (0, float("-inf"))
         # What nobody waits for any more goes on.
         self.forced = self.source._flight is not None
 
