@@ -82,6 +82,17 @@ async def test_a_login_is_tried_for_real(doctor: Doctor, tracker: Vendor[Any]) -
     assert of(found, "credential default", "ok")[-1] == "has a token, good for 60 minutes"
 
 
+async def test_a_state_folder_that_cannot_be_written_is_a_warning(
+    doctor: Doctor, tracker: Vendor[Any], environ: dict[str, str], tmp_path: Path
+) -> None:
+    """With what mends it; where a token is all that there is, nothing is kept."""
+    (tmp_path / "state").touch()
+    [said] = of(await doctor(tracker.config, tracker.environ), "state", "warning")
+    assert "cannot be written" in said
+    assert "set XDG_STATE_HOME" in said
+    assert not [each for each in await doctor(route(tracker.url), environ) if each.what == "state"]
+
+
 async def test_an_upstream_that_answers_is_asked_once_with_its_credential(
     doctor: Doctor, environ: dict[str, str]
 ) -> None:

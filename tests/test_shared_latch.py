@@ -265,10 +265,10 @@ async def test_a_turn_that_cannot_be_had_stops_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "folder"),
     [
-        ({"XDG_STATE_HOME": "/x", "STATE_DIRECTORY": "/var/lib/a", "HOME": "/home/u"}, "/x/bearer-proxy"),
-        ({"STATE_DIRECTORY": "/var/lib/a", "HOME": "/home/u"}, "/var/lib/a"),
+        ({"XDG_STATE_HOME": "/x", "STATE_DIRECTORY": "/var/lib/a", "HOME": "/h"}, "/x/bearer-proxy"),
+        ({"STATE_DIRECTORY": "/var/lib/a", "HOME": "/h"}, "/var/lib/a"),
         ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/"}, "/var/lib/a"),
-        ({"STATE_DIRECTORY": "", "HOME": "/home/u"}, "/home/u/.local/state/bearer-proxy"),
+        ({"STATE_DIRECTORY": "", "HOME": "/h"}, "/h/.local/state/bearer-proxy"),
     ],
 )
 def test_a_unit_of_systemd_has_its_state_where_the_unit_says(environ: Mapping[str, str], folder: str) -> None:
