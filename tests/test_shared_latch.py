@@ -361,11 +361,11 @@ async def test_107_a_unit_that_restarts_costs_one_failed_login(
 
 @pytest.mark.slow
 async def test_107_twenty_restarts_and_a_thousand_requests_cost_one_failed_login(
-    either: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, canaries: Canaries
+    shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, canaries: Canaries
 ) -> None:
     """Of processes, each on a host of its own, that die without a word."""
     wrong = {"TRACKER_PASSWORD": canaries.mint("password")}
-    async with starting(either) as instances:
+    async with starting(shared) as instances:
         for _ in range(RESTARTS):
             instance = await instances.start(also=None, **wrong)
             await rejected(*[instance] * (REQUESTS // RESTARTS))

@@ -389,6 +389,25 @@ async def test_092_a_file_that_is_not_as_it_was_written_counts_as_none(
     assert len(caplog.records) == 1
 
 
+async def test_132_a_file_of_which_any_byte_was_changed_is_no_record(folder: Path, record: Record) -> None:
+    """Nor one of which two were exchanged: nothing of it is used, and the next token takes its place."""
+    store = FileStore(folder, ring())
+    await store.save("c", BINDING, record)
+    path = folder / "c.token"
+    whole = path.read_bytes()
+    changed = [whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :] for at in range(len(whole))]
+    for one, other in zip(range(len(whole)), [*range(1, len(whole)), 0], strict=True):
+        swapped = bytearray(whole)
+        swapped[one], swapped[other] = swapped[other], swapped[one]
+        changed.append(bytes(swapped))
+    for content in changed:
+        path.write_bytes(content)
+        is_whole = content == whole
+        assert isinstance(await store.load("c", BINDING), Record) == is_whole
+    await store.save("c", BINDING, record)
+    assert await store.load("c", BINDING) == record
+
+
 @pytest.mark.parametrize("step", ["mkstemp", "fsync", "replace"])
 async def test_090_a_write_that_breaks_off_leaves_the_old_record_and_nothing_beside_it(
     folder: Path, record: Record, monkeypatch: pytest.MonkeyPatch, step: str

@@ -225,9 +225,9 @@ async def test_107_a_wrong_password_is_tried_once_however_many_requests_and_rest
     """The rejection is latched in the state folder, on exactly this secret."""
     wrong = {**tracker.environ, "TRACKER_PASSWORD": canaries.mint("password")}
     for _ in range(20):
-        async with proxying(tracker.config, environ=wrong, clock=clock) as proxy:
-            for _ in range(10):
-                answer = await proxy.ask("GET", "/calls")
+        async with proxying(tracker.config, environ=wrong, clock=clock) as proxy, proxy.connect() as client:
+            for _ in range(50):
+                answer = await client.ask("GET", "/calls")
                 assert (answer.status, answer.code) == (502, "credential_rejected")
                 assert "'default'" in answer.json()["detail"]
                 clock.move(400)

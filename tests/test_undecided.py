@@ -7,34 +7,22 @@ cannot tries it all the same, and says so. What it surely did not redeem costs n
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qs
 
 import pytest
-from aiohttp import web
 
 from proxy.grants.login import ResponseRules
 from proxy.grants.request import TokenReply
 from proxy.grants.undecided import rotated
 from proxy.redact import Secret
-from tests.support.api import Seen, api
+from tests.support.api import api
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Canaries
+from tests.support.strict import LIFETIME, Reply, Strict
 
-LIFETIME: Final = 3600
 #: Longer than the pause after a first failure.
 LATER: Final = 60
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One answer, in place of the token; `carries` the new refresh token in its body."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-    carries: bool = False
 
 
 HTML: Final = ("Content-Type", "text/html")
@@ -73,53 +61,6 @@ DECIDED: Final = {
 }
 #: For a login, which knows statuses only, it is a refusal.
 NOT_NOW: Final = {"400 not now": Reply(400, (JSON,), b'{"error": "temporarily_unavailable"}')}
-
-
-@dataclass
-class Strict:
-    """A token endpoint that takes each refresh token once; a second time ends its whole family."""
-
-    canaries: Canaries
-    #: What it answers to redemptions, or to everything; does it redeem then?
-    reply: Reply | None = None
-    to_all: bool = False
-    redeems: bool = True
-    seen: list[str] = field(default_factory=list)
-    reuses: int = 0
-    _live: set[str] = field(default_factory=set)
-    _spent: set[str] = field(default_factory=set)
-
-    def begin(self) -> str:
-        """A refresh token that is good."""
-        made = self.canaries.mint("uuid")
-        self._live.add(made)
-        return made
-
-    async def answer(self, seen: Seen) -> web.StreamResponse:
-        """A token, or what a test wants."""
-        given = {name: values[0] for name, values in parse_qs(seen.body.decode()).items()}
-        redeemed = given.get("refresh_token")
-        self.seen.append("login" if redeemed is None else "refresh")
-        fails = self.reply if redeemed is not None or self.to_all else None
-        if fails is not None and not self.redeems:
-            return self._failing(fails, {})
-        if redeemed in self._spent:
-            self.reuses += 1
-            self._live.clear()
-        if redeemed is not None and redeemed not in self._live:
-            return web.json_response({"error": "invalid_grant"}, status=400)
-        if redeemed is not None:
-            self._live.remove(redeemed)
-            self._spent.add(redeemed)
-        rotated = {"refresh_token": self.begin()}
-        if fails is not None:
-            return self._failing(fails, rotated)
-        token = {"access_token": self.canaries.mint("token"), "token_type": "Bearer", "expires_in": LIFETIME}
-        return web.json_response({**token, **rotated})
-
-    def _failing(self, reply: Reply, rotated: dict[str, str]) -> web.StreamResponse:
-        body = json.dumps(rotated).encode() if reply.carries else reply.body
-        return web.Response(status=reply.status, headers=dict(reply.headers), body=body)
 
 
 def credential(kind: str, url: str) -> dict[str, Any]:
