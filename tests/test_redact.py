@@ -195,6 +195,14 @@ def test_076_tokens_that_begin_alike_do_not_hide_each_other() -> None:
         assert redactor.text(f"<{short}> <{long}> <{short[:-5]}>") == f"<{MASK}> <{MASK}> <{MASK}>"
 
 
+def test_076_two_secrets_that_overlap_are_one_mask() -> None:
+    """What is left of one would tell that there was another."""
+    redactor = Redactor(patterns=())
+    for value in ("first-half-and-middle", "and-middle-second-half"):
+        redactor.register(Secret(value))
+    assert redactor.text("<first-half-and-middle-second-half>") == f"<{MASK}>"
+
+
 @given(st.text("ab", min_size=8, max_size=30), st.text("ab", min_size=8, max_size=30), st.text("ab", max_size=60))
 def test_076_overlapping_and_repeating_secrets_do_not_survive(one: str, two: str, text: str) -> None:
     """Two letters make every kind of overlap, with itself too."""

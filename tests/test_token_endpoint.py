@@ -312,8 +312,8 @@ class TestTLS:
         """They are what is trusted where nothing is configured; to read them takes long."""
         contexts: list[ssl.SSLContext] = []
 
-        def counted(bundle: Path | None = None) -> ssl.SSLContext:
-            contexts.append(client_context(bundle))
+        def counted(ca: Path | None = None, *, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+            contexts.append(client_context(ca, cert=cert, key=key))
             return contexts[-1]
 
         monkeypatch.setattr(token_endpoint, "client_context", counted)
