@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.errors import StoreUnavailable
-from proxy.stores.base import Record, Store
+from proxy.stores.base import Missing, Record, Store
 
 #: What cannot be done with the store: nothing is wrong, the disk is full, it is gone.
 FAULTS: Final[tuple[frozenset[str], ...]] = (frozenset(), frozenset({"save"}), frozenset({"turn", "load", "save"}))
@@ -70,7 +70,7 @@ class Watched:
             self.failing.add(what)
             raise StoreUnavailable(f"{what} fails")
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
         """Unless it fails."""
         self._try("load")
         return await self._inner.load(name, binding)
@@ -110,10 +110,6 @@ class Watched:
     async def confirm(self, name: str) -> None:
         """As the store."""
         await self._inner.confirm(name)
-
-    def stamp(self, name: str) -> object:
-        """As the store."""
-        return self._inner.stamp(name)
 
     async def close(self) -> None:
         """As the store."""
