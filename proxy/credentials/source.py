@@ -65,7 +65,6 @@ class TokenSource:
         self._clock = clock
         self._latch = latch
         self._keeping = Keeping(name, store, binding, clock, inherits=inherits)
-        self._shares = store.lasting
         self._looking: asyncio.Task[None] | None = None
         self._fits = fits
         self._random = random
@@ -89,12 +88,14 @@ class TokenSource:
         if token is not None:
             if refresh:
                 self._fly()
-            elif self._shares and self._keeping.has_changed():
+            elif self._keeping.is_due():
                 self._look_there()
             return token
-        if refresh or self._flight is not None or self._keeping.has_changed():
+        if refresh or self._flight is not None:
             await self._landed(wait)
-            token, _ = decide(self._life, self._clock.now())
+        elif self._keeping.is_due():
+            await asyncio.wait({self._look_there()}, timeout=wait)
+        token, _ = decide(self._life, self._clock.now())
         if token is None:
             raise self._error()
         return token
@@ -104,12 +105,14 @@ class TokenSource:
         token, refresh = decide(self._life, self._clock.now(), after=refused.generation)
         if token is not None or not ask:
             return token
-        if refresh or self._flight is not None or self._keeping.has_changed(at_once=True):
+        if refresh or self._flight is not None:
             try:
                 await self._landed(wait)
             except CredentialError:
                 return None
-            token, _ = decide(self._life, self._clock.now(), after=refused.generation)
+        elif self._keeping.is_due(at_once=True):
+            await asyncio.wait({self._look_there()}, timeout=wait)
+        token, _ = decide(self._life, self._clock.now(), after=refused.generation)
         return token
 
     # -- what people ask for
@@ -199,15 +202,16 @@ class TokenSource:
             ended = replace(held, expires_at=self._clock.now(), refresh_token=None, refresh_expires_at=None)
             self._life = replace(self._life, token=ended)
 
-    def _look_there(self) -> None:
-        """Somebody else wrote to the store, or it can be written to again."""
+    def _look_there(self) -> asyncio.Task[None]:
+        """A look at what others wrote, begun if there is none; behind it comes what could not be written."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._there(), name=f"look at the store of {self.name}")
+        return self._looking
 
     async def _there(self) -> None:
-        await self._keeping.save_again(SAVE_SECONDS)
         if self._flight is None:
             await self._follow()
+        await self._keeping.save_again(SAVE_SECONDS)
 
     async def _adopt(self) -> bool:
         """Make a later token from the store the one that is used; was there one?"""

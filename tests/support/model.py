@@ -166,6 +166,9 @@ class Process:
         try:
             await self.at("asked")
             granted = self._granted(refresh_token)
+            if "turn" in self.store.failing:
+                # It is not even tried to store it.
+                world.ledger.kept.add(granted.token.reveal())
             await self.at("answered")
             if endpoint.fate in {"lost", "useless"}:
                 raise undecided(granted.refresh_token if endpoint.fate == "useless" else None)
@@ -286,7 +289,7 @@ class World(logging.Handler):
         store, granted = self.store(), self.endpoint.begin()
         async with store.turn(NAME):
             before, wall = await store.load(NAME, BINDING), self.clock.wall()
-            generation = (before.generation if before else 0) + 1
+            generation = (before.generation if isinstance(before, Record) else 0) + 1
             record = Record(generation, granted.token, wall, wall + LIFETIME, granted.refresh_token)
             await store.save(NAME, BINDING, record)
             self.ledger.has_written(record)
