@@ -100,7 +100,7 @@ def _folder(folder: Path) -> Iterator[Finding]:
         return
     if (kind := file_system(folder)) in REMOTE:
         mend = "use a disk of this machine, or kind: redis for several machines"
-        yield Finding("warning", WHAT, f"{folder} is on a file system of kind {kind}, whose locks may not hold: {mend}")
+        yield Finding("warning", WHAT, f"{folder} is on {kind}, whose locks may not hold: {mend}")
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 import asyncio
 import resource
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,22 +13,9 @@ import pytest
 from proxy import adminclient, runfile
 from proxy.demo.teletracker import TeleTracker
 from tests.support.instances import Running
+from tests.support.mounting import MOUNTED, cannot_mount
 from tests.support.sharing import Starting
 from tests.support.vendors import Vendor
-
-TOOLS: Final = ("unshare", "nsenter", "mount")
-#: A folder of its own for one process and what it starts: $0 is the folder, and the rest the command.
-MOUNTED: Final = 'mount -t tmpfs -o size=64k,mode=700 none "$0" && exec "$@"'
-
-
-def cannot_mount() -> str | None:
-    """Why no file system can be made here, None where one can."""
-    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        return f"this machine has no {', '.join(missing)} (util-linux)"
-    tried = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", MOUNTED, "/mnt", "true"], capture_output=True, check=False
-    )
-    return None if tried.returncode == 0 else "this machine does not let this user make a mount namespace"
 
 
 @contextmanager

@@ -88,6 +88,7 @@ class Shelf(MemoryStore):
             raise StoreUnavailable("cannot be asked")
         await super().confirm(name)
 
+
 @dataclass
 class Bench:
     """A shelf, and sources of one credential on it: each is a process."""

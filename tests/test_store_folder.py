@@ -1,4 +1,4 @@
-"""The folder of a store, its locks and what lies in it: what is not as it must be is told, and the loop never waits."""
+"""The folder of a store, its locks and what lies in it: what is not as it must be is told; the loop never waits."""
 
 import asyncio
 import errno
@@ -23,11 +23,10 @@ from proxy.stores.file import FileStore
 from proxy.stores.files import file_system, sweep
 from proxy.stores.seal import Ring
 from tests.support.leaks import Artefacts, Canaries
+from tests.support.mounting import READ_ONLY, cannot_mount
 from tests.support.waiting import until
 
 BINDING: Final = b"b" * 32
-#: Where a bind mount can be read-only for one process alone.
-MOUNT: Final = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
 
 
 @pytest.fixture
@@ -133,7 +132,7 @@ async def test_102_a_logout_is_known_to_those_with_another_key(folder: Path, rec
 # -- what lies in it
 
 
-async def test_090_what_a_crash_left_is_removed_by_the_next_one_who_has_the_turn(folder: Path, record: Record) -> None:
+async def test_090_what_a_crash_left_is_removed_by_the_next_holder(folder: Path, record: Record) -> None:
     """Of this credential alone: another one's may be being written."""
     store = opened(folder)
     await store.save("c", BINDING, record)
@@ -252,14 +251,13 @@ asyncio.run(main())
 
 async def test_091_a_file_system_that_takes_no_writes_is_locked_all_the_same(folder: Path) -> None:
     """By one process that sees it so: the others wait for it."""
-    tried = subprocess.run(["unshare", "--mount", "sh", "-c", MOUNT, "/mnt", "true"], capture_output=True, check=False)
-    if tried.returncode != 0:
-        pytest.skip("this machine does not let this user make a mount namespace")
+    if (reason := cannot_mount()) is not None:
+        pytest.skip(reason)
     store, hurried = opened(folder), opened(folder, patience=0.2)
     async with store.turn("c"):
         pass
     holder = await asyncio.create_subprocess_exec(
-        *("unshare", "--mount", "sh", "-c", MOUNT, str(folder), sys.executable, "-c", HOLD, str(folder)),
+        *("unshare", "--mount", "sh", "-c", READ_ONLY, str(folder), sys.executable, "-c", HOLD, str(folder)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -18,7 +18,7 @@ _MENDS: Final = {
     Missing.OTHER_KEY: "What is stored for credential {name!r} is sealed with a key that is not here: add that key "
     "to store.key; or run `bearer-proxy login {name}`, where it is lost.",
     Missing.UNREADABLE: "What is stored for credential {name!r} does not open any more, and may have replaced what "
-    "is in memory: restart with the configuration of those who share the store, or run `bearer-proxy login {name}`.",
+    "is in memory: restart with the configuration of all who share the store, or run `bearer-proxy login {name}`.",
 }
 
 
