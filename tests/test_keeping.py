@@ -11,6 +11,7 @@ import pytest
 
 from proxy.credentials.source import TokenSource
 from proxy.errors import (
+    CredentialError,
     CredentialRejected,
     CredentialUnavailable,
     LoginRequired,
@@ -44,6 +45,8 @@ class Shelf(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.broken: set[str] = set()
+        #: Why what others have put there does not open for this process.
+        self.closed: Missing | None = None
         self.busy = False
         self.may_load, self.may_save = asyncio.Event(), asyncio.Event()
         self.may_load.set()
@@ -58,7 +61,7 @@ class Shelf(MemoryStore):
         await may_load.wait()
         if "load" in self.broken:
             raise StoreUnavailable("cannot be read")
-        return found
+        return self.closed or found
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """As soon as it may, unless it is broken."""
@@ -730,11 +733,8 @@ async def test_092_what_somebody_put_back_into_the_store_gives_way_to_what_is_us
     token = await source.token(WAIT)
     await bench.put(old)
     bench.clock.move(2.1)
-    await source.token(WAIT)
-    await until(lambda: source.report().persisted is False)
-    bench.clock.move(2.1)
-    await source.token(WAIT)
-    await until(lambda: source.report().persisted is True)
+    await looked(source)
+    assert source.report().persisted is True
     stored = await bench.stored()
     assert stored is not None
     assert (stored.generation, stored.token) == (2, token.value)
@@ -1062,3 +1062,202 @@ async def test_094_what_could_not_be_stored_gives_way_to_what_others_stored(
     bench.shelf.broken = set()
     assert (await source.token(WAIT)).value is record.token
     assert len(naps) == tried
+
+
+# -- what others may have replaced (threats 88, 133)
+
+CLOSED = {
+    Missing.OTHER_KEY: "is sealed with a key that is not here: add that key to store.key; or run `bearer-proxy",
+    Missing.UNREADABLE: "does not open any more, and may have replaced what is in memory",
+}
+#: What others may do while this process cannot see it, or could not tell them what it does.
+APART = {
+    "no turn": ({"turn"}, None, "cannot be locked"),
+    "no look": ({"load"}, None, "cannot be read"),
+    "no note": ({"save"}, None, "cannot be written"),
+    "another key": (set(), Missing.OTHER_KEY, "store.key"),
+    "damaged": (set(), Missing.UNREADABLE, "does not open any more"),
+}
+
+
+@pytest.mark.parametrize(("broken", "closed", "said"), APART.values(), ids=APART)
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_088_what_others_have_too_is_not_redeemed_behind_their_backs(
+    bench: Bench, broken: set[str], closed: Missing | None, said: str, *, can_begin: bool
+) -> None:
+    """A token that is good serves on. Then who can begin anew does; else it is 503 of its own until it is well."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = can_begin
+    token = await source.token(WAIT)
+    bench.shelf.broken, bench.shelf.closed = broken, closed
+    bench.clock.move(2.1)
+    assert await source.token(WAIT) is token
+    bench.clock.move(3601)
+    if can_begin:
+        script.outcomes.put_nowait(granted := bench.granted())
+        assert (await source.token(WAIT)).value is granted.token
+        assert script.asked_with == [None]
+        return
+    with pytest.raises(StoreUnavailable, match=said) as caught:
+        await source.token(WAIT)
+    assert (caught.value.code, script.asked_with) == ("store_unavailable", [])
+    assert await bench.stored() == record
+    bench.shelf.broken, bench.shelf.closed = set(), None
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token]
+
+
+@pytest.mark.parametrize(("broken", "closed"), [each[:2] for each in APART.values()], ids=APART)
+async def test_091_what_nobody_else_has_is_redeemed_all_the_same(
+    bench: Bench, broken: set[str], closed: Missing | None
+) -> None:
+    """It was got while nothing could be stored: a store that fails costs no request."""
+    bench.shelf.broken, bench.shelf.closed = broken | {"save"}, closed
+    source, script = bench.process()
+    script.can_begin = True
+    for _ in range(3):
+        script.outcomes.put_nowait(bench.granted())
+        await source.token(WAIT)
+        bench.clock.move(3601)
+    assert [each is None for each in script.asked_with] == [True, False, False]
+
+
+async def test_091_a_full_disk_is_full_for_all(bench: Bench) -> None:
+    """Where nothing else gives a token, what cannot be noted is redeemed: nobody else could note it either."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    await source.token(WAIT)
+    bench.shelf.broken = {"full"}
+    bench.clock.move(3601)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token]
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+async def test_133_who_starts_with_a_store_that_does_not_open(bench: Bench, closed: Missing) -> None:
+    """With another key it has to be mended; what was got for another account counts as none, as before a login."""
+    await bench.put(bench.record())
+    bench.shelf.closed = closed
+    source, script = bench.process(inherits=True)
+    script.outcomes.put_nowait(LoginRequired("log in"))
+    with pytest.raises(CredentialError) as caught:
+        await source.token(WAIT)
+    if closed is Missing.OTHER_KEY:
+        assert (caught.value.code, script.asked_with) == ("store_unavailable", [])
+        assert CLOSED[closed] in caught.value.detail
+    else:
+        assert (caught.value.code, script.asked_with) == ("login_required", [None])
+
+
+async def looked(source: TokenSource) -> None:
+    """A request that finds a good token, and the look behind it."""
+    await source.token(WAIT)
+    await until(lambda: source._looking is not None and source._looking.done())
+
+
+async def test_133_a_token_that_serves_is_not_written_over_what_does_not_open(bench: Bench) -> None:
+    """It may be a later one; one that was got anew is written."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = True
+    await source.token(WAIT)
+    bench.shelf.closed = Missing.OTHER_KEY
+    for _ in range(3):
+        bench.clock.move(2.1)
+        await looked(source)
+    assert await bench.stored() == record
+    bench.clock.move(3601)
+    script.outcomes.put_nowait(granted := bench.granted())
+    await source.token(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.token == granted.token
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+async def test_133_what_was_noted_in_memory_is_not_written_over_what_does_not_open(
+    bench: Bench, closed: Missing
+) -> None:
+    """It is of the refresh token that the other one may have replaced."""
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    bench.shelf.broken = {"full"}
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    bench.shelf.broken, bench.shelf.closed = set(), closed
+    await source.close(WAIT)
+    assert await bench.stored() == record
+
+
+# -- a store that loses what it had
+
+
+async def test_a_store_that_lost_its_record_is_no_logout(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The next look stores again what is in memory; it is said once."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    await source.token(WAIT)
+    bench.shelf._records.clear()
+    bench.clock.move(2.1)
+    await looked(source)
+    assert await bench.stored() == record
+    assert source.report().persisted is True
+    bench.clock.move(2.1)
+    await looked(source)
+    assert script.asked_with == []
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == ["stored_token_lost"]
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_what_was_lost_a_moment_ago_is_redeemed(bench: Bench, *, can_begin: bool) -> None:
+    """Who has just seen it knows that nobody has replaced it."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = can_begin
+    token = await source.token(WAIT)
+    bench.shelf._records.clear()
+    bench.clock.move(4.0)
+    script.outcomes.put_nowait(bench.granted())
+    assert await source.newer_than(token, wait=WAIT, ask=True) is not None
+    assert script.asked_with == [record.refresh_token]
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_088_what_was_lost_at_some_time_may_have_been_replaced_before(
+    bench: Bench, caplog: pytest.LogCaptureFixture, *, can_begin: bool
+) -> None:
+    """As with a note that somebody left: a password logs in anew, and where a person is needed it is tried."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = can_begin
+    token = await source.token(WAIT)
+    bench.shelf._records.clear()
+    bench.clock.move(4.1)
+    script.outcomes.put_nowait(bench.granted())
+    assert await source.newer_than(token, wait=WAIT, ask=True) is not None
+    assert script.asked_with == [None if can_begin else record.refresh_token]
+    said = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert said == ["stored_token_lost", "token_rotation_lost"]
+
+
+async def test_102_a_logout_ends_what_could_not_be_stored_as_well(bench: Bench) -> None:
+    """It is not written over the logout, whether that is noticed at the end or before."""
+    await bench.put(bench.record(4))
+    source, script = bench.process()
+    script.can_begin = True
+    first = await source.token(WAIT)
+    bench.shelf.broken = {"save"}
+    script.outcomes.put_nowait(bench.granted())
+    assert await source.newer_than(first, wait=WAIT, ask=True) is not None
+    bench.shelf.broken = set()
+    await bench.shelf.forget("c")
+    await source.close(WAIT)
+    assert await MemoryStore.load(bench.shelf, "c", BINDING) is Missing.LOGGED_OUT
+    bench.clock.move(2.1)
+    await looked(source)
+    assert source.report().state == "invalid"

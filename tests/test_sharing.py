@@ -31,11 +31,12 @@ def sealed_with(config: Mapping[str, Any], *keys: Path) -> dict[str, Any]:
 
 
 async def expired(tracker: TeleTracker, *all_of_them: Running) -> None:
-    """Every token is over; two expiries, so that each of two may be the first."""
+    """Every token is over, twice, so that each of two may be the first; no refresh token is used twice."""
     for order in (all_of_them, tuple(reversed(all_of_them))):
         tracker.expire()
         for each in order:
             assert (await each.get()).status == 200
+            assert tracker.refresh_reuses == 0
 
 
 async def replaced(instances: Fleet, one: Running, **options: Any) -> Running:
