@@ -954,10 +954,14 @@ async def test_091_without_a_turn_what_begins_anew_is_got_all_the_same(bench: Be
     assert script.asked_with == [None] * 3
 
 
-async def test_088_who_begins_with_what_is_stored_does_not_begin_without_the_store(bench: Bench) -> None:
-    """A person need not log in because a server is away, and an old refresh token is not redeemed again."""
-    bench.shelf.needs_turn = True
-    bench.shelf.broken = {"turn"}
+@pytest.mark.parametrize("needs_turn", [True, False])
+@pytest.mark.parametrize("broken", ["turn", "load"])
+async def test_088_who_begins_with_what_is_stored_does_not_begin_without_the_store(
+    bench: Bench, broken: str, *, needs_turn: bool
+) -> None:
+    """A person need not log in because a store is away, and an old refresh token is not redeemed again."""
+    bench.shelf.needs_turn = needs_turn
+    bench.shelf.broken = {broken}
     source, script = bench.process(inherits=True)
     with pytest.raises(StoreUnavailable):
         await source.token(WAIT)
@@ -1125,16 +1129,18 @@ async def test_091_what_nobody_else_has_is_redeemed_all_the_same(
     assert [each is None for each in script.asked_with] == [True, False, False]
 
 
-async def test_091_a_full_disk_is_full_for_all(bench: Bench) -> None:
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_091_a_full_disk_is_full_for_all(bench: Bench, *, can_begin: bool) -> None:
     """Where nothing else gives a token, what cannot be noted is redeemed: nobody else could note it either."""
     record = await bench.put(bench.record())
     source, script = bench.process()
+    script.can_begin = can_begin
     await source.token(WAIT)
     bench.shelf.broken = {"full"}
     bench.clock.move(3601)
     script.outcomes.put_nowait(bench.granted())
     await source.token(WAIT)
-    assert script.asked_with == [record.refresh_token]
+    assert script.asked_with == [None if can_begin else record.refresh_token]
 
 
 @pytest.mark.parametrize("closed", CLOSED)
@@ -1261,3 +1267,45 @@ async def test_102_a_logout_ends_what_could_not_be_stored_as_well(bench: Bench) 
     bench.clock.move(2.1)
     await looked(source)
     assert source.report().state == "invalid"
+
+
+async def test_102_a_logout_ends_nothing_that_was_got_behind_it(bench: Bench) -> None:
+    """Also where that cannot be stored, and the word of the logout stays."""
+    await bench.put(bench.record(4))
+    source, script = bench.process()
+    script.can_begin = True
+    await source.token(WAIT)
+    await bench.shelf.forget("c")
+    bench.shelf.broken = {"save"}
+    bench.clock.move(2.1)
+    await looked(source)
+    script.outcomes.put_nowait(granted := bench.granted())
+    assert (await source.token(WAIT)).value is granted.token
+    for _ in range(2):
+        bench.clock.move(2.1)
+        await looked(source)
+    assert source.report().state == "fresh"
+    assert script.asked_with == [None]
+
+
+async def test_091_without_a_turn_nothing_is_written_either(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody who has one may be writing; what is got meanwhile is nobody else's, and so can be redeemed."""
+    bench.shelf.broken = {"turn"}
+    source, script = bench.process()
+    script.can_begin = True
+    for _ in range(3):
+        script.outcomes.put_nowait(bench.granted())
+        await source.token(WAIT)
+        bench.clock.move(3601)
+    assert [each is None for each in script.asked_with] == [True, False, False]
+    assert await bench.stored() is None
+    assert source.report().persisted is False
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
+        "store_unavailable",
+        "token_not_persisted",
+    ]
+    bench.shelf.broken = set()
+    await source.close(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.generation == 3

@@ -325,13 +325,17 @@ class Hanging:
         self.act = act
         self.began, self.may_go_on = threading.Event(), threading.Event()
         self.threads: list[str] = []
+        self.ended = 0
 
     def __call__(self, *arguments: object, **options: object) -> object:
         """As `act`, later."""
         self.threads.append(threading.current_thread().name)
         self.began.set()
         assert self.may_go_on.wait(60)
-        return self.act(*arguments, **options)
+        try:
+            return self.act(*arguments, **options)
+        finally:
+            self.ended += 1
 
 
 @pytest.fixture
@@ -408,7 +412,8 @@ async def test_a_lock_that_comes_when_nobody_waits_any_more_is_let_go(
     asking.cancel()
     await asyncio.wait({asking})
     disk.may_go_on.set()
-    async with store.turn("c"):
+    await until(lambda: disk.ended)
+    async with asyncio.timeout(10), store.turn("c"):
         pass
 
 
