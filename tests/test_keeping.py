@@ -546,15 +546,15 @@ async def test_a_forced_refresh_lasts_no_longer_than_told(
 
 
 async def test_a_look_that_the_store_does_not_let_happen_is_no_reason_to_ask_again(bench: Bench) -> None:
-    """Who was rejected asks no more by itself, also where a turn could not be had meanwhile."""
+    """Who was rejected asks no more by itself, also where the store could not be read meanwhile."""
     source, script = await rejected(bench)
     await bench.put(bench.record())
-    bench.shelf.busy = True
+    bench.shelf.broken = {"load"}
     bench.clock.move(2.1)
     with pytest.raises(LoginRequired):
         await source.token(WAIT)
     await bench.shelf.forget("c")
-    bench.shelf.busy = False
+    bench.shelf.broken = set()
     bench.clock.move(1000.0)
     with pytest.raises(LoginRequired):
         await source.token(WAIT)
@@ -1059,7 +1059,7 @@ async def test_094_what_could_not_be_stored_gives_way_to_what_others_stored(
     await source.token(WAIT)
     record = await bench.put(bench.record(2))
     bench.shelf.broken = {"outdated"}
-    await until(lambda: source._keeping._trying is None)
+    await until(lambda: source._keeping._trying is not None and source._keeping._trying.done())
     tried = len(naps)
     bench.clock.move(3600)
     await bench.put(record := bench.record(2))
@@ -1163,6 +1163,8 @@ async def looked(source: TokenSource) -> None:
     """A request that finds a good token, and the look behind it."""
     await source.token(WAIT)
     await until(lambda: source._looking is not None and source._looking.done())
+    trying = source._keeping._trying
+    await until(lambda: trying is None or trying.done())
 
 
 async def test_133_a_token_that_serves_is_not_written_over_what_does_not_open(bench: Bench) -> None:

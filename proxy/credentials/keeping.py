@@ -8,14 +8,14 @@ begin anew does so instead.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Final
 
 from proxy.clock import Clock
 from proxy.credentials.resting import counting, is_one, record_of, token_of
-from proxy.credentials.sharing import Sharing
+from proxy.credentials.sharing import LOST, Sharing
 from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable
 from proxy.lifecycle import Token
 from proxy.stores.base import Missing, Record, Store
@@ -24,14 +24,10 @@ log: Final = logging.getLogger("proxy.credentials")
 
 #: The store is looked at no more often than this, in seconds, unless a token was refused.
 LOOK_SECONDS: Final = 2.0
+#: What a store may take that can be written to again.
+SAVE_SECONDS: Final = 60.0
 #: How often it is tried to make durable what could not be; others wait until a turn is over, which takes longer.
 AGAIN_SECONDS: Final = 1.0
-
-
-_LOST: Final = (
-    "the store has lost the token (a folder that was removed or is not mounted, a server that does not keep its "
-    "data); what is in memory is stored again"
-)
 
 
 class Keeping:
@@ -141,7 +137,7 @@ class Keeping:
             self.forgotten = True
             self._last = self._saved = None
         if was_there and found is Missing.NOTHING and self._last is not None:
-            self._say("stored_token_lost", _LOST)
+            self._say("stored_token_lost", LOST)
             self._saved = None
             if self._last.refresh_token is not None and not self._sharing.is_recent(self._clock.now()):
                 self._last = replace(self._last, redeeming=True)
@@ -175,8 +171,8 @@ class Keeping:
             fields = {"credential": self._name, "generation": token.generation, "detail": failure.detail}
             log.warning("token_outdated", extra={"fields": fields})
             raise failure
-        if failure is not None and self._store.needs_turn and self._trying is None:
-            self._trying = asyncio.create_task(self._keep_trying(), name=f"saving the token of {self._name}")
+        if failure is not None and self._store.needs_turn:
+            self._try(self._keep_trying)
 
     @property
     def is_undecided(self) -> bool:
@@ -222,10 +218,17 @@ class Keeping:
         if self._trying is not None:
             self._trying.cancel()
             await asyncio.wait({self._trying})
-        await self.save_again(wait)
+        await self._save_again(wait)
 
-    async def save_again(self, wait: float) -> None:
-        """One more attempt to make durable what could not be (threat 91)."""
+    def save_soon(self) -> None:
+        """One more attempt to make durable what could not be, which nobody waits for (threat 91)."""
+        self._try(lambda: self._save_again(SAVE_SECONDS))
+
+    def _try(self, attempt: Callable[[], Coroutine[None, None, None]]) -> None:
+        if not self._is_saved and (self._trying is None or self._trying.done()):
+            self._trying = asyncio.create_task(attempt(), name=f"saving the token of {self._name}")
+
+    async def _save_again(self, wait: float) -> None:
         if self._is_saved:
             return
         with suppress(TimeoutError, StoreUnavailable):
@@ -241,7 +244,6 @@ class Keeping:
         while not self._is_saved and not isinstance(failure, StoreOutdated):
             await asyncio.sleep(AGAIN_SECONDS)
             failure = await self._write()
-        self._trying = None
 
     async def _write_what_counts(self) -> None:
         found, mine = await self._store.load(self._name, self._binding), self._last

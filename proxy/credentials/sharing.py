@@ -13,6 +13,10 @@ from proxy.stores.base import Missing, Record
 
 #: Who saw so many seconds ago what was in the store knows what was lost with it.
 KNOWN_SECONDS: Final = 4.0
+LOST: Final = (
+    "the store has lost the token (a folder that was removed or is not mounted, a server that does not keep its "
+    "data); what is in memory is stored again"
+)
 #: What mends a record that does not open, where nothing else can give a token.
 _MENDS: Final = {
     Missing.OTHER_KEY: "What is stored for credential {name!r} is sealed with a key that is not here: add that key "
