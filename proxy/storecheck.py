@@ -18,8 +18,8 @@ from proxy.config import Config, FileCredential, OAuthCredential, StaticCredenti
 from proxy.config.store import StoreConfig
 from proxy.errors import StoreUnavailable
 from proxy.findings import Finding, Status
-from proxy.stores.base import Store
-from proxy.stores.files import OTHERS
+from proxy.stores.base import Missing, Store
+from proxy.stores.files import OTHERS, REMOTE, exposed, file_system
 from proxy.stores.records import UNUSABLE
 
 WHAT: Final = "store"
@@ -94,6 +94,13 @@ def _folder(folder: Path) -> Iterator[Finding]:
     if found.st_mode & OTHERS:
         yield Finding("failure", WHAT, f"others on this machine can open {folder}: run `chmod 700 {folder}`")
         return
+    if (above := exposed(folder)) is not None:
+        mend = f"run `chmod o-w {above}`, or name a folder elsewhere"
+        yield Finding("failure", WHAT, f"others can put another folder in place of {folder}: {mend}")
+        return
+    if (kind := file_system(folder)) in REMOTE:
+        mend = "use a disk of this machine, or kind: redis for several machines"
+        yield Finding("warning", WHAT, f"{folder} is on {kind}, whose locks may not hold: {mend}")
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,7 +132,7 @@ def _file(path: Path) -> Iterator[Finding]:
     """What others can open, or have put there, is not read."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        mend = "remove it; the next token takes its place"
+        mend = "remove it, or the next token moves it aside"
         yield Finding("warning", WHAT, f"{path} is no file of this user, and counts as no token: {mend}")
     elif found.st_mode & OTHERS:
         yield Finding("warning", WHAT, f"others can open {path}, so it counts as no token: run `chmod 600 {path}`")
@@ -189,8 +196,8 @@ async def _records(config: Config, wall: float) -> AsyncIterator[Finding]:
 
 async def _record(opened: Store, name: str, binding: bytes, wall: float) -> tuple[Status, str]:
     record = await opened.load(name, binding)
-    if record is None:
-        return ("ok", "no token yet") if opened.stamp(name) is None else ("warning", UNUSABLE)
+    if isinstance(record, Missing):
+        return ("warning", UNUSABLE[record]) if record in UNUSABLE else ("ok", "no token yet")
     age = wall - record.obtained_at
     is_over = record.expires_at is not None and record.expires_at <= wall
     detail = f"its token was got {_ago(age)}{', and is over' if is_over else ''}"

@@ -21,7 +21,8 @@ BEFORE: Final = replace(FIVE, obtained_at=-3e7)
 SIX: Final = replace(FIVE, generation=6, token=Secret("t6"), obtained_at=450.0)
 #: Somebody logged out and in again between two ticks of a clock.
 TWIN: Final = replace(FOUR, token=Secret("t4b"), refresh_token=Secret("r4d"))
-#: A login that knew no number.
+#: Logins that knew no number.
+NOW: Final = Record(1, Secret("t1"), 500.0, 5000.0, Secret("r1"))
 ANEW: Final = Record(1, Secret("t1"), 600.0, 6000.0, Secret("r1"))
 
 #: In memory, what of it is saved, in the store; and the one that counts.
@@ -35,6 +36,8 @@ TABLE: Final[dict[str, tuple[Record | None, Record | None, Record | None, Record
     "the store has a login anew": (FIVE, FIVE, ANEW, ANEW),
     "the store has one of the same number and time": (FOUR, FOUR, TWIN, TWIN),
     "both are later": (FIVE, FIVE, SIX, SIX),
+    "the store has a login anew at the same time": (FIVE, FIVE, NOW, NOW),
+    "what could not be saved is of the same time": (FIVE, FOUR, NOW, FIVE),
     "the store has an older one": (FIVE, FIVE, FOUR, FIVE),
     "what could not be saved is later": (FIVE, FOUR, FOUR, FIVE),
     "what could not be saved is later, whatever the clocks say": (BEFORE, FOUR, FOUR, BEFORE),

@@ -337,7 +337,7 @@ async def test_a_command_reads_what_the_proxy_stored(stored: Stored, clock: Held
         assert await asked(proxy) == 200
     store, binding = beside(stored)
     record = await store.load("default", binding)
-    assert record is not None
+    assert isinstance(record, Record)
     assert (record.generation, record.obtained_at, record.expires_at) == (1, clock.wall(), clock.wall() + 3600)
     assert record.token.reveal() == stored.tracker.double.issued[0]
     assert record.refresh_token is not None

@@ -183,14 +183,14 @@ async def test_a_token_that_does_not_open_is_a_warning(check: Check, folder: Pat
     await store(config).save("default", b"another", check.record())
     status, detail = said(await check(config))[-1]
     assert status == "warning"
-    assert detail.startswith("credential default: the stored token does not open and counts as none")
+    assert detail.startswith("credential default: the stored token does not open")
     (folder / "default.token").chmod(0o640)
     found = said(await check(config))
     path = folder / "default.token"
     assert ("warning", f"others can open {path}, so it counts as no token: run `chmod 600 {path}`") in found
     path.unlink()
     path.symlink_to("elsewhere")
-    mend = "remove it; the next token takes its place"
+    mend = "remove it, or the next token moves it aside"
     assert ("warning", f"{path} is no file of this user, and counts as no token: {mend}") in said(
         await check(config)
     )

@@ -25,9 +25,10 @@ from hypothesis.stateful import (
 )
 
 from proxy.credentials.logout import log_out
+from proxy.stores.base import Record
 from tests.support.model import BINDING, FATES, NAME, POINTS, ROUNDING, Process, World
 from tests.support.rotating import LIFETIME
-from tests.support.watched import FAULTS
+from tests.support.watched import ALONE, FAULTS
 
 #: Long enough for every pause after a failure.
 RECOVERY: Final = 400.0
@@ -161,6 +162,19 @@ class TokenLife(RuleBasedStateMachine):
         """What fails of the store from now on."""
         self.world.ledger.faults = faults
 
+    @rule(number=which, faults=st.sampled_from([*ALONE, frozenset()]))
+    def change_store_for_one(self, number: int, faults: frozenset[str]) -> None:
+        """The same for one process alone."""
+        self.process(number).store.alone = faults
+
+    @precondition(lambda self: self.lasting)
+    @rule()
+    def lose_store(self) -> None:
+        """Somebody removes the folder: that is no logout, and takes nobody's turn away."""
+        if self.is_quiet:
+            (self.world.folder / f"{NAME}.token").unlink(missing_ok=True)
+            self.world.ledger.durable = None
+
     @rule(number=which, point=st.sampled_from(POINTS))
     def arm(self, number: int, point: str) -> None:
         """The next time that it comes there, it stops."""
@@ -241,8 +255,8 @@ class TokenLife(RuleBasedStateMachine):
     def the_store_opens_and_holds_what_it_is_said_to(self) -> None:
         """I2: what is used, or what somebody else wrote since."""
         if self.lasting:
-            stored = self.world.run(self.world.store().load(NAME, BINDING))
-            assert stored == self.world.ledger.durable
+            found = self.world.run(self.world.store().load(NAME, BINDING))
+            assert (found if isinstance(found, Record) else None) == self.world.ledger.durable
         for each in self.processes:
             assert each.held is None or each.held in self.world.ledger.kept
 
@@ -265,6 +279,7 @@ class TokenLife(RuleBasedStateMachine):
         world = self.world
         world.endpoint.fate, world.ledger.faults = "fine", frozenset()
         for each in self.processes:
+            each.store.alone = frozenset()
             each.resume()
         self.pass_time(RECOVERY)
         self.nobody_waits_longer_than_told()

@@ -3,7 +3,8 @@
 A server with reuse detection ends the whole family when a refresh token comes twice (RFC 9700 section 4.14).
 So it is noted in the store before it is redeemed. Where such a note is found, the answer was lost, with a process
 or on its way, or was none (`grants/undecided.py`): a grant that can begin anew does, and one that needs a person
-for that tries the refresh token all the same.
+for that tries the refresh token all the same. Where others may have redeemed it, and it cannot be known
+(`Keeping.withheld`), that one waits.
 """
 
 import logging
@@ -12,7 +13,7 @@ from typing import Final
 
 from proxy.credentials.grant import Grant
 from proxy.credentials.keeping import Keeping
-from proxy.errors import CredentialUnavailable
+from proxy.errors import CredentialUnavailable, StoreOutdated, StoreUnavailable
 from proxy.grants.request import Granted
 from proxy.lifecycle import Token
 
@@ -34,13 +35,17 @@ async def attempt(
     Raises a `CredentialError`; a `CredentialUnavailable` may hold the refresh token that came in place of the old.
     """
     last, refresh_token = (None, None) if held is None else (held.value, held.refresh_token)
+    begins_anew = grant.begins_anew and barred is None
+    if keeping.withheld is not None:
+        if not begins_anew:
+            raise keeping.withheld
+        refresh_token = None
     if refresh_token is not None and keeping.is_undecided:
-        begins_anew = grant.begins_anew and barred is None
         log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": begins_anew}})
         if begins_anew:
             refresh_token = None
-    if refresh_token is not None:
-        await keeping.redeem()
+    if refresh_token is not None and not await _noted(keeping, begins_anew=begins_anew):
+        refresh_token = None
     try:
         granted = await grant.obtain(refresh_token, last, barred)
     except CredentialUnavailable as error:
@@ -52,3 +57,16 @@ async def attempt(
     except CredentialUnavailable as error:
         error.rotated = granted.refresh_token
         raise
+
+
+async def _noted(keeping: Keeping, *, begins_anew: bool) -> bool:
+    """May the refresh token be redeemed? False where it must not be, and there is another way."""
+    try:
+        await keeping.redeem(sole=not begins_anew)
+    except StoreOutdated:
+        raise
+    except StoreUnavailable:
+        if not begins_anew:
+            raise
+        return False
+    return True

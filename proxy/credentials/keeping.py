@@ -1,41 +1,33 @@
 """One credential's token in a store: taken over from there, written there, and what to do where neither can be.
 
 Law: a store that fails costs no request. The token is then kept in memory alone, and that is said once. One
-exception: where others may have the turn all the same (`Store.needs_turn`), nothing is redeemed without it that
-they may be redeeming too, since a refresh token that is used twice may end the login of all (threat 88).
+exception: what others have too is redeemed only in one's turn, with the store before one's eyes, and where that can
+be noted there (`sharing.py`): a refresh token that is used twice may end the login of all (threats 88, 90). Who can
+begin anew does so instead.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from proxy.clock import Clock
 from proxy.credentials.resting import counting, is_one, record_of, token_of
+from proxy.credentials.sharing import LOST, Sharing
 from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable
 from proxy.lifecycle import Token
-from proxy.stores.base import Record, Store
+from proxy.stores.base import Missing, Record, Store
 
 log: Final = logging.getLogger("proxy.credentials")
 
 #: The store is looked at no more often than this, in seconds, unless a token was refused.
 LOOK_SECONDS: Final = 2.0
+#: What a store may take that can be written to again.
+SAVE_SECONDS: Final = 60.0
 #: How often it is tried to make durable what could not be; others wait until a turn is over, which takes longer.
 AGAIN_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What a look at the store found; `stamp` is none of a later state.
-
-    `is_gone`: somebody removed what was there, that is, they logged out (threat 102).
-    """
-
-    record: Record | None
-    stamp: object
-    is_gone: bool
 
 
 class Keeping:
@@ -50,11 +42,10 @@ class Keeping:
         self._store = store
         self._binding = binding
         self._clock = clock
-        self._inherits = inherits
         #: What memory holds, and what of it is durable: the record that was read or written last.
         self._last: Record | None = None
         self._saved: Record | None = None
-        self._stamp: object = None
+        self._sharing = Sharing(name, inherits, doubts=store.needs_turn)
         self._looked_at = float("-inf")
         #: Did the last look find that somebody logged out?
         self.forgotten = False
@@ -83,7 +74,10 @@ class Keeping:
                 await stack.enter_async_context(self._store.turn(self._name))
             except StoreUnavailable as error:
                 self._do_without(error)
-            await act()
+            try:
+                await act()
+            finally:
+                self._sharing.without = None
 
     async def confirm(self) -> None:
         """The last look before a token is asked for: is it still our turn (threat 94)? Raises as `in_turn` does."""
@@ -93,11 +87,16 @@ class Keeping:
             self._do_without(error)
 
     def _do_without(self, error: StoreUnavailable) -> None:
-        """Go on without a turn, where nothing that others have can be redeemed so."""
-        redeems = self._inherits or (self._last is not None and self._last.refresh_token is not None)
-        if isinstance(error, StoreBusy) or (self._store.needs_turn and redeems):
+        """Go on without a turn, unless others may have it all the same, and it is they who would redeem."""
+        if isinstance(error, StoreBusy) or (self._store.needs_turn and self._sharing.has(self._last)):
             raise error
-        self._say("store_unavailable", error)
+        self._say("store_unavailable", error.detail)
+        self._sharing.without = error
+
+    @property
+    def withheld(self) -> StoreUnavailable | None:
+        """Why what is held must not be redeemed now: others may have done so, and replaced it. None: it may."""
+        return self._sharing.withheld(self._last)
 
     async def newer(self) -> Token | None:
         """The token in the store, where it is not the one in memory, but a later one."""
@@ -105,38 +104,49 @@ class Keeping:
         self.forgotten = False
         mine, saved = self._last, self._saved
         try:
-            found = await self._look()
+            found = await self._store.load(self._name, self._binding)
         except StoreUnavailable as error:
-            self._say("store_unavailable", error)
+            self._say("store_unavailable", error.detail)
+            self._sharing.blind = error
             return None
         if self._last is not mine or self._saved is not saved:
             # Somebody here looked or wrote meanwhile, and what was found may be older than that.
             return None
-        self._stamp, self.forgotten = found.stamp, found.is_gone
-        if found.is_gone:
-            self._last = self._saved = None
-        record = found.record
-        if record is None:
+        if not isinstance(found, Record):
+            self._miss(found)
             return None
-        if counting(mine, saved, record) is not record:
+        self._sharing.blind = None
+        if counting(mine, saved, found) is not found:
             if mine == saved:
                 # A backup was put back, or a server lost its last writes: ours is not there any more (threat 132).
                 self._saved = None
                 fields = {"credential": self._name, "generation": mine and mine.generation}
-                log.warning("stored_token_older", extra={"fields": {**fields, "stored": record.generation}})
+                log.warning("stored_token_older", extra={"fields": {**fields, "stored": found.generation}})
             return None
-        self._last = self._saved = record
-        is_another = mine is None or not is_one(record, mine)
-        return token_of(record, self._clock.now(), self._clock.wall()) if is_another else None
+        self._last = found
+        self._has_saved(found)
+        is_another = mine is None or not is_one(found, mine)
+        return token_of(found, self._clock.now(), self._clock.wall()) if is_another else None
 
-    async def _look(self) -> _Look:
-        """What is in the store now. Raises `StoreUnavailable`."""
-        before = self._store.stamp(self._name)
-        record = await self._store.load(self._name, self._binding)
-        after = self._store.stamp(self._name)
-        was_there = self._stamp is not None or self._saved is not None
-        is_gone = record is None and after is None and was_there and self._store.lasting
-        return _Look(record, before if before is not None else after, is_gone)
+    def _miss(self, found: Missing) -> None:
+        """There is no record of use: what is held ends with a logout, and what was lost is stored again.
+
+        Who has not looked for a while cannot know whether what was lost had been replaced before.
+        """
+        was_there = self._sharing.was_there and self._store.lasting
+        self._sharing.misses(found)
+        if was_there and found is Missing.LOGGED_OUT:
+            self.forgotten = True
+            self._last = self._saved = None
+        if was_there and found is Missing.NOTHING and self._last is not None:
+            self._say("stored_token_lost", LOST)
+            self._saved = None
+            if self._last.refresh_token is not None and not self._sharing.is_recent(self._clock.now()):
+                self._last = replace(self._last, redeeming=True)
+
+    def _has_saved(self, record: Record) -> None:
+        self._saved = record
+        self._sharing.knows(record, self._clock.now())
 
     def rotated(self, held: Token) -> Token | None:
         """`held` with the refresh token that somebody else got in place of its own, without a token; else None."""
@@ -145,13 +155,13 @@ class Keeping:
             return None
         return replace(held, refresh_token=last.refresh_token)
 
-    def has_changed(self, *, at_once: bool = False) -> bool:
-        """Did somebody else write to a lasting store? Looks at most every `LOOK_SECONDS`, unless `at_once`."""
+    def is_due(self, *, at_once: bool = False) -> bool:
+        """Is a look at what others wrote to a lasting store due? Every `LOOK_SECONDS`, unless `at_once`."""
         now = self._clock.now()
         if not self._store.lasting or (now - self._looked_at < LOOK_SECONDS and not at_once):
             return False
         self._looked_at = now
-        return not self._is_saved or self._store.stamp(self._name) != self._stamp
+        return True
 
     async def save(self, token: Token) -> None:
         """Make `token` durable. Where that fails it is not, and `persisted` says so.
@@ -163,26 +173,30 @@ class Keeping:
             fields = {"credential": self._name, "generation": token.generation, "detail": failure.detail}
             log.warning("token_outdated", extra={"fields": fields})
             raise failure
-        if failure is not None and self._store.needs_turn and self._trying is None:
-            self._trying = asyncio.create_task(self._keep_trying(), name=f"saving the token of {self._name}")
+        if failure is not None and self._store.needs_turn:
+            self._try(self._keep_trying)
 
     @property
     def is_undecided(self) -> bool:
         """Did somebody set out to redeem this very refresh token, and nobody knows whether that was done?"""
         return self._last is not None and self._last.redeeming
 
-    async def redeem(self) -> None:
+    async def redeem(self, *, sole: bool) -> None:
         """Note, durably, that the refresh token is about to be redeemed.
 
-        Where that fails it is noted in memory. Raises `StoreUnavailable` where others may have the turn all the
-        same, and would not know of it.
+        Raises `StoreUnavailable` where that cannot be, and others have it too. `sole`: nothing else gives a token;
+        then a disk that is full for all of them is no reason, and it is noted in memory (threat 91).
         """
-        last = self._last
+        last, is_shared = self._last, self._sharing.has(self._last)
         if last is None or (last.redeeming and self._is_saved):
             return
-        needs_note = self._store.needs_turn
-        failure = await self._put(replace(last, redeeming=True), holds=not needs_note)
-        if isinstance(failure, StoreOutdated) or (failure is not None and needs_note):
+        noted = replace(last, redeeming=True)
+        failure = await self._put(noted)
+        if isinstance(failure, StoreOutdated):
+            raise failure
+        if failure is not None and is_shared and not (sole and failure.for_all):
+            if self._last is noted:
+                self._last = last
             raise failure
 
     async def settle(self) -> None:
@@ -206,15 +220,22 @@ class Keeping:
         if self._trying is not None:
             self._trying.cancel()
             await asyncio.wait({self._trying})
-        await self.save_again(wait)
+        await self._save_again(wait)
 
-    async def save_again(self, wait: float) -> None:
-        """One more attempt to make durable what could not be (threat 91)."""
+    def save_soon(self) -> None:
+        """One more attempt to make durable what could not be, which nobody waits for (threat 91)."""
+        self._try(lambda: self._save_again(SAVE_SECONDS))
+
+    def _try(self, attempt: Callable[[], Coroutine[None, None, None]]) -> None:
+        if not self._is_saved and (self._trying is None or self._trying.done()):
+            self._trying = asyncio.create_task(attempt(), name=f"saving the token of {self._name}")
+
+    async def _save_again(self, wait: float) -> None:
         if self._is_saved:
             return
         with suppress(TimeoutError, StoreUnavailable):
-            async with asyncio.timeout(wait):
-                await self.in_turn(self._write_what_counts)
+            async with asyncio.timeout(wait), self._store.turn(self._name):
+                await self._write_what_counts()
 
     async def _keep_trying(self) -> None:
         """Others would redeem what has been redeemed, as soon as the store is back: be there before them.
@@ -225,13 +246,19 @@ class Keeping:
         while not self._is_saved and not isinstance(failure, StoreOutdated):
             await asyncio.sleep(AGAIN_SECONDS)
             failure = await self._write()
-        self._trying = None
 
     async def _write_what_counts(self) -> None:
-        found, mine = await self._look(), self._last
-        if found.record is not None and found.record == mine:
-            self._saved = mine
-        elif mine is not None and not found.is_gone and counting(mine, self._saved, found.record) is mine:
+        found, mine = await self._store.load(self._name, self._binding), self._last
+        if mine is None:
+            return
+        if found == mine:
+            self._has_saved(mine)
+        elif isinstance(found, Record) or found is Missing.NOTHING:
+            record = found if isinstance(found, Record) else None
+            if counting(mine, self._saved, record) is mine:
+                await self._write()
+        # A logout, or what does not open, is later than what was there before it.
+        elif not self._sharing.was_there or (found is not Missing.LOGGED_OUT and not self._sharing.has(mine)):
             await self._write()
 
     async def _put(self, record: Record, *, holds: bool = True) -> StoreUnavailable | None:
@@ -253,17 +280,19 @@ class Keeping:
             if record is None or record == self._saved:
                 return None
             try:
+                if self._sharing.without is not None and not self._store.needs_turn:
+                    # Somebody else may have the turn, and be writing.
+                    raise self._sharing.without
                 await self._store.save(self._name, self._binding, record)
             except StoreUnavailable as error:
                 if not isinstance(error, StoreOutdated):
-                    self._say("token_not_persisted", error)
+                    self._say("token_not_persisted", error.detail)
                 return error
-            self._stamp = self._store.stamp(self._name)
-            self._saved = record
+            self._has_saved(record)
             self._said.clear()
             return None
 
-    def _say(self, event: str, error: StoreUnavailable) -> None:
+    def _say(self, event: str, detail: str) -> None:
         if event not in self._said:
             self._said.add(event)
-            log.warning(event, extra={"fields": {"credential": self._name, "detail": error.detail}})
+            log.warning(event, extra={"fields": {"credential": self._name, "detail": detail}})

@@ -18,7 +18,8 @@ def counting(mine: Record | None, saved: Record | None, found: Record | None) ->
 
     1. There is one at most, or no difference.
     2. Nobody wrote since: what could not be saved is later than what is there, whatever the clocks say.
-    3. Of two tokens the later one; where both are, or none, that of somebody else.
+    3. Of two tokens the later one; where both are, or none, that of somebody else. What took the place of one that
+       was saved at the same tick of a clock is of a login that knew no number.
     4. Of one token what somebody else wrote since it was saved here.
     5. What could not be saved, unless somebody else has redeemed the very refresh token that memory still has.
     """
@@ -27,7 +28,8 @@ def counting(mine: Record | None, saved: Record | None, found: Record | None) ->
     if found is None or found == saved:
         return mine
     if not is_one(found, mine):
-        return mine if is_later(mine, found) and not is_later(found, mine) else found
+        is_mine = is_later(mine, found) and not is_later(found, mine)
+        return mine if is_mine and (mine != saved or mine.obtained_at > found.obtained_at) else found
     if mine == saved:
         return found
     is_spent = saved is not None and mine.refresh_token == saved.refresh_token != found.refresh_token

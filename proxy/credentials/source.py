@@ -21,7 +21,7 @@ from proxy.credentials.grant import Grant
 from proxy.credentials.keeping import Keeping
 from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreOutdated, StoreUnavailable
 from proxy.grants.request import Granted
-from proxy.lifecycle import Failure, Life, Token, back_off, decide, may_ask, state, told
+from proxy.lifecycle import Failure, Life, Token, back_off, decide, state, told
 from proxy.redact import Secret
 from proxy.stores.base import Store
 from proxy.stores.latch import Latch
@@ -30,8 +30,6 @@ log: Final = logging.getLogger("proxy.credentials")
 
 #: After a lender had no token it is asked again.
 LENDER_SECONDS: Final = 1.0
-#: What a store may take that can be written to again.
-SAVE_SECONDS: Final = 60.0
 
 
 class TokenSource:
@@ -65,7 +63,6 @@ class TokenSource:
         self._clock = clock
         self._latch = latch
         self._keeping = Keeping(name, store, binding, clock, inherits=inherits)
-        self._shares = store.lasting
         self._looking: asyncio.Task[None] | None = None
         self._fits = fits
         self._random = random
@@ -89,12 +86,11 @@ class TokenSource:
         if token is not None:
             if refresh:
                 self._fly()
-            elif self._shares and self._keeping.has_changed():
+            elif self._keeping.is_due():
                 self._look_there()
             return token
-        if refresh or self._flight is not None or self._keeping.has_changed():
-            await self._landed(wait)
-            token, _ = decide(self._life, self._clock.now())
+        await self._waited(wait, refresh=refresh)
+        token, _ = decide(self._life, self._clock.now())
         if token is None:
             raise self._error()
         return token
@@ -104,13 +100,19 @@ class TokenSource:
         token, refresh = decide(self._life, self._clock.now(), after=refused.generation)
         if token is not None or not ask:
             return token
-        if refresh or self._flight is not None or self._keeping.has_changed(at_once=True):
-            try:
-                await self._landed(wait)
-            except CredentialError:
-                return None
-            token, _ = decide(self._life, self._clock.now(), after=refused.generation)
+        try:
+            await self._waited(wait, refresh=refresh, at_once=True)
+        except CredentialError:
+            return None
+        token, _ = decide(self._life, self._clock.now(), after=refused.generation)
         return token
+
+    async def _waited(self, wait: float, *, refresh: bool, at_once: bool = False) -> None:
+        """Wait for the flight, which is due where `refresh` is; else for a look, which asks for nothing."""
+        if refresh or self._flight is not None:
+            await self._landed(wait)
+        elif self._keeping.is_due(at_once=at_once):
+            await asyncio.wait({self._look_there()}, timeout=wait)
 
     # -- what people ask for
 
@@ -168,9 +170,7 @@ class TokenSource:
         try:
             await self._keeping.in_turn(lambda: self._in_turn(after, forced=forced))
         except StoreUnavailable as error:
-            # To look in vain, where nobody may ask, changes nothing about that.
-            if forced or may_ask(self._life, self._clock.now()):
-                self._failed(error, retry=True)
+            self._failed(error, retry=True)
         except Exception:
             log.exception("a defect in the token request of credential %s", self.name)
             why = f"The token request of credential {self.name!r} failed."
@@ -199,15 +199,15 @@ class TokenSource:
             ended = replace(held, expires_at=self._clock.now(), refresh_token=None, refresh_expires_at=None)
             self._life = replace(self._life, token=ended)
 
-    def _look_there(self) -> None:
-        """Somebody else wrote to the store, or it can be written to again."""
+    def _look_there(self) -> asyncio.Task[None]:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._there(), name=f"look at the store of {self.name}")
+        return self._looking
 
     async def _there(self) -> None:
-        await self._keeping.save_again(SAVE_SECONDS)
         if self._flight is None:
             await self._follow()
+        self._keeping.save_soon()
 
     async def _adopt(self) -> bool:
         """Make a later token from the store the one that is used; was there one?"""

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proxy.stores.base import Record
+from proxy.stores.base import Missing, Record
 from proxy.stores.latch import Latch
 
 
@@ -19,10 +19,10 @@ class Kept:
     saved: list[Record] = field(default_factory=list)
     turns: dict[str, asyncio.Lock] = field(default_factory=dict)
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
         """The record, where it was saved with this binding."""
-        bound_to, record = self.records.get(name, (None, None))
-        return record if bound_to == binding else None
+        bound_to, record = self.records.get(name, (None, Missing.NOTHING))
+        return record if bound_to in {None, binding} else Missing.UNREADABLE
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """Keep it; whoever writes holds the turn."""
@@ -37,10 +37,6 @@ class Kept:
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """One at a time."""
         return self.turns.setdefault(name, asyncio.Lock())
-
-    def stamp(self, name: str) -> object:
-        """The record itself."""
-        return self.records.get(name)
 
     async def confirm(self, name: str) -> None:
         """Nobody takes it away."""

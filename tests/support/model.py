@@ -31,7 +31,7 @@ from tests.support.harness import HeldClock
 from tests.support.heldloop import HeldLoop
 from tests.support.keeping import QuickLatch
 from tests.support.rotating import LIFETIME, Endpoint, undecided
-from tests.support.watched import Ledger, Watched
+from tests.support.watched import FULL, Ledger, Watched
 
 NAME: Final = "c"
 BINDING: Final = b"binding"
@@ -168,6 +168,9 @@ class Process:
         try:
             await self.at("asked")
             granted = self._granted(refresh_token)
+            if "turn" in self.store.failing:
+                # It is not even tried to store it.
+                world.ledger.kept.add(granted.token.reveal())
             await self.at("answered")
             if endpoint.fate in {"lost", "useless"}:
                 raise undecided(granted.refresh_token if endpoint.fate == "useless" else None)
@@ -234,12 +237,19 @@ class Process:
         world.ledger.expect("asked in the pause", holds=not pauses or self.forced)
 
     def _judge_redeeming(self, refresh_token: Secret) -> None:
-        """It is noted, durably, unless the store could not be used; nobody redeems one twice themselves."""
-        durable, value = self.world.ledger.durable, refresh_token.reveal()
+        """What others have is noted, durably, unless the disk is full and nothing else gives a token.
+
+        Nobody redeems one twice themselves.
+        """
+        world, value = self.world, refresh_token.reveal()
+        durable = world.ledger.durable
         is_noted = durable is not None and durable.redeeming and durable.refresh_token == refresh_token
         if not is_noted:
             can_note = not self.store.failing & {"turn", "load", "note-save"}
-            self.world.ledger.expect("redeemed without a note", holds=not can_note)
+            world.ledger.expect("redeemed without a note", holds=not can_note)
+            is_shared = durable is not None and durable.refresh_token == refresh_token
+            is_full = world.ledger.faults == FULL and not self.store.alone and not self.begins_anew
+            world.ledger.expect("redeemed behind the backs of others", holds=not is_shared or is_full)
             self.unnoted.add(value)
         can_look = not self.store.failing & {"turn", "load"}
         is_told = is_noted and can_look and not any(value in each.unnoted for each in self.world.processes)
@@ -288,7 +298,7 @@ class World(logging.Handler):
         store, granted = self.store(), self.endpoint.begin()
         async with store.turn(NAME):
             before, wall = await store.load(NAME, BINDING), self.clock.wall()
-            generation = (before.generation if before else 0) + 1
+            generation = (before.generation if isinstance(before, Record) else 0) + 1
             record = Record(generation, granted.token, wall, wall + LIFETIME, granted.refresh_token)
             await store.save(NAME, BINDING, record)
             self.ledger.has_written(record)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from proxy.errors import StoreUnavailable
-from proxy.stores.base import Record, Store
+from proxy.stores.base import Missing, Record, Store
 
+FULL: Final = frozenset({"save"})
 #: What cannot be done with the store: nothing is wrong, the disk is full, it is gone.
-FAULTS: Final[tuple[frozenset[str], ...]] = (frozenset(), frozenset({"save"}), frozenset({"turn", "load", "save"}))
+FAULTS: Final[tuple[frozenset[str], ...]] = (frozenset(), FULL, frozenset({"turn", "load", "save"}))
+#: The same for one process alone: it has no descriptors left, say, or its key is not that of the others.
+ALONE: Final[tuple[frozenset[str], ...]] = (*FAULTS, frozenset({"turn"}), frozenset({"load"}), frozenset({"key"}))
 
 
 @dataclass
@@ -71,19 +74,25 @@ class Watched:
         self._ledger = ledger
         self._stop = stop
         self._held = held
+        #: What fails now for this process alone.
+        self.alone: frozenset[str] = frozenset()
         #: What failed when it was done last.
         self.failing: set[str] = set()
 
     def _try(self, what: str) -> None:
         self.failing.discard(what)
-        if what.removeprefix("note-") in self._ledger.faults:
+        if what.removeprefix("note-") in self._ledger.faults | self.alone:
             self.failing.add(what)
-            raise StoreUnavailable(f"{what} fails")
+            failure = StoreUnavailable(f"{what} fails")
+            failure.for_all = self._ledger.faults == FULL
+            raise failure
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
         """Unless it fails."""
         self._try("load")
-        return await self._inner.load(name, binding)
+        found = await self._inner.load(name, binding)
+        is_closed = "key" in self.alone and isinstance(found, Record)
+        return Missing.OTHER_KEY if is_closed else found
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """Unless it fails; it can be stopped before and after it."""
@@ -120,10 +129,6 @@ class Watched:
     async def confirm(self, name: str) -> None:
         """As the store."""
         await self._inner.confirm(name)
-
-    def stamp(self, name: str) -> object:
-        """As the store."""
-        return self._inner.stamp(name)
 
     async def close(self) -> None:
         """As the store."""

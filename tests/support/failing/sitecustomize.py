@@ -30,15 +30,15 @@ def _arm(point: str) -> None:  # noqa: C901  six points, one after another
     from proxy.stores import files
 
     refreshing: list[bool] = []
-    redeem: Callable[[Keeping], Awaitable[None]] = Keeping.redeem
+    redeem: Callable[..., Awaitable[None]] = Keeping.redeem
     save: Callable[..., Awaitable[None]] = Keeping.save
     replace = Path.replace
 
-    async def redeemed(self: Keeping) -> None:
+    async def redeemed(self: Keeping, *, sole: bool) -> None:
         refreshing.append(True)
         if point == "before the note":
             _fail()
-        await redeem(self)
+        await redeem(self, sole=sole)
         if point == "after the note":
             _fail()
 
