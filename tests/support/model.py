@@ -235,12 +235,13 @@ class Process:
         """It is noted, durably, unless the store could not be used; nobody redeems one twice themselves."""
         durable, value = self.world.ledger.durable, refresh_token.reveal()
         is_noted = durable is not None and durable.redeeming and durable.refresh_token == refresh_token
-        if not is_noted:
-            can_note = not self.store.failing & {"turn", "load", "note-save"}
-            self.world.ledger.expect("redeemed without a note", holds=not can_note)
+        # One who had no turn may have written since, and over it.
+        was_noted, cannot = value in self.world.ledger.noted, self.store.failing & {"turn", "load", "note-save"}
+        self.world.ledger.expect("redeemed without a note", holds=was_noted or bool(cannot))
+        # A note may be another's, who has not done it yet.
+        if not is_noted or self.store.failing & {"turn", "load"}:
             self.unnoted.add(value)
-        can_look = not self.store.failing & {"turn", "load"}
-        is_told = is_noted and can_look and not any(value in each.unnoted for each in self.world.processes)
+        is_told = not any(value in each.unnoted for each in self.world.processes)
         self.excused = not is_told and value not in self.redeemed
 
 
