@@ -244,15 +244,17 @@ class Process:
         world, value = self.world, refresh_token.reveal()
         durable = world.ledger.durable
         is_noted = durable is not None and durable.redeeming and durable.refresh_token == refresh_token
-        if not is_noted:
-            can_note = not self.store.failing & {"turn", "load", "note-save"}
-            world.ledger.expect("redeemed without a note", holds=not can_note)
+        was_noted, cannot = value in world.ledger.noted, self.store.failing & {"turn", "load", "note-save"}
+        # One who had no turn may have written since, and over it.
+        world.ledger.expect("redeemed without a note", holds=was_noted or bool(cannot))
+        if not was_noted:
             is_shared = durable is not None and durable.refresh_token == refresh_token
             is_full = world.ledger.faults == FULL and not self.store.alone and not self.begins_anew
             world.ledger.expect("redeemed behind the backs of others", holds=not is_shared or is_full)
+        # A note may be another's, who has not done it yet.
+        if not is_noted or self.store.failing & {"turn", "load"}:
             self.unnoted.add(value)
-        can_look = not self.store.failing & {"turn", "load"}
-        is_told = is_noted and can_look and not any(value in each.unnoted for each in self.world.processes)
+        is_told = not any(value in each.unnoted for each in self.world.processes)
         self.excused = not is_told and value not in self.redeemed
 
 

@@ -29,6 +29,8 @@ class Ledger:
     #: The access tokens that are durable, or of which it was found out that they cannot be.
     kept: set[str] = field(default_factory=set)
     durable: Record | None = None
+    #: The refresh tokens of which it was noted, durably, that they are about to be redeemed.
+    noted: set[str] = field(default_factory=set)
     writes: int = 0
     #: Every record that was durable, as it stood in the file.
     copies: list[tuple[Record, bytes]] = field(default_factory=list)
@@ -42,6 +44,8 @@ class Ledger:
         """It is durable. Its time is set, since two writes may fall into one tick of the file system."""
         self.durable = record
         self.kept.add(record.token.reveal())
+        if record.refresh_token is not None:
+            (self.noted.add if record.redeeming else self.noted.discard)(record.refresh_token.reveal())
         self.writes += 1
         if self.file is not None:
             os.utime(self.file, ns=(self.writes, self.writes))
