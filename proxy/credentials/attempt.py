@@ -27,15 +27,16 @@ async def attempt(
     Raises a `CredentialError`; a `CredentialUnavailable` may hold the refresh token that came in place of the old.
     """
     last, refresh_token = (None, None) if held is None else (held.value, held.refresh_token)
+    can_begin = grant.begins_anew
     if keeping.withheld is not None:
-        if not grant.begins_anew:
+        if not can_begin:
             raise keeping.withheld
         refresh_token = None
     if refresh_token is not None and keeping.is_undecided:
-        log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": grant.begins_anew}})
-        if grant.begins_anew:
+        log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": can_begin}})
+        if can_begin:
             refresh_token = None
-    if refresh_token is not None and not await _noted(grant, keeping):
+    if refresh_token is not None and not await _noted(keeping, sole=not can_begin):
         refresh_token = None
     try:
         granted = await grant.obtain(refresh_token, last)
@@ -50,14 +51,12 @@ async def attempt(
         raise
 
 
-async def _noted(grant: Grant, keeping: Keeping) -> bool:
-    """May the refresh token be redeemed? False where it must not be, and there is another way."""
+async def _noted(keeping: Keeping, *, sole: bool) -> bool:
+    """May the refresh token be redeemed? False where it must not be; raises that where it is the `sole` way."""
     try:
-        await keeping.redeem(sole=not grant.begins_anew)
-    except StoreOutdated:
-        raise
-    except StoreUnavailable:
-        if not grant.begins_anew:
+        await keeping.redeem(sole=sole)
+    except StoreUnavailable as error:
+        if sole or isinstance(error, StoreOutdated):
             raise
         return False
     return True
