@@ -293,10 +293,7 @@ class CredentialUnavailable(CredentialError):
 
 
 class StoreUnavailable(CredentialUnavailable):
-    """The store of tokens cannot be read or written now.
-
-    `for_all`: what is wrong is wrong for all who share it, as with a disk that is full.
-    """
+    """The store of tokens cannot be used now; `for_all`: by nobody who shares it, as with a disk that is full."""
 
     code = "store_unavailable"
     title = "Store unavailable"

@@ -138,9 +138,8 @@ async def test_093_whoever_stands_still_longer_than_others_wait_is_reported(
             line = await each.event("token_refresh_failed")
             assert line["error"] == "store_unavailable"
         refused = await case.new.get()
-        assert refused.status == 503
-        # The first in the pause before it tries again, the second while it waits again.
-        assert refused.code in {"store_unavailable", "credential_unavailable"}
+        # In the pause before it tries again it reads what is stored, which the upstream refuses; else it waits.
+        assert refused.status == 401 or refused.code == "credential_unavailable"
         assert tracker.double.token_requests == {"login": 1, "refresh": 1}
         await case.end_late()
         await case.assert_all_have_one_token()

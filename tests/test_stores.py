@@ -99,6 +99,17 @@ def test_133_the_first_key_seals_and_all_open() -> None:
     assert ring(KEY).open(new, BINDING) is None
 
 
+def test_133_what_another_key_sealed_is_told_from_what_is_none_of_ours() -> None:
+    """By its header alone; what was damaged has a key, and so has what was got for somebody else."""
+    sealed = ring(KEY).seal(CONTENT, BINDING)
+    assert ring(NEWER).lacks_key_of(sealed)
+    assert ring(NEWER).lacks_key_of(sealed[:32])
+    others = [sealed[:-1], sealed + b"x", sealed[:31]]
+    assert not any(ring(NEWER, KEY).lacks_key_of(each) for each in (sealed, *others))
+    foreign = [b"", b"token: x\n", sealed[:31], sealed.replace(b" 1 ", b" 2 "), sealed.upper()]
+    assert not any(ring(NEWER).lacks_key_of(each) for each in foreign)
+
+
 def test_a_sealed_text_says_its_version_and_key_and_nothing_else() -> None:
     """One line for people, by which a later version knows it."""
     header, _, rest = Ring((KEY,), random=lambda size: b"x" * size).seal(CONTENT, BINDING).partition(b"\n")

@@ -35,16 +35,16 @@ async def attempt(
     Raises a `CredentialError`; a `CredentialUnavailable` may hold the refresh token that came in place of the old.
     """
     last, refresh_token = (None, None) if held is None else (held.value, held.refresh_token)
-    begins_anew = grant.begins_anew and barred is None
+    can_begin = grant.begins_anew and barred is None
     if keeping.withheld is not None:
-        if not begins_anew:
+        if not can_begin:
             raise keeping.withheld
         refresh_token = None
     if refresh_token is not None and keeping.is_undecided:
-        log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": begins_anew}})
-        if begins_anew:
+        log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": can_begin}})
+        if can_begin:
             refresh_token = None
-    if refresh_token is not None and not await _noted(keeping, begins_anew=begins_anew):
+    if refresh_token is not None and not await _noted(keeping, sole=not can_begin):
         refresh_token = None
     try:
         granted = await grant.obtain(refresh_token, last, barred)
@@ -59,14 +59,12 @@ async def attempt(
         raise
 
 
-async def _noted(keeping: Keeping, *, begins_anew: bool) -> bool:
-    """May the refresh token be redeemed? False where it must not be, and there is another way."""
+async def _noted(keeping: Keeping, *, sole: bool) -> bool:
+    """May the refresh token be redeemed? False where it must not be; raises that where it is the `sole` way."""
     try:
-        await keeping.redeem(sole=not begins_anew)
-    except StoreOutdated:
-        raise
-    except StoreUnavailable:
-        if not begins_anew:
+        await keeping.redeem(sole=sole)
+    except StoreUnavailable as error:
+        if sole or isinstance(error, StoreOutdated):
             raise
         return False
     return True

@@ -18,11 +18,14 @@ class Kept:
     records: dict[str, tuple[bytes, Record]] = field(default_factory=dict)
     saved: list[Record] = field(default_factory=list)
     turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
 
     async def load(self, name: str, binding: bytes) -> Record | Missing:
         """The record, where it was saved with this binding."""
-        bound_to, record = self.records.get(name, (None, Missing.NOTHING))
-        return record if bound_to in {None, binding} else Missing.UNREADABLE
+        if name not in self.records:
+            return Missing.LOGGED_OUT if name in self.forgotten else Missing.NOTHING
+        bound_to, record = self.records[name]
+        return record if bound_to == binding else Missing.UNREADABLE
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """Keep it; whoever writes holds the turn."""
@@ -31,8 +34,9 @@ class Kept:
         self.saved.append(record)
 
     async def forget(self, name: str) -> None:
-        """Drop it."""
+        """Drop it, and remember that."""
         self.records.pop(name, None)
+        self.forgotten.add(name)
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """One at a time."""
