@@ -11,14 +11,18 @@ DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay
 # What has properties besides, which are tried with more examples there.
 PROPERTIES = redact grants_login token_model
 
-.PHONY: help venv demo test test-slow test-long nightly bench format clean
+# Tests start the program hundreds of times; where nothing may be kept, each would compile all of it anew.
+KEEP = PYTHONDONTWRITEBYTECODE=
+
+.PHONY: help venv demo test types covered test-slow test-compiled test-long nightly bench format clean
 
 help:
 	@echo 'make demo       install, then show the main job against embedded vendor APIs'
 	@echo 'make test       install, then lint, check types, run every test with coverage'
-	@echo 'make test-slow  compile the data path, run its tests on that, thoroughly (needs gcc and the headers of Python)'
+	@echo 'make test-slow  test what takes longer (at most 8 minutes): test-compiled and test-long, side by side'
+	@echo 'make test-compiled  compile the data path, test that thoroughly (needs gcc and the headers of Python)'
 	@echo 'make test-long  run the long tests: fleets, kills, broken connections, a soak'
-	@echo 'make nightly    both, ten times as long'
+	@echo 'make nightly    test-slow, ten times as long'
 	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
 	@echo 'make format     let ruff format and mend what it can'
 	@echo 'make clean      remove .venv and everything a run leaves behind'
@@ -63,32 +67,42 @@ demo: .venv/.installed
 test: .venv/.tested
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
+	@$(MAKE) -j2 types covered
+
+# It takes one processor for half a minute, and the tests wait for other things at times.
+types: .venv/.tested
 	@$(BIN)/mypy --no-error-summary
+
+covered: .venv/.tested
 	@mkdir -p .artefacts
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest --quiet --numprocesses=auto --junitxml=.artefacts/tests.xml
+	@$(KEEP) $(BIN)/coverage run -m pytest --quiet --numprocesses=auto --dist=worksteal --junitxml=.artefacts/tests.xml
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --include='$(PURE)' --fail-under=100
 	@$(BIN)/python tests/support/skips.py .artefacts/tests.xml
 
-# Compiled code throws exceptions into coroutines with the old signature.
+# Side by side, since the long tests mostly wait.
 test-slow: .venv/.tested
+	@$(MAKE) -j2 test-compiled test-long
+
+# Compiled code throws exceptions into coroutines with the old signature.
+test-compiled: .venv/.tested
 	@$(BIN)/python -m tests.support.compiled .artefacts/compiled/ours
-	@cd .artefacts/compiled/ours && BEARER_PROXY_TEST_COMPILED=1 PYTHONSAFEPATH=1 venv/bin/python -m pytest --quiet \
-	    --numprocesses=auto --junitxml=../../slow.xml -c $(CURDIR)/pyproject.toml --rootdir=$(CURDIR) \
+	@cd .artefacts/compiled/ours && $(KEEP) BEARER_PROXY_TEST_COMPILED=1 PYTHONSAFEPATH=1 venv/bin/python -m pytest --quiet \
+	    --numprocesses=auto --dist=worksteal --junitxml=../../compiled.xml -c $(CURDIR)/pyproject.toml --rootdir=$(CURDIR) \
 	    --override-ini=pythonpath= -p no:cacheprovider -m 'not patches' --hypothesis-profile=thorough \
 	    -W 'ignore:the (type, exc, tb) signature of throw() is deprecated:DeprecationWarning' \
 	    $(DATA_PATH:%=$(CURDIR)/tests/test_%.py) $(PROPERTIES:%=$(CURDIR)/tests/test_%.py)
-	@$(BIN)/python tests/support/skips.py .artefacts/slow.xml
+	@$(BIN)/python tests/support/skips.py .artefacts/compiled.xml
 
 test-long: .venv/.tested
 	@mkdir -p .artefacts
-	@$(BIN)/python -m pytest --quiet --numprocesses=auto -m slow --junitxml=.artefacts/long.xml
+	@$(KEEP) $(BIN)/python -m pytest --quiet --numprocesses=4 --dist=worksteal -m slow --junitxml=.artefacts/long.xml
 	@$(BIN)/python tests/support/skips.py .artefacts/long.xml
 
 nightly:
-	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow test-long
+	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow
 
 # For example ARGS='--smoke', or ARGS='--only cpu --proxies ours,nginx --rounds 5'.
 bench: .venv/.tested

@@ -1,4 +1,4 @@
-"""Tries a configuration for real: names, TLS, clocks, the token request, and one harmless request to each upstream.
+"""Tries a configuration for real: names, TLS, clocks, store, token requests, one harmless request to each upstream.
 
 It starts the proxy in this process on a port of its own and asks it, so that what works here works there. Nothing
 that it says holds a secret: the sentences are those of the proxy's own answers.
@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from proxy.accesslog import Exchange
 from proxy.build.guard import client_keys
@@ -24,10 +24,12 @@ from proxy.config.model import PeersConfig
 from proxy.config.routing import RouteConfig
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialError, PathDenied
+from proxy.findings import Finding, Status
 from proxy.probing import Reply, connect, date_of, get
 from proxy.redact import printable
 from proxy.routes import Origin
 from proxy.server import Instance, World
+from proxy.storecheck import WHAT, examined
 from proxy.tls import client_context
 
 #: Seconds for each connection, and for a request through the proxy with all that it waits for.
@@ -39,17 +41,6 @@ CLOCK_SECONDS: Final = 60.0
 CERTIFICATE_DAYS: Final = 14.0
 #: The proxy's own answers where there is no token.
 _NO_TOKEN: Final = frozenset({"credential_rejected", "credential_unavailable", "login_required"})
-
-Status = Literal["ok", "warning", "failure"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the diagnosis: what was tried, and what came of it, with the mend where there is one to tell."""
-
-    status: Status
-    what: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +82,8 @@ async def examine(config: Config, world: World) -> AsyncIterator[Finding]:
     exchanges = asyncio.Queue[Exchange]()
     instance = await Instance.start(alone, replace(world, observe=exchanges.put_nowait))
     try:
+        if (problem := await instance.problem_of_state()) is not None:
+            yield Finding("warning", "state", problem)
         for what, findings in _findings(config, world, instance, exchanges):
             async with aclosing(_guarded(what, findings)) as guarded:
                 async for finding in guarded:
@@ -105,6 +98,7 @@ def _findings(
     """All that is looked at, and what it is called."""
     for server in _servers(config, world):
         yield server.what, _server(server, world)
+    yield WHAT, examined(config, world.clock.wall())
     for name in config.credentials:
         yield f"credential {name}", _credential(name, instance)
     for route in config.routes:
@@ -121,6 +115,8 @@ async def _guarded(what: str, findings: AsyncIterator[Finding]) -> AsyncGenerato
 
 
 def _servers(config: Config, world: World) -> Iterator[_Server]:
+    if config.store.url is not None and (at := config.store.server).socket is None:
+        yield _Server(WHAT, Origin("https" if at.tls else "http", at.host, at.port), config.store.tls)
     for name, credential in config.credentials.items():
         tls = credential.tls if isinstance(credential, AskingCredential) else ClientTLS.model_construct()
         for url in credential.urls().values():

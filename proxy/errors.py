@@ -315,11 +315,13 @@ class CredentialUnavailable(CredentialError):
 
 
 class StoreUnavailable(CredentialUnavailable):
-    """The store of tokens cannot be read or written now."""
+    """The store of tokens cannot be used now; `for_all`: by nobody who shares it, as with a disk that is full."""
 
     code = "store_unavailable"
     title = "Store unavailable"
     explanation = "The store of tokens cannot be used now; nothing was sent upstream."
+
+    for_all: bool = False
 
 
 class StoreBusy(StoreUnavailable):

@@ -25,6 +25,7 @@ from proxy.config import Config
 from proxy.config.listeners import ListenAddress, TcpAddress
 from proxy.credentials.credential import Report
 from proxy.credentials.endpoint import Clients
+from proxy.credentials.source import TokenSource
 from proxy.errors import CredentialError
 from proxy.guard import Guard
 from proxy.lines import Lines
@@ -34,7 +35,7 @@ from proxy.peers import Peers
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
 from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
-from proxy.stores.latch import Latch
+from proxy.waking import Waking
 
 log: Final = logging.getLogger("proxy")
 
@@ -75,21 +76,23 @@ class Instance:
         self.metrics = Metrics(self.reports, world.clock.now)
         for _, source in config.secrets():
             world.redactor.register(source.value)  # one that is borrowed is still empty
-        self._store = build.store(config, clock=world.clock)
+        self._store = build.store(config, clock=world.clock, state=world.state)
+        self._latch = build.latch(config, world.state, self._store)
         key = config.admin.key
         self.admin_key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
         world.redactor.register(self.admin_key)
         around = build.Surroundings(
             clock=world.clock,
             random=world.random,
-            latch=Latch(world.state),
+            latch=self._latch,
             store=self._store,
             redactor=world.redactor,
             events=self.metrics,
             clients=self._clients,
         )
         self._credentials = build.credentials(config, around)
-        self._bindings = build.bindings(config, self._credentials)
+        self._bindings = build.bindings(config, self._credentials, clock=world.clock)
+        self._waking = Waking(world.clock, world.random, at_once=self._drop_idle, soon=self._look_ahead)
         self._observe = self._observer()
         self._relay = Relay(
             guard=build.guard(config),
@@ -117,6 +120,8 @@ class Instance:
         for url in instance.urls:
             log.info("listening", extra={"fields": {"url": url}})
         instance._warn_of_ends()
+        await instance.problem_of_state()
+        instance._waking.start()
         return instance
 
     # -- what the admin listener shows
@@ -140,6 +145,11 @@ class Instance:
         used = {route.credential for route in self._config.routes}
         found = {name: each.source.problem for name, each in self._credentials.items() if name in used}
         return {name: problem for name, problem in found.items() if problem is not None}
+
+    async def problem_of_state(self) -> str | None:
+        """Why a rejected secret would be forgotten at the next restart, if it would; that is logged once."""
+        is_needed = any(isinstance(each.source, TokenSource) for each in self._credentials.values())
+        return await self._latch.try_out() if is_needed else None
 
     async def refresh(self, name: str) -> Report:
         """Get a new token for a credential now. Raises `KeyError`, or a `CredentialError`."""
@@ -175,6 +185,7 @@ class Instance:
 
     async def close(self) -> None:
         """Close everything at once, but let a token request in flight end."""
+        self._waking.stop()
         self._close_doors()
         for server in self._admin_servers:
             server.close()
@@ -192,6 +203,17 @@ class Instance:
             remove_file(bound)
         for server in self._servers:
             server.close()
+
+    # -- after a suspend
+
+    def _drop_idle(self) -> None:
+        for binding in self._bindings.values():
+            binding.pool.drop_idle()
+
+    def _look_ahead(self) -> None:
+        for each in self._credentials.values():
+            if isinstance(each.source, TokenSource):
+                each.source.ahead.look()
 
     # -- the beginning
 

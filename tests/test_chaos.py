@@ -1,7 +1,7 @@
 """Connections that are slow, cut, refused or silent at any moment: answers are right, listed, or visibly cut short.
 
 Between the proxy and its upstream, its token endpoint or its store stands a relay that does one of eight things
-from one of six moments of an exchange on. `make test-long` takes each of the eight
+from one of six moments of an exchange on. `make test-slow` takes each of the eight
 at a moment drawn from a seed, `make nightly` all.
 """
 
@@ -37,7 +37,7 @@ def drawn(place: Place, kind: Kind, phase: Phase) -> Toxic:
     }
     # Answers of the vendor and of the store are short.
     sizes = range(5, 50) if kind == "slicer" else (0, 1, 20, 1000 if place == "upstream" else 50)
-    # A refresh is half a dozen commands, and the last but one tells the store what was got.
+    # A refresh is seven commands, and the last but one tells the store what was got.
     is_command = place == "store" and phase in {"request head", "request body", "answer head"}
     return Toxic(
         kind,

@@ -22,9 +22,11 @@ from proxy.cli import login as module
 from proxy.cli import main
 from proxy.cli.login import said_of_login, said_of_logout, tell_instance
 from proxy.cli.terminal import Terminal
+from proxy.config import Source, load
 from proxy.credentials.logout import LoggedOut
 from proxy.redact import Secret
 from proxy.stores.base import Record
+from proxy.stores.latch import Latch
 from tests.support.api import Seen, api
 from tests.support.keeping import Kept
 from tests.support.leaks import Artefacts, Canaries
@@ -79,7 +81,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artefacts: Artefacts) -
     """`run(credentials, *arguments)`: the command with a configuration of these; logging is put back afterwards."""
     root, hook = logging.getLogger(), sys.excepthook
     handlers, level = list(root.handlers), root.level
-    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "XDG_STATE_HOME"):
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "XDG_STATE_HOME", "STATE_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
@@ -172,6 +174,24 @@ def test_a_login_and_a_logout_from_end_to_end(
     assert kept.records == {}
     result = run(credentials, "logout", *name)
     assert (result.exit_code, result.output) == (0, "nothing is stored for calendar\n")
+
+
+def test_107_a_login_that_succeeds_clears_a_rejection(
+    run: Run, kept: Kept, provider: OIDCProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The client's secret was wrong at the server, and has been mended there: nothing here has changed."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("SSL_CERT_FILE", str(provider.ca))
+    monkeypatch.setattr("webbrowser.open", provider.visit)
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    credential = _person(provider.issuer)
+    text = yaml.safe_dump({"upstream": "https://api.example.com", "credential": credential})
+    digest = load(Source(text, "text", None, "test"), environ={}).credentials["default"].digest()
+    latch = Latch(tmp_path / "state")
+    asyncio.run(latch.set("calendar", digest, "rejected", 1.7e9))
+    result = run({"calendar": credential}, "login")
+    assert (result.exit_code, len(kept.saved)) == (0, 1), result.output
+    assert asyncio.run(latch.is_set("calendar", digest)) is None
 
 
 def test_what_a_credential_borrows_is_lent_to_its_login_and_its_logout(

@@ -1,7 +1,7 @@
 """The compiled build: what of it can be seen in the source, and that the tests run what they claim to run.
 
-`make test` runs the source, which alone can be covered; `make test-slow` builds the wheel with mypyc, and runs the
-tests of the data path on that, these among them (docs/adr/0007-compiled.md).
+`make test` runs the source, which alone can be covered; `make test-compiled` builds the wheel with mypyc, and runs
+the tests of the data path on that, these among them (docs/adr/0007-compiled.md).
 """
 
 import ast
@@ -23,7 +23,7 @@ HOOK: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatc
 ]["custom"]
 FILES: Final = sorted({path for pattern in HOOK["modules"] for path in ROOT.glob(pattern)})
 MODULES: Final = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES]
-#: Set by `make test-slow`.
+#: Set by `make test-compiled`.
 EXPECTED: Final = os.environ.get("BEARER_PROXY_TEST_COMPILED") == "1"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -18,7 +18,8 @@ from proxy import doctor as module
 from proxy.clock import SystemClock
 from proxy.config import Source, load
 from proxy.demo.serving import serving
-from proxy.doctor import Finding, examine
+from proxy.doctor import examine
+from proxy.findings import Finding
 from proxy.redact import Redactor
 from proxy.server import World
 from tests.support.api import Seen, api, fine
@@ -79,6 +80,17 @@ async def test_a_login_is_tried_for_real(doctor: Doctor, tracker: Vendor[Any]) -
     found = await doctor(tracker.config, tracker.environ)
     assert of(found, "config", "ok") == ["1 routes, 1 credentials"]
     assert of(found, "credential default", "ok")[-1] == "has a token, good for 60 minutes"
+
+
+async def test_a_state_folder_that_cannot_be_written_is_a_warning(
+    doctor: Doctor, tracker: Vendor[Any], environ: dict[str, str], tmp_path: Path
+) -> None:
+    """With what mends it; where a token is all that there is, nothing is kept."""
+    (tmp_path / "state").touch()
+    [said] = of(await doctor(tracker.config, tracker.environ), "state", "warning")
+    assert "cannot be written" in said
+    assert "set XDG_STATE_HOME" in said
+    assert not [each for each in await doctor(route(tracker.url), environ) if each.what == "state"]
 
 
 async def test_an_upstream_that_answers_is_asked_once_with_its_credential(

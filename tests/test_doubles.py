@@ -46,6 +46,10 @@ class HeldClock:
         """Seconds, as set."""
         return self.at
 
+    def awake(self) -> float:
+        """The same."""
+        return self.now()
+
     def wall(self) -> float:
         """Epoch seconds that move along."""
         return EPOCH + self.at - 1000.0

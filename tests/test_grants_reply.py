@@ -444,10 +444,12 @@ def test_an_accepted_status_is_accepted_whatever_its_class() -> None:
         ((("Retry-After", "Tue, 14 Nov 2023 22:15:20 GMT"),), 120.0),
         ((("Retry-After", "Tue, 14 Nov 2023 22:13:20 GMT"),), None),
         ((("Retry-After", "Tue, 99 Nov 2023 22:13:20 GMT"),), None),
+        ((("Retry-After", "Tue, 14 Nov 2023 23:15:20 GMT"), ("Date", "Tue, 14 Nov 2023 23:13:20 GMT")), 120.0),
+        ((("Retry-After", "Tue, 14 Nov 2023 22:15:20 GMT"), ("Date", "Tue, 14 Nov 2023 23:13:20 GMT")), None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(headers: tuple[tuple[str, str], ...], expected: float | None) -> None:
-    """RFC 9110 section 10.2.3; the past and the absurd count as absent."""
+    """RFC 9110 section 10.2.3; the past and the absurd count as absent. A date is one of the server's own clock."""
     assert retry_after(headers, NOW) == expected
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from proxy.credentials.source import TokenSource
 from proxy.errors import (
+    CredentialError,
     CredentialRejected,
     CredentialUnavailable,
     LoginRequired,
@@ -21,12 +22,13 @@ from proxy.errors import (
 )
 from proxy.grants.request import Granted
 from proxy.redact import Secret
-from proxy.stores.base import Record
+from proxy.stores.base import Missing, Record
 from proxy.stores.latch import Latch
 from proxy.stores.memory import MemoryStore
 from tests.support.granting import Heard, Script
 from tests.support.harness import HeldClock
 from tests.support.leaks import Canaries
+from tests.support.upstreams import turns
 from tests.support.waiting import until
 
 WAIT = 30.0
@@ -34,33 +36,41 @@ BINDING = b"binding"
 
 
 class Shelf(MemoryStore):
-    """A store that counts as lasting, counts how often it is looked at, and fails as it is told."""
+    """A store that counts as lasting, counts how often it is looked at, and fails as it is told.
+
+    What it says then is said of this process alone, unless it is `full`.
+    """
 
     lasting = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.looks = 0
         self.broken: set[str] = set()
+        #: Why what others have put there does not open for this process.
+        self.closed: Missing | None = None
         self.busy = False
         self.may_load, self.may_save = asyncio.Event(), asyncio.Event()
         self.may_load.set()
         self.may_save.set()
         self.loads = 0
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
-        """As soon as it may, unless it is broken."""
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
+        """What was there when it was asked, as soon as it may, unless it is broken."""
         self.loads += 1
-        await self.may_load.wait()
+        found = await super().load(name, binding)
+        may_load = self.may_load
+        await may_load.wait()
         if "load" in self.broken:
             raise StoreUnavailable("cannot be read")
-        return await super().load(name, binding)
+        return self.closed or found
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """As soon as it may, unless it is broken."""
         await self.may_save.wait()
-        if "save" in self.broken:
-            raise StoreUnavailable("cannot be written")
+        if self.broken & {"save", "full"}:
+            failure = StoreUnavailable("cannot be written")
+            failure.for_all = "full" in self.broken
+            raise failure
         if "outdated" in self.broken:
             raise StoreOutdated
         await super().save(name, binding, record)
@@ -81,11 +91,6 @@ class Shelf(MemoryStore):
         if "confirm" in self.broken:
             raise StoreUnavailable("cannot be asked")
         await super().confirm(name)
-
-    def stamp(self, name: str) -> object:
-        """Counted."""
-        self.looks += 1
-        return super().stamp(name)
 
 
 @dataclass
@@ -137,7 +142,8 @@ class Bench:
 
     async def stored(self) -> Record | None:
         """What is there."""
-        return await MemoryStore.load(self.shelf, "c", BINDING)
+        found = await MemoryStore.load(self.shelf, "c", BINDING)
+        return found if isinstance(found, Record) else None
 
 
 @pytest.fixture
@@ -260,6 +266,49 @@ async def test_only_a_later_record_is_taken_over(bench: Bench) -> None:
     assert (fourth.generation, fourth.value, len(script.asked_with)) == (10, record.token, 1)
 
 
+async def test_132_an_old_record_that_was_put_back_gives_way_to_the_one_in_use(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a token request: or whoever starts next would redeem what has been redeemed. It is told once."""
+    source, script = bench.process()
+    old = await bench.put(bench.record(3, age=3550.0))
+    script.outcomes.put_nowait(bench.granted())
+    token = await source.token(WAIT)
+    await until(lambda: source.report().generation == 4)
+    token = await source.token(WAIT)
+    await bench.put(old)
+    for _ in range(5):
+        bench.clock.move(2.0)
+        assert await source.token(WAIT) is token
+        await turns()
+    stored = await bench.stored()
+    assert stored is not None
+    assert (stored.generation, stored.token, stored.refresh_token) == (4, token.value, token.refresh_token)
+    assert (source.report().persisted, len(script.asked_with)) == (True, 1)
+    told = [record for record in caplog.records if record.message == "stored_token_older"]
+    assert [record.fields for record in told] == [{"credential": "c", "generation": 4, "stored": 3}]  # type: ignore[attr-defined]  # by `extra`
+
+
+async def test_132_whoever_begins_with_an_old_record_ends_as_after_any_refusal(bench: Bench) -> None:
+    """Its refresh token is not taken: a person is asked for once, and what another instance writes again serves."""
+    running, _ = bench.process()
+    token = bench.record(7)
+    await bench.put(token)
+    assert (await running.token(WAIT)).value == token.token
+    await bench.put(bench.record(3, age=7200.0))
+    started, script = bench.process()
+    script.outcomes.put_nowait(LoginRequired("log in"))
+    for _ in range(3):
+        with pytest.raises(LoginRequired):
+            await started.token(WAIT)
+    for _ in range(5):
+        bench.clock.move(2.0)
+        await running.token(WAIT)
+        await turns()
+    assert (await started.token(WAIT)).value == token.token
+    assert len(script.asked_with) == 1
+
+
 async def test_050_a_stored_token_that_cannot_be_sent_in_its_place_is_not_taken_over(bench: Bench) -> None:
     """The place may have changed since."""
     await bench.put(replace(bench.record(), token=Secret("FORBIDDEN")))
@@ -376,6 +425,203 @@ async def test_090_a_refresh_that_certainly_was_not_made_is_made_again(bench: Be
     assert script.asked_with == [record.refresh_token, record.refresh_token]
 
 
+async def test_091_a_note_that_could_not_be_written_is_not_forgotten(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk is full, and the answer was lost: whoever redeems the refresh token again says so."""
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    bench.shelf.broken = {"full"}
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    assert source.report().persisted is False
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token] * 2
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
+        "token_not_persisted",
+        "token_refresh_failed",
+        "token_rotation_lost",
+    ]
+
+
+async def test_091_a_note_that_could_not_be_written_is_written_before_the_next_attempt(bench: Bench) -> None:
+    """As soon as there is room; who crashes then leaves it to the next one."""
+    await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    bench.shelf.broken = {"full"}
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    bench.shelf.broken = set()
+    bench.clock.move(60)
+    asking = asyncio.create_task(source.token(WAIT))
+    await until(lambda: len(script.asked_with) == 2)
+    noted = await bench.stored()
+    assert noted is not None
+    assert noted.redeeming
+    script.outcomes.put_nowait(bench.granted())
+    await asking
+
+
+async def test_091_a_refresh_that_certainly_was_not_made_leaves_no_note_in_memory(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody else was told of it; the same refresh token is good, and nothing was lost."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    await source.token(WAIT)
+    bench.shelf.broken = {"full"}
+    bench.clock.move(3601)
+    script.outcomes.put_nowait(CredentialUnavailable("503"))
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    assert source.report().persisted is True
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token] * 2
+    assert "token_rotation_lost" not in [each.message for each in caplog.records]
+
+
+async def test_091_a_note_that_cannot_be_taken_back_stays(bench: Bench) -> None:
+    """Others may have seen it, and have redeemed the refresh token behind it: here it holds as well."""
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    script.can_begin = True
+    asking = asyncio.create_task(source.token(WAIT))
+    await until(lambda: bool(script.asked_with))
+    bench.shelf.broken = {"save"}
+    script.outcomes.put_nowait(CredentialUnavailable("503"))
+    with pytest.raises(CredentialUnavailable):
+        await asking
+    bench.shelf.broken = set()
+    await source.close(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.redeeming
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token, None]
+
+
+async def test_088_what_a_note_that_failed_says_is_nothing_where_others_have_turns(bench: Bench) -> None:
+    """Nothing is redeemed then, so that nothing is to be noted, and the next attempt may."""
+    bench.shelf.needs_turn = True
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    bench.shelf.broken = {"save"}
+    with pytest.raises(StoreUnavailable):
+        await source.token(WAIT)
+    assert (script.asked_with, source.report().persisted) == ([], True)
+    bench.shelf.broken = set()
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token]
+
+
+async def test_091_a_look_that_a_refresh_overtook_changes_nothing(bench: Bench) -> None:
+    """What it found is of before: the note that was written since holds, when the disk is full then and later."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = True
+    await source.token(WAIT)
+    await bench.put(replace(record, refresh_expires_at=record.obtained_at + 1e6))
+    bench.clock.move(2.1)
+    bench.shelf.may_load, waiting = asyncio.Event(), bench.shelf.may_load
+    loads = bench.shelf.loads
+    await source.token(WAIT)
+    await until(lambda: bench.shelf.loads > loads)
+    bench.shelf.may_load, overtaken = waiting, bench.shelf.may_load
+    refreshing = asyncio.create_task(source.refresh(WAIT))
+    await until(lambda: bool(script.asked_with))
+    overtaken.set()
+    await until(lambda: source._looking is not None and source._looking.done())
+    bench.shelf.broken = {"load", "save"}
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await refreshing
+    script.outcomes.put_nowait(bench.granted())
+    await source.refresh(WAIT)
+    assert script.asked_with == [record.refresh_token, None]
+
+
+# -- what a person forces is bounded
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("hangs", ["store", "turn", "latch"])
+async def test_a_forced_refresh_lasts_no_longer_than_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, hangs: str, *, stored: bool
+) -> None:
+    """A server that says nothing, a lock that is held, a disk that hangs; it goes on behind, and is joined."""
+    may = asyncio.Event()
+    clear = Latch.clear
+
+    async def slow(latch: Latch, name: str, fingerprint: bytes) -> None:
+        await may.wait()
+        await clear(latch, name, fingerprint)
+
+    source, script = bench.process()
+    if stored:
+        await bench.put(bench.record())
+        await source.token(WAIT)
+    async with AsyncExitStack() as held:
+        if hangs == "store":
+            bench.shelf.may_load = may
+        elif hangs == "latch":
+            monkeypatch.setattr(Latch, "clear", slow)
+        else:
+            await held.enter_async_context(bench.shelf.turn("c"))
+        for _ in range(2):
+            with pytest.raises(CredentialUnavailable, match="has not answered yet"):
+                async with asyncio.timeout(WAIT):
+                    await source.refresh(0.01)
+        assert script.asked_with == []
+    may.set()
+    script.outcomes.put_nowait(granted := bench.granted())
+    await source.refresh(WAIT)
+    assert (await source.token(WAIT)).value is granted.token
+    assert len(script.asked_with) == 1
+
+
+async def test_a_look_that_the_store_does_not_let_happen_is_no_reason_to_ask_again(bench: Bench) -> None:
+    """Who was rejected asks no more by itself, also where the store could not be read meanwhile."""
+    source, script = await rejected(bench)
+    await bench.put(bench.record())
+    bench.shelf.broken = {"load"}
+    bench.clock.move(2.1)
+    with pytest.raises(LoginRequired):
+        await source.token(WAIT)
+    await bench.shelf.forget("c")
+    bench.shelf.broken = set()
+    bench.clock.move(1000.0)
+    with pytest.raises(LoginRequired):
+        await source.token(WAIT)
+    bench.shelf.busy = True
+    with pytest.raises(StoreUnavailable):
+        await source.refresh(WAIT)
+    assert len(script.asked_with) == 1
+
+
+async def test_a_forced_refresh_gets_another_token_than_the_stored_one(bench: Bench) -> None:
+    """Also where this process has not used that one yet; where it fails, the stored one serves, and it is told."""
+    record = await bench.put(bench.record(7))
+    source, script = bench.process()
+    script.outcomes.put_nowait(CredentialUnavailable("down"))
+    with pytest.raises(CredentialUnavailable, match="down"):
+        await source.refresh(WAIT)
+    assert (await source.token(WAIT)).value is record.token
+    script.outcomes.put_nowait(bench.granted())
+    await source.refresh(WAIT)
+    assert (await source.token(WAIT)).generation == 8
+    assert script.asked_with == [record.refresh_token] * 2
+
+
 async def rejected(bench: Bench) -> tuple[TokenSource, Script]:
     """A process that has no token, and will not ask again by itself."""
     source, script = bench.process()
@@ -389,12 +635,12 @@ async def test_102_what_a_person_stores_is_noticed_within_two_seconds(bench: Ben
     """The store is looked at no more often, however many requests there are."""
     source, script = await rejected(bench)
     record = await bench.put(bench.record())
-    looks = bench.shelf.looks
+    looks = bench.shelf.loads
     for _ in range(19):
         bench.clock.move(0.1)
         with pytest.raises(LoginRequired):
             await source.token(WAIT)
-    assert bench.shelf.looks == looks
+    assert bench.shelf.loads == looks
     bench.clock.move(0.2)
     assert (await source.token(WAIT)).value is record.token
     assert source.problem is None
@@ -470,11 +716,12 @@ async def test_a_token_that_is_fresh_costs_a_look_in_two_seconds(bench: Bench) -
     await bench.put(bench.record())
     source, _ = bench.process()
     await source.token(WAIT)
-    looks = bench.shelf.looks
+    looks = bench.shelf.loads
     for _ in range(50):
         bench.clock.move(0.1)
         await source.token(WAIT)
-    assert bench.shelf.looks - looks in (2, 3)
+        await asyncio.sleep(0)
+    assert bench.shelf.loads - looks in (2, 3)
 
 
 async def test_102_who_holds_a_fresh_token_follows_a_logout(bench: Bench) -> None:
@@ -520,6 +767,21 @@ async def test_091_what_could_not_be_written_is_written_as_soon_as_it_can(bench:
     stored = await bench.stored()
     assert stored is not None
     assert stored.token == token.value
+
+
+async def test_092_what_somebody_put_back_into_the_store_gives_way_to_what_is_used(bench: Bench) -> None:
+    """A backup, or a server that lost its last writes: others would redeem what has been redeemed."""
+    old = await bench.put(bench.record(1, age=3601))
+    source, script = bench.process()
+    script.outcomes.put_nowait(bench.granted())
+    token = await source.token(WAIT)
+    await bench.put(old)
+    bench.clock.move(2.1)
+    await looked(source)
+    assert source.report().persisted is True
+    stored = await bench.stored()
+    assert stored is not None
+    assert (stored.generation, stored.token) == (2, token.value)
 
 
 async def test_090_a_new_refresh_token_is_kept_whatever_else_is_wrong_with_its_reply(bench: Bench) -> None:
@@ -568,7 +830,7 @@ async def test_091_a_new_refresh_token_that_could_not_be_stored_is_the_one_that_
     await bench.put(bench.record())
     source, script = bench.process()
     await source.token(WAIT)
-    bench.shelf.broken = {"save"}
+    bench.shelf.broken = {"full"}
     failure = undecided()
     failure.rotated = Secret(bench.canaries.mint("uuid"))
     script.outcomes.put_nowait(failure)
@@ -624,7 +886,7 @@ async def test_091_a_store_that_is_well_again_is_told_of_when_it_fails_again(
     """The next token is stored; the report says it."""
     source, script = bench.process()
     for broken in (True, False, True):
-        bench.shelf.broken = {"save"} if broken else set()
+        bench.shelf.broken = {"full"} if broken else set()
         script.outcomes.put_nowait(bench.granted())
         await source.token(WAIT)
         assert source.report().persisted is not broken
@@ -736,10 +998,14 @@ async def test_091_without_a_turn_what_begins_anew_is_got_all_the_same(bench: Be
     assert script.asked_with == [None] * 3
 
 
-async def test_088_who_begins_with_what_is_stored_does_not_begin_without_the_store(bench: Bench) -> None:
-    """A person need not log in because a server is away, and an old refresh token is not redeemed again."""
-    bench.shelf.needs_turn = True
-    bench.shelf.broken = {"turn"}
+@pytest.mark.parametrize("needs_turn", [True, False])
+@pytest.mark.parametrize("broken", ["turn", "load"])
+async def test_088_who_begins_with_what_is_stored_does_not_begin_without_the_store(
+    bench: Bench, broken: str, *, needs_turn: bool
+) -> None:
+    """A person need not log in because a store is away, and an old refresh token is not redeemed again."""
+    bench.shelf.needs_turn = needs_turn
+    bench.shelf.broken = {broken}
     source, script = bench.process(inherits=True)
     with pytest.raises(StoreUnavailable):
         await source.token(WAIT)
@@ -837,10 +1103,255 @@ async def test_094_what_could_not_be_stored_gives_way_to_what_others_stored(
     await source.token(WAIT)
     record = await bench.put(bench.record(2))
     bench.shelf.broken = {"outdated"}
-    await until(lambda: source._keeping._trying is None)
+    await until(lambda: source._keeping._trying is not None and source._keeping._trying.done())
     tried = len(naps)
     bench.clock.move(3600)
     await bench.put(record := bench.record(2))
     bench.shelf.broken = set()
     assert (await source.token(WAIT)).value is record.token
     assert len(naps) == tried
+
+
+# -- what others may have replaced (threats 88, 133)
+
+CLOSED = {
+    Missing.OTHER_KEY: "is sealed with a key that is not here: add that key to store.key; or run `bearer-proxy",
+    Missing.UNREADABLE: "does not open any more, and may have replaced what is in memory",
+}
+#: What others may do while this process cannot see it, or could not tell them what it does.
+APART = {
+    "no turn": ({"turn"}, None, "cannot be locked"),
+    "no look": ({"load"}, None, "cannot be read"),
+    "no note": ({"save"}, None, "cannot be written"),
+    "another key": (set(), Missing.OTHER_KEY, "store.key"),
+    "damaged": (set(), Missing.UNREADABLE, "does not open any more"),
+}
+
+
+@pytest.mark.parametrize(("broken", "closed", "said"), APART.values(), ids=APART)
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_088_what_others_have_too_is_not_redeemed_behind_their_backs(
+    bench: Bench, broken: set[str], closed: Missing | None, said: str, *, can_begin: bool
+) -> None:
+    """A token that is good serves on. Then who can begin anew does; else it is 503 of its own until it is well."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = can_begin
+    token = await source.token(WAIT)
+    bench.shelf.broken, bench.shelf.closed = broken, closed
+    bench.clock.move(2.1)
+    assert await source.token(WAIT) is token
+    bench.clock.move(3601)
+    if can_begin:
+        script.outcomes.put_nowait(granted := bench.granted())
+        assert (await source.token(WAIT)).value is granted.token
+        assert script.asked_with == [None]
+        return
+    with pytest.raises(StoreUnavailable, match=said) as caught:
+        await source.token(WAIT)
+    assert (caught.value.code, script.asked_with) == ("store_unavailable", [])
+    assert await bench.stored() == record
+    bench.shelf.broken, bench.shelf.closed = set(), None
+    bench.clock.move(60)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [record.refresh_token]
+
+
+@pytest.mark.parametrize(("broken", "closed"), [each[:2] for each in APART.values()], ids=APART)
+async def test_091_what_nobody_else_has_is_redeemed_all_the_same(
+    bench: Bench, broken: set[str], closed: Missing | None
+) -> None:
+    """It was got while nothing could be stored: a store that fails costs no request."""
+    bench.shelf.broken, bench.shelf.closed = broken | {"save"}, closed
+    source, script = bench.process()
+    script.can_begin = True
+    for _ in range(3):
+        script.outcomes.put_nowait(bench.granted())
+        await source.token(WAIT)
+        bench.clock.move(3601)
+    assert [each is None for each in script.asked_with] == [True, False, False]
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_091_a_full_disk_is_full_for_all(bench: Bench, *, can_begin: bool) -> None:
+    """Where nothing else gives a token, what cannot be noted is redeemed: nobody else could note it either."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = can_begin
+    await source.token(WAIT)
+    bench.shelf.broken = {"full"}
+    bench.clock.move(3601)
+    script.outcomes.put_nowait(bench.granted())
+    await source.token(WAIT)
+    assert script.asked_with == [None if can_begin else record.refresh_token]
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+async def test_133_who_starts_with_a_store_that_does_not_open(bench: Bench, closed: Missing) -> None:
+    """With another key it has to be mended; what was got for another account counts as none, as before a login."""
+    await bench.put(bench.record())
+    bench.shelf.closed = closed
+    source, script = bench.process(inherits=True)
+    script.outcomes.put_nowait(LoginRequired("log in"))
+    with pytest.raises(CredentialError) as caught:
+        await source.token(WAIT)
+    if closed is Missing.OTHER_KEY:
+        assert (caught.value.code, script.asked_with) == ("store_unavailable", [])
+        assert CLOSED[closed] in caught.value.detail
+    else:
+        assert (caught.value.code, script.asked_with) == ("login_required", [None])
+
+
+async def looked(source: TokenSource) -> None:
+    """A request that finds a good token, and the look behind it."""
+    await source.token(WAIT)
+    await until(lambda: source._looking is not None and source._looking.done())
+    trying = source._keeping._trying
+    await until(lambda: trying is None or trying.done())
+
+
+async def test_133_a_token_that_serves_is_not_written_over_what_does_not_open(bench: Bench) -> None:
+    """It may be a later one; one that was got anew is written."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = True
+    await source.token(WAIT)
+    bench.shelf.closed = Missing.OTHER_KEY
+    for _ in range(3):
+        bench.clock.move(2.1)
+        await looked(source)
+    assert await bench.stored() == record
+    bench.clock.move(3601)
+    script.outcomes.put_nowait(granted := bench.granted())
+    await source.token(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.token == granted.token
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+async def test_133_what_was_noted_in_memory_is_not_written_over_what_does_not_open(
+    bench: Bench, closed: Missing
+) -> None:
+    """It is of the refresh token that the other one may have replaced."""
+    record = await bench.put(bench.record(age=3601))
+    source, script = bench.process()
+    bench.shelf.broken = {"full"}
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+    bench.shelf.broken, bench.shelf.closed = set(), closed
+    await source.close(WAIT)
+    assert await bench.stored() == record
+
+
+# -- a store that loses what it had
+
+
+async def test_a_store_that_lost_its_record_is_no_logout(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The next look stores again what is in memory; it is said once."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    await source.token(WAIT)
+    bench.shelf._records.clear()
+    bench.clock.move(2.1)
+    await looked(source)
+    assert await bench.stored() == record
+    assert source.report().persisted is True
+    bench.clock.move(2.1)
+    await looked(source)
+    assert script.asked_with == []
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == ["stored_token_lost"]
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_what_was_lost_a_moment_ago_is_redeemed(bench: Bench, *, can_begin: bool) -> None:
+    """Who has just seen it knows that nobody has replaced it."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = can_begin
+    token = await source.token(WAIT)
+    bench.shelf._records.clear()
+    bench.clock.move(4.0)
+    script.outcomes.put_nowait(bench.granted())
+    assert await source.newer_than(token, wait=WAIT, ask=True) is not None
+    assert script.asked_with == [record.refresh_token]
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_088_what_was_lost_at_some_time_may_have_been_replaced_before(
+    bench: Bench, caplog: pytest.LogCaptureFixture, *, can_begin: bool
+) -> None:
+    """As with a note that somebody left: a password logs in anew, and where a person is needed it is tried."""
+    record = await bench.put(bench.record())
+    source, script = bench.process()
+    script.can_begin = can_begin
+    token = await source.token(WAIT)
+    bench.shelf._records.clear()
+    bench.clock.move(4.1)
+    script.outcomes.put_nowait(bench.granted())
+    assert await source.newer_than(token, wait=WAIT, ask=True) is not None
+    assert script.asked_with == [None if can_begin else record.refresh_token]
+    said = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert said == ["stored_token_lost", "token_rotation_lost"]
+
+
+async def test_102_a_logout_ends_what_could_not_be_stored_as_well(bench: Bench) -> None:
+    """It is not written over the logout, whether that is noticed at the end or before."""
+    await bench.put(bench.record(4))
+    source, script = bench.process()
+    script.can_begin = True
+    first = await source.token(WAIT)
+    bench.shelf.broken = {"save"}
+    script.outcomes.put_nowait(bench.granted())
+    assert await source.newer_than(first, wait=WAIT, ask=True) is not None
+    bench.shelf.broken = set()
+    await bench.shelf.forget("c")
+    await source.close(WAIT)
+    assert await MemoryStore.load(bench.shelf, "c", BINDING) is Missing.LOGGED_OUT
+    bench.clock.move(2.1)
+    await looked(source)
+    assert source.report().state == "invalid"
+
+
+async def test_102_a_logout_ends_nothing_that_was_got_behind_it(bench: Bench) -> None:
+    """Also where that cannot be stored, and the word of the logout stays."""
+    await bench.put(bench.record(4))
+    source, script = bench.process()
+    script.can_begin = True
+    await source.token(WAIT)
+    await bench.shelf.forget("c")
+    bench.shelf.broken = {"save"}
+    bench.clock.move(2.1)
+    await looked(source)
+    script.outcomes.put_nowait(granted := bench.granted())
+    assert (await source.token(WAIT)).value is granted.token
+    for _ in range(2):
+        bench.clock.move(2.1)
+        await looked(source)
+    assert source.report().state == "fresh"
+    assert script.asked_with == [None]
+
+
+async def test_091_without_a_turn_nothing_is_written_either(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody who has one may be writing; what is got meanwhile is nobody else's, and so can be redeemed."""
+    bench.shelf.broken = {"turn"}
+    source, script = bench.process()
+    script.can_begin = True
+    for _ in range(3):
+        script.outcomes.put_nowait(bench.granted())
+        await source.token(WAIT)
+        bench.clock.move(3601)
+    assert [each is None for each in script.asked_with] == [True, False, False]
+    assert await bench.stored() is None
+    assert source.report().persisted is False
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
+        "store_unavailable",
+        "token_not_persisted",
+    ]
+    bench.shelf.broken = set()
+    await source.close(WAIT)
+    stored = await bench.stored()
+    assert stored is not None
+    assert stored.generation == 3

@@ -33,13 +33,15 @@ DATA: Final = {
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
     "cli": {
-        *("server", "demo", "doctor", "adminclient", "healthcheck"),
+        *("server", "demo", "doctor", "findings", "adminclient", "healthcheck"),
         *("runfile", "clock", "compiled", "lines", "logs"),
         # `login` and `logout` work without a running instance.
         *("build", "credentials", "stores"),
     },
     "demo": {"server", "clock", "lines", "logs"},
-    "doctor": {"server", "build", "credentials", "probing", "accesslog", "tls"},
+    "doctor": {"server", "build", "credentials", "findings", "probing", "storecheck", "accesslog", "tls"},
+    "storecheck": {"build", "findings", "stores"},
+    "findings": set(),
     "probing": {"accesslog"},
     "server": {
         "build",
@@ -54,6 +56,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "clock",
         "lines",
         "tls",
+        "waking",
     },
     "build": {"binding", "credentials", "upstream", "stores", "clock", "tls", "peers"},
     "relay": {
@@ -99,6 +102,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "work": set(),
     "stores": set(),
     "tls": set(),
+    "waking": {"clock"},
 }
 #: What must not even be reached through others.
 NEVER_REACHES: Final[dict[str, set[str]]] = {
@@ -146,8 +150,13 @@ def _room(module: str) -> str:
     return "version" if parts[0] in {"proxy", "__init__"} else parts[0]
 
 
-def _imports(tree: ast.Module) -> Iterator[tuple[str, str | None]]:
-    """Each imported module, and the name that is taken from it."""
+@cache
+def _imports(path: str) -> tuple[tuple[str, str | None], ...]:
+    """Each module that the one at `path` imports, and the name that is taken from it."""
+    return tuple(_read_imports(_trees()[path]))
+
+
+def _read_imports(tree: ast.Module) -> Iterator[tuple[str, str | None]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
@@ -159,7 +168,7 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, str | None]]:
 
 
 def _rooms_imported(path: str) -> set[str]:
-    found = {_room(module) for module, _ in _imports(_trees()[path]) if module.split(".")[0] == "proxy"}
+    found = {_room(module) for module, _ in _imports(path) if module.split(".")[0] == "proxy"}
     return found - {"version", _room(path)}
 
 
@@ -192,7 +201,7 @@ def test_a_module_imports_only_what_its_room_may(path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_a_module_uses_only_the_packages_of_its_room(path: str) -> None:
     """And the standard library."""
-    found = {module.split(".")[0] for module, _ in _imports(_trees()[path])} - {"proxy"}
+    found = {module.split(".")[0] for module, _ in _imports(path)} - {"proxy"}
     foreign = found - sys.stdlib_module_names
     assert foreign <= set(PACKAGES)
     assert all(_room(path) in PACKAGES[package] for package in foreign)
@@ -201,7 +210,7 @@ def test_a_module_uses_only_the_packages_of_its_room(path: str) -> None:
 @pytest.mark.parametrize("path", PURE_PATHS)
 def test_the_pure_part_imports_data_modules_only(path: str) -> None:
     """No os, socket, asyncio, time, random, logging, pathlib."""
-    found = {module for module, _ in _imports(_trees()[path]) if module.split(".")[0] != "proxy"}
+    found = {module for module, _ in _imports(path) if module.split(".")[0] != "proxy"}
     assert found <= DATA
 
 
@@ -247,7 +256,7 @@ def test_the_client_of_aiohttp_is_for_token_endpoints_only(path: str) -> None:
     """On the data path it would replay, rewrite and mangle (E8 to E21)."""
     used = {
         name if module == "aiohttp" else module.split(".")[1]
-        for module, name in _imports(_trees()[path])
+        for module, name in _imports(path)
         if module.split(".")[0] == "aiohttp"
     }
     assert used <= AIOHTTP_SERVER or path in AIOHTTP_CLIENT

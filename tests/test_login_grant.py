@@ -30,6 +30,10 @@ class FixedClock:
         """Any instant."""
         return 100.0
 
+    def awake(self) -> float:
+        """The same."""
+        return self.now()
+
     def wall(self) -> float:
         """2023-11-14T22:13:20Z."""
         return 1_700_000_000.0

@@ -24,7 +24,7 @@ from proxy.credentials.logout import LoggedOut, log_out
 from proxy.errors import LoginRequired
 from proxy.grants.request import TokenReply
 from proxy.redact import Redactor
-from proxy.stores.base import Record
+from proxy.stores.base import Missing, Record
 from tests.support.keeping import Kept
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.oidc import OIDCProvider, oidc_provider
@@ -271,7 +271,7 @@ async def test_a_logout_revokes_both_tokens_and_forgets_them(
         record = await calendar.log_in(Somebody(provider.visit))
         assert await calendar.log_out() == LoggedOut(found=True)
         assert await calendar.is_live(record) == (False, False)
-        assert await calendar.store.load("calendar", BINDING) is None
+        assert await calendar.store.load("calendar", BINDING) is Missing.LOGGED_OUT
         assert await calendar.log_out() == LoggedOut(found=False)
 
 

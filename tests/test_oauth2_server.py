@@ -1,6 +1,7 @@
 """Credentials of type `oauth2` against an authorization server that nobody here wrote (`tests/support/oidc.py`)."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.api import Seen, api
-from tests.support.harness import StartProxy
+from tests.support.harness import HeldClock, StartProxy
 from tests.support.oidc import OIDCProvider, oidc_provider
 
 #: Every character that a form-encoded Basic password has to be encoded for.
@@ -120,6 +121,30 @@ async def test_each_way_to_authenticate_a_client_gets_a_token_that_is_live(
     scheme, _, token = json.loads(answer.body)["authorization"].partition(" ")
     known = await provider.introspect(token, OBSERVER)
     assert (scheme, known["active"], known["client_id"], known["scope"]) == ("Bearer", True, client, "read")
+
+
+@pytest.mark.parametrize("client", ["secret-jwt", "ES256"])
+async def test_095_a_client_proves_who_it_is_by_the_servers_clock_where_its_own_is_wrong(
+    provider: OIDCProvider, proxying: StartProxy, client: str
+) -> None:
+    """Two hours behind: what is over already is refused, and the refusal says what time it is."""
+    credential = {
+        "type": "oauth2",
+        "grant": "client_credentials",
+        "issuer": provider.issuer,
+        "client_id": client,
+        **WRITTEN[client],
+    }
+    config = {"upstream": "", "credential": credential}
+    clock = HeldClock(epoch=time.time() - HeldClock.at - 7200)
+    async with api(_echo) as upstream:
+        config["upstream"] = upstream.url
+        async with proxying(config, environ=ENVIRON, ca=provider.ca, clock=clock) as proxy:
+            assert (await proxy.ask("GET", "/", {"Host": "localhost"})).status == 200
+            [skewed] = proxy.lines("clock_skewed")
+            assert round(skewed["seconds"] / 60) == 120
+            assert (await proxy.admin("POST", "/api/credentials/default/refresh")).status == 200
+            assert len(proxy.lines("clock_skewed")) == 1
 
 
 @pytest.mark.parametrize(("name", "is_known"), [("tool.example.com", True), ("other.example.com", False)])

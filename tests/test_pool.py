@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
@@ -20,6 +21,7 @@ from proxy.routes import Origin
 from proxy.upstream.connection import Connection
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
+from tests.support.harness import HeldClock
 from tests.support.upstreams import CLOSE, DEADLINE, REQUEST, Script, Upstream, on_each_loop, turns
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -28,11 +30,15 @@ SERVE: Final[Script] = [REQUEST, OK] * 50
 
 @asynccontextmanager
 async def pooled(
-    *scripts: Script, size: int = 2, idle: float = DEADLINE, connect: float = DEADLINE
+    *scripts: Script,
+    size: int = 2,
+    idle: float = DEADLINE,
+    connect: float = DEADLINE,
+    now: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[Upstream, Pool]]:
     """An upstream (by default one that serves), and a pool of connections to it."""
     async with Upstream(*scripts or [SERVE]) as upstream:
-        pool = Pool(Dialer(upstream.origin), size=size, idle=idle, connect=connect)
+        pool = Pool(Dialer(upstream.origin), size=size, idle=idle, connect=connect, now=now)
         try:
             yield upstream, pool
         finally:
@@ -326,7 +332,49 @@ async def test_the_upstreams_keep_alive_shortens_the_idle_time(seconds: int, *, 
         pool.release(connection)
         assert (pool.open == 1) is kept
         if kept:
-            assert connection.idle_until <= connection.loop.time() + seconds - 1
+            assert connection.idle_until <= time.monotonic() + seconds - 1
+
+
+@on_each_loop
+async def test_096_what_rested_over_a_suspend_is_old_before_any_timer_rings(clock: HeldClock) -> None:
+    """The timers of the loop stood still; the clock of the time at rest did not."""
+    async with pooled(idle=300.0, now=clock.now) as (upstream, pool):
+        old = await used(await pool.acquire())
+        pool.release(old)
+        clock.sleep(301.0)
+        assert pool.take() is None
+        assert (await used(await pool.acquire())) is not old
+        assert (len(upstream.peers), pool.open) == (2, 1)
+
+
+@on_each_loop
+async def test_the_reaper_leaves_what_is_not_old_yet(clock: HeldClock) -> None:
+    """Its timer and the clock of the time at rest need not agree: it looks again."""
+    async with pooled(idle=0.02, now=clock.now) as (upstream, pool):
+        pool.release(await used(await pool.acquire()))
+        reaped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.05, reaped.set_result, None)
+        await reaped
+        assert pool.open == 1
+        clock.move(0.02)
+        await (await upstream.peer()).ended.wait()
+        assert pool.open == 0
+
+
+@on_each_loop
+async def test_096_all_that_rests_can_be_dropped_and_the_next_one_connects_anew() -> None:
+    """What is in use stays, and serves on."""
+    async with pooled(size=3) as (upstream, pool):
+        busy, *idle = [await used(await pool.acquire()) for _ in range(3)]
+        for connection in idle:
+            pool.release(connection)
+        pool.drop_idle()
+        for number in (1, 2):
+            await (await upstream.peer(number)).ended.wait()
+        assert pool.open == 1
+        pool.release(await used(busy))
+        assert await pool.acquire() is busy
+        assert (await pool.acquire()).used == 0
 
 
 @on_each_loop

@@ -19,7 +19,7 @@ from redis import Redis
 
 from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable, TurnLost
 from proxy.redact import Secret
-from proxy.stores.base import Record
+from proxy.stores.base import Missing, Record
 from proxy.stores.lease import Lease
 from proxy.stores.redis import RedisStore, Timing
 from proxy.stores.redisclient import RedisClient, Server
@@ -36,7 +36,7 @@ KEY, NEWER = b"k" * 32, b"n" * 32
 BINDING, OTHER = b"b" * 32, b"o" * 32
 TOKEN, TURN = "fleet:{c}:token", "fleet:{c}:turn"
 #: A machine that is busy is no defect; what runs out here, runs out soon.
-SHORT: Final = Timing(lease=0.5, patience=20.0, look=0.01)
+SHORT: Final = Timing(lease=0.5, patience=20.0)
 HURRIED: Final = replace(SHORT, patience=0.2)
 
 
@@ -98,14 +98,14 @@ async def test_what_was_saved_last_comes_back_elsewhere(fleet: Fleet, record: Re
     """By name and binding; before that, and for others, nothing."""
     one, two = fleet.store(), fleet.store()
     assert (one.lasting, one.needs_turn) == (True, True)
-    assert await two.load("c", BINDING) is None
+    assert await two.load("c", BINDING) is Missing.NOTHING
     await one.save("c", BINDING, record)
     assert await two.load("c", BINDING) == record
-    assert await two.load("c", OTHER) is None
-    assert await two.load("d", BINDING) is None
+    assert await two.load("c", OTHER) is Missing.UNREADABLE
+    assert await two.load("d", BINDING) is Missing.NOTHING
     newer = replace(record, generation=5)
     await two.save("c", OTHER, newer)
-    assert await one.load("c", BINDING) is None
+    assert await one.load("c", BINDING) is Missing.UNREADABLE
     assert await one.load("c", OTHER) == newer
 
 
@@ -132,18 +132,18 @@ async def test_131_the_server_holds_nothing_in_the_clear(
 async def test_133_a_new_key_reads_what_the_old_one_sealed(
     fleet: Fleet, record: Record, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without the old one it counts as none, which is told once for each record."""
+    """Without the old one it does not open, which is told once for each record."""
     await fleet.store(KEY).save("c", BINDING, record)
     rotating, new = fleet.store(NEWER, KEY), fleet.store(NEWER)
     assert await rotating.load("c", BINDING) == record
-    assert [await new.load("c", BINDING) for _ in range(3)] == [None] * 3
+    assert [await new.load("c", BINDING) for _ in range(3)] == [Missing.OTHER_KEY] * 3
     assert [each.message for each in caplog.records] == ["stored_token_unusable"]
     await rotating.save("c", BINDING, record)
     assert await new.load("c", BINDING) == record
 
 
 @pytest.mark.parametrize("harm", ["flipped", "cut", "empty", "another's"])
-async def test_132_what_is_not_as_it_was_written_counts_as_none(fleet: Fleet, record: Record, harm: str) -> None:
+async def test_132_what_is_not_as_it_was_written_does_not_open(fleet: Fleet, record: Record, harm: str) -> None:
     """The next token takes its place."""
     store = fleet.store()
     await store.save("c", BINDING, record)
@@ -157,7 +157,7 @@ async def test_132_what_is_not_as_it_was_written_counts_as_none(fleet: Fleet, re
         "another's": other,
     }
     fleet.server.ask("HSET", TOKEN, "sealed", harmed[harm])
-    assert await store.load("c", BINDING) is None
+    assert await store.load("c", BINDING) is Missing.UNREADABLE
     await store.save("c", BINDING, record)
     assert await store.load("c", BINDING) == record
 
@@ -180,37 +180,17 @@ async def test_what_was_removed_is_gone_for_all(fleet: Fleet, record: Record) ->
     await one.save("c", BINDING, record)
     await two.forget("c")
     await two.forget("c")
-    assert await one.load("c", BINDING) is None
-    assert one.stamp("c") is None
+    assert [await each.load("c", BINDING) for each in (one, two, fleet.store())] == [Missing.LOGGED_OUT] * 3
     await one.save("c", BINDING, record)
     assert await two.load("c", BINDING) == record
 
 
-async def test_102_what_others_write_is_seen_without_a_look(fleet: Fleet, record: Record) -> None:
-    """Saved, saved again, removed: the stamp follows by itself."""
-    one, two = fleet.store(), fleet.store()
-    assert (one.stamp("c"), two.stamp("c")) == (None, None)
-    seen: list[object] = []
-    for generation in range(3):
-        await one.save("c", BINDING, replace(record, generation=generation + 1))
-        await until(lambda: two.stamp("c") == one.stamp("c"))
-        assert two.stamp("c") not in [None, *seen]
-        seen.append(two.stamp("c"))
-    await one.forget("c")
-    await until(lambda: two.stamp("c") is None)
-
-
-async def test_a_server_that_has_forgotten_is_no_logout(
-    fleet: Fleet, record: Record, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It says nothing where there was something: that is told, and the stamp says that there is no such thing."""
+async def test_a_server_that_has_forgotten_is_no_logout(fleet: Fleet, record: Record) -> None:
+    """It says nothing where there was something, and takes what is stored again."""
     store = fleet.store()
     await store.save("c", BINDING, record)
     fleet.server.ask("FLUSHALL")
-    assert await store.load("c", BINDING) is None
-    assert store.stamp("c") is not None
-    assert await store.load("c", BINDING) is None
-    assert [each.message for each in caplog.records] == ["stored_token_lost"]
+    assert [await store.load("c", BINDING) for _ in range(2)] == [Missing.NOTHING] * 2
     await store.save("c", BINDING, record)
     assert await fleet.store().load("c", BINDING) == record
 
@@ -334,7 +314,7 @@ async def test_094_a_late_save_is_refused(fleet: Fleet, record: Record) -> None:
         await two.forget("c")
         with pytest.raises(StoreOutdated):
             await one.save("c", BINDING, record)
-        assert await one.load("c", BINDING) is None
+        assert await one.load("c", BINDING) is Missing.LOGGED_OUT
 
 
 async def test_094_a_late_save_that_replaces_nothing_new_is_not_lost(fleet: Fleet, record: Record) -> None:
@@ -435,7 +415,7 @@ from proxy.stores.redisclient import RedisClient, Server
 from proxy.stores.seal import Ring
 async def main():
     ring = Ring((b"k" * 32,), random=os.urandom)
-    timing = Timing(lease=float(sys.argv[2]), patience=20.0, look=1.0)
+    timing = Timing(lease=float(sys.argv[2]), patience=20.0)
     store = RedisStore(
         RedisClient(Server(path=sys.argv[1])), ring, prefix="fleet", random=os.urandom, now=SystemClock().now,
         timing=timing,
@@ -566,16 +546,14 @@ async def refusals(store: RedisStore, record: Record) -> set[str]:
 
 
 async def test_a_server_that_is_gone_is_told_and_one_that_is_back_is_used(fleet: Fleet, record: Record) -> None:
-    """Connections from before the restart are no trouble, neither is the watch; here it forgets what it held."""
+    """Connections from before the restart are no trouble; here it forgets what it held."""
     store = fleet.store()
     async with store.turn("c"):
         await store.save("c", BINDING, record)
-    assert store.stamp("c") is not None
     fleet.server.stop()
     assert await refusals(store, record) == {f"The server {fleet.server.socket} (store.url) does not answer."}
-    assert store.stamp("c") is not None
     fleet.server.start()
-    assert await store.load("c", BINDING) is None
+    assert await store.load("c", BINDING) is Missing.NOTHING
     async with store.turn("c"):
         await store.save("c", BINDING, record)
         await store.confirm("c")
@@ -700,7 +678,7 @@ async def test_a_password_alone_is_that_of_the_default_user(
 async def test_databases_are_apart(fleet: Fleet, record: Record) -> None:
     """By their number."""
     await fleet.store(database=3).save("c", BINDING, record)
-    assert await fleet.store().load("c", BINDING) is None
+    assert await fleet.store().load("c", BINDING) is Missing.NOTHING
     assert await fleet.store(database=3).load("c", BINDING) == record
 
 

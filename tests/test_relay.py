@@ -674,10 +674,12 @@ async def test_a_client_that_stops_reading_is_let_go(proxying: StartProxy, keyed
 async def test_a_connection_that_cannot_be_had_in_time_is_504(proxying: StartProxy, keyed: Keyed) -> None:
     """The only one of the pool is in use."""
     async with Upstream([REQUEST]) as upstream:
-        config = keyed.config(upstream.origin, timeouts={"connect": 0.5}, pool={"size": 1})
+        config = keyed.config(upstream.origin, timeouts={"connect": 1}, pool={"size": 1})
         async with proxying(config, environ=keyed.environ) as proxy, proxy.connect() as first:
             first.send(get())
-            await within(upstream.peer())
+            holder = await within(upstream.peer())
+            # Where connecting took too long, there would be none in use.
+            await within(holder.got(b"\r\n\r\n"))
             answer = await proxy.ask("GET")
             assert (answer.status, answer.code) == (504, "upstream_timeout")
             assert "error=connection_timeout" in answer["proxy-status"]

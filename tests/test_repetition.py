@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +52,7 @@ def refreshing(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldCl
     return start
 
 
+@cache
 def pattern(size: int) -> bytes:
     """`size` bytes of which no two pieces are alike, none of them a CR."""
     return b"".join(b"%07d\n" % number for number in range(size // 8 + 1))[:size]

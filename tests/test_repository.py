@@ -19,7 +19,7 @@ PYTHON: Final = sorted([*PRODUCT, *(ROOT / "tests").rglob("*.py")])
 #: A room that one can still take in at a glance.
 LONGEST_MODULE: Final = 300
 #: A table is as long as what it lists.
-TABLES: Final = {"proxy/errors.py": 460}
+TABLES: Final = {"proxy/errors.py": 480}
 
 #: Where packages and images come from is the affair of whoever installs; a person's folders are nobody's affair.
 FOREIGN: Final = {
@@ -124,6 +124,8 @@ def test_every_module_says_what_it_is_for_and_is_one_room() -> None:
 
 def unexplained(text: str) -> list[str]:
     """Comments that silence a tool and do not give both a code and a reason."""
+    if not SUPPRESSION.search(text):
+        return []
     return [
         comment for comment in comments(text) if SUPPRESSION.match(comment) and not EXPLAINED.fullmatch(comment)
     ]
@@ -132,8 +134,13 @@ def unexplained(text: str) -> list[str]:
 def test_every_silenced_warning_has_a_code_and_a_reason() -> None:
     """`# noqa: CODE  reason` and `# type: ignore[code]  # reason`, and nothing left for later."""
     texts = {relative(path): path.read_text() for path in PYTHON}
+    # To find the comments of a module takes long: that is left for those where there can be one.
     assert {name: found for name, text in texts.items() if (found := unexplained(text))} == {}
-    assert [name for name, text in texts.items() if any(map(UNFINISHED.search, comments(text)))] == []
+    assert [
+        name
+        for name, text in texts.items()
+        if UNFINISHED.search(text) and any(map(UNFINISHED.search, comments(text)))
+    ] == []
 
 
 @pytest.mark.parametrize(

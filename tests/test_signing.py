@@ -16,7 +16,14 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from proxy.credentials.signing import ASSERTION_SECONDS, BEHIND_SECONDS, Algorithm, OAuthSigner, Signing
+from proxy.credentials.signing import (
+    ASSERTION_SECONDS,
+    BEHIND_SECONDS,
+    Algorithm,
+    OAuthSigner,
+    ServerClock,
+    Signing,
+)
 from proxy.errors import ConfigError
 from proxy.redact import Secret
 from tests.support.harness import HeldClock
@@ -188,12 +195,19 @@ def test_a_key_that_cannot_sign_is_told_at_the_start(algorithm: Algorithm, key: 
 def test_a_signer_shows_no_key(clock: HeldClock) -> None:
     """When it is printed."""
     made = signing(TEXT, "HS256", clock)
-    assert TEXT not in f"{made!r}{OAuthSigner('id', {}, client=made, bearer=None)!r}{made.sign({})!r}"
+    signer = OAuthSigner("id", {}, client=made, bearer=None, clock=ServerClock("c", clock))
+    assert TEXT not in f"{made!r}{signer!r}{made.sign({})!r}"
 
 
 def test_a_client_proves_who_it_is_to_one_server(clock: HeldClock) -> None:
     """Issuer and subject are the client, the audience the token URL (RFC 7523 section 3)."""
-    signer = OAuthSigner("tool", {"sub": "ann"}, client=signing(pem("p256"), "ES256", clock), bearer=None)
+    signer = OAuthSigner(
+        "tool",
+        {"sub": "ann"},
+        client=signing(pem("p256"), "ES256", clock),
+        bearer=None,
+        clock=ServerClock("c", clock),
+    )
     token = signer.client_assertion(URL)
     assert token is not None
     claims = verified(token, public_pem("p256"), "ES256", URL)
@@ -213,7 +227,9 @@ def test_a_bearer_assertion_has_the_configured_claims(
     given: dict[str, Any], audience: str, expected: dict[str, Any], clock: HeldClock
 ) -> None:
     """Some servers want another audience than their token URL (Salesforce)."""
-    signer = OAuthSigner(None, given, client=None, bearer=signing(pem("rsa"), "PS256", clock))
+    signer = OAuthSigner(
+        None, given, client=None, bearer=signing(pem("rsa"), "PS256", clock), clock=ServerClock("c", clock)
+    )
     token = signer.assertion(URL)
     assert token is not None
     claims = verified(token, public_pem("rsa"), "PS256", audience)

@@ -164,6 +164,39 @@ async def test_108_retries_are_spaced_by_a_growing_pause_and_retry_after_is_a_lo
     assert len(bench.script.asked_with) == 4
 
 
+async def crowd(bench: Bench, outcome: Granted | BaseException) -> list[Token | BaseException]:
+    """What 500 requests get that come at once; all of them wait before anybody is answered."""
+    asked = len(bench.script.asked_with)
+    asking = [asyncio.create_task(bench.token()) for _ in range(500)]
+    await until(lambda: len(bench.script.asked_with) > asked)
+    bench.script.outcomes.put_nowait(outcome)
+    return await asyncio.gather(*asking, return_exceptions=True)
+
+
+@pytest.mark.parametrize("with_token", [True, False])
+async def test_108_after_the_pause_one_request_asks_for_all(bench: Bench, *, with_token: bool) -> None:
+    """Half open: 500 at once cost one token request, share its failure, and wait for the next pause."""
+    if with_token:
+        bench.grant()
+        await bench.token()
+        bench.clock.move(3600.0)
+    asked = len(bench.script.asked_with)
+    for says in ("down", "still down", "down for long"):
+        bench.clock.move(400.0)
+        failures = await crowd(bench, CredentialUnavailable(says))
+        asked += 1
+        assert {(type(each), str(each)) for each in failures} == {(CredentialUnavailable, says)}
+        # Behind it nobody waits: the pause has begun anew.
+        with pytest.raises(CredentialUnavailable, match=says):
+            await bench.token()
+        assert len(bench.script.asked_with) == asked
+    bench.clock.move(400.0)
+    granted = Granted(Secret(bench.canaries.mint("token")), None, 3600.0)
+    tokens = await crowd(bench, granted)
+    assert {each.value.reveal() if isinstance(each, Token) else each for each in tokens} == {granted.token.reveal()}
+    assert len(bench.script.asked_with) == asked + 1
+
+
 async def test_login_required_is_not_tried_again_by_itself(bench: Bench) -> None:
     """Only a person can mend it, and may: the forced refresh asks once more."""
     bench.fail(LoginRequired("log in"))

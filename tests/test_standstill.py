@@ -22,6 +22,9 @@ IN_FLIGHT: Final = "in the token request"
 #: Nobody can know then whether the refresh token was redeemed.
 UNDECIDED: Final = ["after the note", IN_FLIGHT, "after the answer"]
 POINTS: Final = ["before the note", *UNDECIDED, "after the record"]
+#: With them there are eight, as in test_instances.py.
+CROWD: Final = 5
+EXPIRIES: Final = 3
 #: So long a request to one of the others waits for a token.
 SHORT: Final = {"timeouts": {"token": "1s"}}
 TURN: Final = "bearer-proxy:{default}:turn"
@@ -37,10 +40,11 @@ class Standstill:
         self.still: Running
         self.old: Running
         self.new: Running
+        self.others: list[Running] = []
         self._asking: asyncio.Task[Answer]
 
-    async def begin(self) -> None:
-        """Start all of them, and let it come that far, for a client that waits."""
+    async def begin(self, crowd: int = 0) -> None:
+        """Start all of them, and `crowd` more; let it come that far, for a client that waits."""
         asked, double = self._instances.asked, self._double
         path = f"{FAILING}:{ROOT}"
         self.still = await self._instances.start(FAIL_AT=self._point, FAIL_BY="SIGSTOP", PYTHONPATH=path)
@@ -48,7 +52,10 @@ class Standstill:
         assert await asked(self.still) == [200]
         self.old = await self._instances.start(also=SHORT)
         assert await asked(self.old) == [200]
+        more = await asyncio.gather(*(self._instances.start(also=SHORT) for _ in range(crowd)))
+        assert await asked(self.old, *more) == [200] * (1 + crowd)
         self.new = await self._instances.start(also=SHORT)
+        self.others = [self.old, self.new, *more]
         double.expire()
         double.set(token_endpoint="slow" if self._point == IN_FLIGHT else "up")
         self._asking = asyncio.create_task(self.still.get())
@@ -59,11 +66,6 @@ class Standstill:
             await self.still.stopped()
         # What is held stays so.
         double.set(token_endpoint="up")
-
-    @property
-    def others(self) -> tuple[Running, Running]:
-        """Who does not stand still."""
-        return self.old, self.new
 
     async def end(self) -> Answer:
         """Let it go on, and give what its client gets."""
@@ -80,11 +82,20 @@ class Standstill:
 
     async def assert_all_have_one_token(self) -> None:
         """All are served with the same one, and nobody had to be locked out for it."""
-        assert [await served(each) for each in (self.still, *self.others)] == [200] * 3
-        assert await self._instances.asked() == [200] * 3
+        everybody = [self.still, *self.others]
+        assert [await served(each) for each in everybody] == [200] * len(everybody)
+        assert await self._instances.asked() == [200] * len(everybody)
         taken = [entry.generation for entry in self._double.journal if entry.grant is None and entry.status == 200]
-        assert len(set(taken[-3:])) == 1
+        assert len(set(taken[-len(everybody) :])) == 1
         assert self._double.refresh_reuses == 0
+
+    async def storm(self) -> None:
+        """Some expiries more: one token request each, however many ask."""
+        before = dict(self._double.token_requests)
+        for _ in range(EXPIRIES):
+            self._double.expire()
+            await self.assert_all_have_one_token()
+        assert self._double.token_requests == before | {"refresh": before["refresh"] + EXPIRIES}
 
 
 async def served(instance: Running) -> int:
@@ -127,13 +138,29 @@ async def test_093_whoever_stands_still_longer_than_others_wait_is_reported(
             line = await each.event("token_refresh_failed")
             assert line["error"] == "store_unavailable"
         refused = await case.new.get()
-        assert refused.status == 503
-        # The first in the pause before it tries again, the second while it waits again.
-        assert refused.code in {"store_unavailable", "credential_unavailable"}
+        # In the pause before it tries again it reads what is stored, which the upstream refuses; else it waits.
+        assert refused.status == 401 or refused.code == "credential_unavailable"
         assert tracker.double.token_requests == {"login": 1, "refresh": 1}
         await case.end_late()
         await case.assert_all_have_one_token()
     assert tracker.double.token_requests == {"login": 1, "refresh": 1}
+
+
+async def test_093_seven_wait_for_one_that_stands_still_with_a_folder(
+    shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting
+) -> None:
+    """Whatever they do meanwhile; and all of them go on together."""
+    async with starting(shared) as instances:
+        case = Standstill(instances, tracker.double, IN_FLIGHT)
+        await case.begin(CROWD)
+        for _ in range(EXPIRIES):
+            answers = await asyncio.gather(*(each.get() for each in case.others))
+            assert {answer.status for answer in answers} <= {401, 503}
+        assert tracker.double.token_requests == {"login": 1, "refresh": 1}
+        assert (await case.end()).status == 200
+        await case.assert_all_have_one_token()
+        await case.storm()
+    assert tracker.double.token_requests == {"login": 1, "refresh": 1 + EXPIRIES}
 
 
 async def assert_told(case: Standstill, tracker: Vendor[TeleTracker], point: str) -> None:
@@ -164,6 +191,23 @@ async def test_094_whoever_stands_still_with_a_server_is_not_waited_for(
             assert (await case.still.event("token_outdated"))["level"] == "warning"
         await case.assert_all_have_one_token()
     await assert_told(case, tracker, point)
+
+
+@needs_redis
+async def test_094_seven_go_on_without_one_that_stands_still_with_a_server(
+    by_server: dict[str, Any], fleet_server: RedisServer, tracker: Vendor[TeleTracker], starting: Starting
+) -> None:
+    """One of them logs in, and tells why; the one that was left behind comes back into the fold."""
+    async with starting(by_server) as instances:
+        case = Standstill(instances, tracker.double, IN_FLIGHT)
+        await case.begin(CROWD)
+        assert fleet_server.ask("DEL", TURN) == 1
+        assert await asyncio.gather(*map(served, case.others)) == [200] * len(case.others)
+        assert (await case.end()).status == 200
+        await case.assert_all_have_one_token()
+        await assert_told(case, tracker, IN_FLIGHT)
+        await case.storm()
+    assert tracker.double.token_requests == {"login": 2, "refresh": 1 + EXPIRIES}
 
 
 @needs_redis

@@ -127,6 +127,35 @@ async def test_a_stored_refresh_token_that_is_refused_leads_to_a_login(stored: S
     assert stored.token_requests == {"login": 2, "refresh": 2}
 
 
+async def test_132_an_old_file_that_is_put_back_under_a_running_proxy_is_replaced(
+    stored: Stored, clock: HeldClock
+) -> None:
+    """By the token that it uses, before anybody redeems an old refresh token: no login, no reuse."""
+    path = stored.folder / "default.token"
+    async with stored.proxy() as proxy:
+        assert await asked(proxy) == 200
+        kept = path.read_bytes()
+        clock.move(3601)
+        assert await asked(proxy) == 200
+        path.write_bytes(kept)
+        os.utime(path, ns=(1, 1))
+
+        async def replaced() -> bool:
+            clock.move(2.5)
+            assert await asked(proxy) == 200
+            return path.read_bytes() != kept
+
+        while not await replaced():
+            pass
+        [line] = proxy.lines("stored_token_older")
+        assert (line["credential"], line["generation"], line["stored"]) == ("default", 2, 1)
+    clock.move(3601)
+    async with stored.proxy() as proxy:
+        assert await asked(proxy) == 200
+    assert stored.token_requests == {"login": 1, "refresh": 2}
+    assert stored.tracker.double.refresh_reuses == 0
+
+
 async def test_053_another_upstream_never_gets_the_stored_token(stored: Stored) -> None:
     """Not even once: the record is bound to the origins that it was got for."""
     async with stored.proxy() as proxy:
@@ -308,7 +337,7 @@ async def test_a_command_reads_what_the_proxy_stored(stored: Stored, clock: Held
         assert await asked(proxy) == 200
     store, binding = beside(stored)
     record = await store.load("default", binding)
-    assert record is not None
+    assert isinstance(record, Record)
     assert (record.generation, record.obtained_at, record.expires_at) == (1, clock.wall(), clock.wall() + 3600)
     assert record.token.reveal() == stored.tracker.double.issued[0]
     assert record.refresh_token is not None

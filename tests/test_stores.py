@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from proxy.errors import StoreBusy, StoreUnavailable
 from proxy.redact import Secret
 from proxy.stores import files
-from proxy.stores.base import Record, Store
+from proxy.stores.base import Missing, Record, Store
 from proxy.stores.file import FILE_LIMIT, FileStore
 from proxy.stores.memory import MemoryStore
 from proxy.stores.records import dump, parse
@@ -97,6 +97,17 @@ def test_133_the_first_key_seals_and_all_open() -> None:
     assert ring(NEWER).open(new, BINDING) == CONTENT
     assert ring(NEWER).open(old, BINDING) is None
     assert ring(KEY).open(new, BINDING) is None
+
+
+def test_133_what_another_key_sealed_is_told_from_what_is_none_of_ours() -> None:
+    """By its header alone; what was damaged has a key, and so has what was got for somebody else."""
+    sealed = ring(KEY).seal(CONTENT, BINDING)
+    assert ring(NEWER).lacks_key_of(sealed)
+    assert ring(NEWER).lacks_key_of(sealed[:32])
+    others = [sealed[:-1], sealed + b"x", sealed[:31]]
+    assert not any(ring(NEWER, KEY).lacks_key_of(each) for each in (sealed, *others))
+    foreign = [b"", b"token: x\n", sealed[:31], sealed.replace(b" 1 ", b" 2 "), sealed.upper()]
+    assert not any(ring(NEWER).lacks_key_of(each) for each in foreign)
 
 
 def test_a_sealed_text_says_its_version_and_key_and_nothing_else() -> None:
@@ -192,44 +203,34 @@ def store(request: pytest.FixtureRequest, folder: Path) -> Store:
 
 
 async def test_a_store_gives_back_what_was_saved_last(store: Store, record: Record) -> None:
-    """By name and binding; before that, and for others, nothing."""
-    assert await store.load("c", BINDING) is None
+    """By name and binding; before that there is nothing, and for others nothing that opens."""
+    assert await store.load("c", BINDING) is Missing.NOTHING
     await store.save("c", BINDING, record)
     assert await store.load("c", BINDING) == record
-    assert await store.load("c", OTHER) is None
-    assert await store.load("d", BINDING) is None
+    assert await store.load("c", OTHER) is Missing.UNREADABLE
+    assert await store.load("d", BINDING) is Missing.NOTHING
     newer = replace(record, generation=5)
     await store.save("c", OTHER, newer)
-    assert await store.load("c", BINDING) is None
+    assert await store.load("c", BINDING) is Missing.UNREADABLE
     assert await store.load("c", OTHER) == newer
 
 
 async def test_a_store_forgets_whatever_it_is_bound_to(store: Store, record: Record) -> None:
-    """And does not mind that there is nothing."""
+    """It says so afterwards, to all; and it does not mind that there is nothing."""
     await store.forget("c")
+    assert await store.load("c", BINDING) is Missing.LOGGED_OUT
     await store.save("c", BINDING, record)
+    assert await store.load("c", BINDING) == record
     await store.forget("c")
     await store.forget("c")
-    assert await store.load("c", BINDING) is None
-
-
-async def test_the_stamp_changes_with_the_record(store: Store, record: Record) -> None:
-    """None where there certainly is none, not where the folder is gone; the same while nothing happens."""
-    seen = [store.stamp("c")]
-    assert seen == [store.stamp("c")]
-    for generation in range(1, 4):
-        await store.save("c", BINDING, replace(record, generation=generation))
-        assert store.stamp("c") == store.stamp("c")
-        assert store.stamp("c") not in seen
-        seen.append(store.stamp("c"))
-    await store.forget("c")
-    assert store.stamp("c") is None
+    assert [await store.load("c", each) for each in (BINDING, OTHER)] == [Missing.LOGGED_OUT] * 2
+    assert await store.load("d", BINDING) is Missing.NOTHING
 
 
 async def held(store: Store, name: str = "c") -> bool:
     """Does somebody hold the turn?"""
     try:
-        async with asyncio.timeout(0.05), store.turn(name):
+        async with asyncio.timeout(0.2), store.turn(name):
             return False
     except TimeoutError:
         return True
@@ -314,9 +315,8 @@ async def test_no_name_leaves_the_folder(folder: Path, record: Record, name: str
         await store.save(name, BINDING, replace(record, generation=9))
     assert len(list(folder.iterdir())) == 3
     assert list(folder.parent.parent.iterdir()) == [folder.parent]
-    loaded = await store.load(name, BINDING)
-    assert loaded is not None
-    assert (loaded.generation, await store.load("c", BINDING)) == (9, record)
+    assert await store.load(name, BINDING) == replace(record, generation=9)
+    assert await store.load("c", BINDING) == record
 
 
 async def test_132_a_file_under_another_name_does_not_open(folder: Path, record: Record) -> None:
@@ -327,7 +327,7 @@ async def test_132_a_file_under_another_name_does_not_open(folder: Path, record:
     (folder / "c.token").rename(folder / "x")
     (folder / "d.token").rename(folder / "c.token")
     (folder / "x").rename(folder / "d.token")
-    assert (await store.load("c", BINDING), await store.load("d", BINDING)) == (None, None)
+    assert [await store.load(name, BINDING) for name in "cd"] == [Missing.UNREADABLE] * 2
 
 
 async def test_133_a_new_key_reads_what_the_old_one_sealed(folder: Path, record: Record) -> None:
@@ -335,7 +335,7 @@ async def test_133_a_new_key_reads_what_the_old_one_sealed(folder: Path, record:
     await FileStore(folder, ring(KEY)).save("c", BINDING, record)
     rotating = FileStore(folder, ring(NEWER, KEY))
     assert await rotating.load("c", BINDING) == record
-    assert await FileStore(folder, ring(NEWER)).load("c", BINDING) is None
+    assert await FileStore(folder, ring(NEWER)).load("c", BINDING) is Missing.OTHER_KEY
     await rotating.save("c", BINDING, record)
     assert await FileStore(folder, ring(NEWER)).load("c", BINDING) == record
 
@@ -355,6 +355,12 @@ def _pipe(path: Path) -> None:
     os.mkfifo(path, 0o600)
 
 
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir(mode=0o700)
+    (path / "kept").write_text("by somebody")
+
+
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "a flipped bit": _flip,
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
@@ -366,11 +372,12 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "a link": _link,
     "a pipe": _pipe,
     "of another user": lambda path: os.chown(path, 12345, -1),
+    "a folder": _folder,
 }
 
 
 @pytest.mark.parametrize("harm", HOSTILE.values(), ids=HOSTILE)
-async def test_092_a_file_that_is_not_as_it_was_written_counts_as_none(
+async def test_092_a_file_that_is_not_as_it_was_written_does_not_open(
     folder: Path, record: Record, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], object]
 ) -> None:
     """It is said once and not removed; the next token takes its place."""
@@ -381,12 +388,31 @@ async def test_092_a_file_that_is_not_as_it_was_written_counts_as_none(
     except PermissionError:
         pytest.skip("this machine's user is not root, and only root can give files away")
     for _ in range(3):
-        assert await store.load("c", BINDING) is None
+        assert await store.load("c", BINDING) is Missing.UNREADABLE
     assert [(each.levelname, each.message) for each in caplog.records] == [("WARNING", "stored_token_unusable")]
     assert os.path.lexists(folder / "c.token")
     await store.save("c", BINDING, record)
     assert await store.load("c", BINDING) == record
     assert len(caplog.records) == 1
+
+
+async def test_132_a_file_of_which_any_byte_was_changed_is_no_record(folder: Path, record: Record) -> None:
+    """Nor one of which two were exchanged: nothing of it is used, and the next token takes its place."""
+    store = FileStore(folder, ring())
+    await store.save("c", BINDING, record)
+    path = folder / "c.token"
+    whole = path.read_bytes()
+    changed = [whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :] for at in range(len(whole))]
+    for one, other in zip(range(len(whole)), [*range(1, len(whole)), 0], strict=True):
+        swapped = bytearray(whole)
+        swapped[one], swapped[other] = swapped[other], swapped[one]
+        changed.append(bytes(swapped))
+    for content in changed:
+        path.write_bytes(content)
+        is_whole = content == whole
+        assert isinstance(await store.load("c", BINDING), Record) == is_whole
+    await store.save("c", BINDING, record)
+    assert await store.load("c", BINDING) == record
 
 
 @pytest.mark.parametrize("step", ["mkstemp", "fsync", "replace"])
@@ -414,7 +440,7 @@ async def test_090_a_write_that_breaks_off_leaves_the_old_record_and_nothing_bes
 async def test_090_a_crash_before_the_rename_leaves_the_old_record(
     folder: Path, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What had been written lies beside it, sealed as well, and is in nobody's way."""
+    """What had been written lies beside it, sealed as well; the next one who has the turn removes it."""
     store = FileStore(folder, ring())
     await store.save("c", BINDING, record)
     with monkeypatch.context() as patched:
@@ -422,10 +448,11 @@ async def test_090_a_crash_before_the_rename_leaves_the_old_record(
         await store.save("c", BINDING, replace(record, generation=5))
     assert len(list(folder.iterdir())) == 2
     assert await store.load("c", BINDING) == record
-    await store.save("c", BINDING, replace(record, generation=6))
-    found = await FileStore(folder, ring()).load("c", BINDING)
-    assert found is not None
-    assert found.generation == 6
+    newer = replace(record, generation=6)
+    async with store.turn("c"):
+        assert sorted(each.name for each in folder.iterdir()) == ["c.lock", "c.token"]
+        await store.save("c", BINDING, newer)
+    assert await FileStore(folder, ring()).load("c", BINDING) == newer
 
 
 async def test_a_save_is_on_the_disk_before_and_after_the_rename(
@@ -571,7 +598,7 @@ async def test_what_cannot_be_locked_or_removed_is_told(
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", without)
-        patched.setattr(Path, "unlink", without)
+        patched.setattr(Path, "replace", without)
         with pytest.raises(StoreUnavailable, match="No locks available"):
             async with store.turn("c"):
                 pass

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from proxy.credentials import token_endpoint
 from proxy.credentials.token_endpoint import TokenEndpoint
 from proxy.errors import CredentialUnavailable
 from proxy.grants.login import ResponseRules
@@ -303,6 +304,27 @@ class TestTLS:
         server = await listen(tls=self.server_side(authority, "127.0.0.1"))
         client = TokenEndpoint(ca=ca)
         assert (await client.send(request(f"https://127.0.0.1:{server.port}/"))).status == 200
+        await client.close()
+
+    async def test_the_machines_certificates_are_read_once_and_not_for_plain_http(
+        self, listen: Listen, authority: trustme.CA, ca: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They are what is trusted where nothing is configured; to read them takes long."""
+        contexts: list[ssl.SSLContext] = []
+
+        def counted(ca: Path | None = None, *, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+            contexts.append(client_context(ca, cert=cert, key=key))
+            return contexts[-1]
+
+        monkeypatch.setattr(token_endpoint, "client_context", counted)
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+        plain, private = await listen(), await listen(tls=self.server_side(authority, "127.0.0.1"))
+        client = TokenEndpoint()
+        await client.send(request(f"http://127.0.0.1:{plain.port}/"))
+        assert contexts == []
+        for _ in range(2):
+            assert (await client.send(request(f"HTTPS://127.0.0.1:{private.port}/"))).status == 200
+        assert len(contexts) == 1
         await client.close()
 
     @pytest.mark.parametrize(("given", "name"), [(False, "127.0.0.1"), (True, "other.example.com")])

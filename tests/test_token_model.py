@@ -25,9 +25,10 @@ from hypothesis.stateful import (
 )
 
 from proxy.credentials.logout import log_out
+from proxy.stores.base import Record
 from tests.support.model import BINDING, FATES, NAME, POINTS, ROUNDING, Process, World
 from tests.support.rotating import LIFETIME
-from tests.support.watched import FAULTS
+from tests.support.watched import ALONE, FAULTS
 
 #: Long enough for every pause after a failure.
 RECOVERY: Final = 400.0
@@ -131,6 +132,15 @@ class TokenLife(RuleBasedStateMachine):
 
     # -- what goes wrong
 
+    @precondition(lambda self: self.lasting)
+    @rule(age=st.integers(1, 5))
+    def restore(self, age: int) -> None:
+        """Somebody puts an old copy of the file back: nobody can read there what was redeemed since."""
+        copies, endpoint = self.world.ledger.copies, self.world.endpoint
+        if self.is_quiet and copies:
+            endpoint.excused |= endpoint.spent
+            self.world.ledger.put_back(*copies[max(0, len(copies) - 1 - age)])
+
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.5, 29.0, 61.0, 600.0, LIFETIME - 30, LIFETIME, REST, 864000.0]))
     def pass_time(self, seconds: float) -> None:
         """Timers ring meanwhile."""
@@ -151,6 +161,19 @@ class TokenLife(RuleBasedStateMachine):
     def change_store(self, faults: frozenset[str]) -> None:
         """What fails of the store from now on."""
         self.world.ledger.faults = faults
+
+    @rule(number=which, faults=st.sampled_from([*ALONE, frozenset()]))
+    def change_store_for_one(self, number: int, faults: frozenset[str]) -> None:
+        """The same for one process alone."""
+        self.process(number).store.alone = faults
+
+    @precondition(lambda self: self.lasting)
+    @rule()
+    def lose_store(self) -> None:
+        """Somebody removes the folder: that is no logout, and takes nobody's turn away."""
+        if self.is_quiet:
+            (self.world.folder / f"{NAME}.token").unlink(missing_ok=True)
+            self.world.ledger.durable = None
 
     @rule(number=which, point=st.sampled_from(POINTS))
     def arm(self, number: int, point: str) -> None:
@@ -232,8 +255,8 @@ class TokenLife(RuleBasedStateMachine):
     def the_store_opens_and_holds_what_it_is_said_to(self) -> None:
         """I2: what is used, or what somebody else wrote since."""
         if self.lasting:
-            stored = self.world.run(self.world.store().load(NAME, BINDING))
-            assert stored == self.world.ledger.durable
+            found = self.world.run(self.world.store().load(NAME, BINDING))
+            assert (found if isinstance(found, Record) else None) == self.world.ledger.durable
         for each in self.processes:
             assert each.held is None or each.held in self.world.ledger.kept
 
@@ -256,6 +279,7 @@ class TokenLife(RuleBasedStateMachine):
         world = self.world
         world.endpoint.fate, world.ledger.faults = "fine", frozenset()
         for each in self.processes:
+            each.store.alone = frozenset()
             each.resume()
         self.pass_time(RECOVERY)
         self.nobody_waits_longer_than_told()
@@ -278,6 +302,7 @@ class TokenLifeInMemory(TokenLife):
 
 
 @pytest.mark.parametrize("machine", [TokenLifeInMemory, TokenLife], ids=["memory", "file"])
+@pytest.mark.unmeasured
 def test_tokens_live_as_they_must_through_any_history(
     machine: type[TokenLife], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,3 +315,43 @@ def test_tokens_live_as_they_must_through_any_history(
         database=None,
     )
     run_state_machine_as_test(machine, settings=hard)
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("jump", [-31536000.0, -LIFETIME, LIFETIME, 31536000.0])
+def test_095_a_wall_clock_that_is_set_in_a_refresh_costs_one_token_request_more_at_most(
+    tmp_path: Path, point: str, jump: float
+) -> None:
+    """At each point of it; for who is in it none, and whoever begins then may not believe what is stored."""
+    world = World(tmp_path / "tokens", lasting=True, begins_anew=True)
+    processes = [Process(world)]
+
+    def ask(process: Process, times: int = 1) -> None:
+        for _ in range(times):
+            process.start(process.served(process.source.token(30.0)))
+            world.loop.let_pass(1.0)
+            process.resume()
+            world.loop.let_pass(1.0)
+
+    ask(processes[0])
+    world.loop.let_pass(REST)
+    before = world.endpoint.issued
+    processes[0].armed = point
+    processes[0].start(processes[0].served(processes[0].source.token(30.0)))
+    world.loop.let_pass(1.0)
+    assert processes[0].parked
+    world.clock.epoch += jump
+    world.wall_was_set = True
+    processes[0].resume()
+    ask(processes[0], 10)
+    assert world.endpoint.issued == before + 1
+    processes.append(Process(world))
+    for _ in range(10):
+        for each in processes:
+            ask(each)
+    assert world.endpoint.issued <= before + 2
+    assert [each.outcome for each in processes] == ["served", "served"]
+    assert world.ledger.broken == []
+    for each in processes:
+        each.kill()
+    world.close()

@@ -769,6 +769,7 @@ def verdict(*pieces: bytes) -> tuple[int | None, int | None]:
         pytest.param(b"HTTP/1.1 200 OK\nX: a\r\nContent-Length: 0\r\n\r\n", id="bare LF behind the status"),
     ],
 )
+@pytest.mark.unmeasured
 @on_each_loop
 async def test_063_what_is_accepted_does_not_depend_on_how_the_network_cuts_it(wire: bytes) -> None:
     """Each cut among the last bytes, and a cut behind each KiB."""

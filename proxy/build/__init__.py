@@ -3,7 +3,7 @@
 from proxy.build.guard import guard, peers
 from proxy.build.routes import bindings
 from proxy.build.sources import binding_of, credentials
-from proxy.build.stores import store
+from proxy.build.stores import latch, store
 from proxy.build.surroundings import Means, Surroundings
 
-__all__ = ["Means", "Surroundings", "binding_of", "bindings", "credentials", "guard", "peers", "store"]
+__all__ = ["Means", "Surroundings", "binding_of", "bindings", "credentials", "guard", "latch", "peers", "store"]

@@ -29,7 +29,7 @@ from proxy.credentials.login import LoginGrant
 from proxy.credentials.metadata import MetadataGrant
 from proxy.credentials.oauth2 import OAuthGrant, judge
 from proxy.credentials.selfsigned import GitHubAppGrant, JWTGrant
-from proxy.credentials.signing import OAuthSigner, Signing
+from proxy.credentials.signing import OAuthSigner, ServerClock, Signing
 from proxy.errors import ConfigError
 
 
@@ -87,10 +87,12 @@ def _metadata(name: str, given: MetadataCredential, means: Means) -> Grant:
 
 
 def _github_app(name: str, given: GitHubAppCredential, means: Means) -> Grant:
+    clock = ServerClock(name, means.clock)
     return GitHubAppGrant(
         name=name,
         app=given.description(),
-        signing=Signing(name, given.key.value, "RS256", None, means.clock),
+        signing=Signing(name, given.key.value, "RS256", None, clock),
+        clock=clock,
         asking=_asking(name, given, means)(),
     )
 
@@ -131,10 +133,11 @@ def _endpoint(name: str, tls: ClientTLS, means: Means) -> Endpoint:
 
 
 def _signer(name: str, given: OAuthCredential, means: Means) -> OAuthSigner:
-    private = None
+    private, clock = None, ServerClock(name, means.clock)
     if given.key is not None:
-        private = Signing(name, given.key.value, given.algorithm, given.key_id, means.clock)
+        private = Signing(name, given.key.value, given.algorithm, given.key_id, clock)
     client = private
     if given.auth == "client_secret_jwt" and given.client_secret is not None:
-        client = Signing(name, given.client_secret.value, "HS256", None, means.clock)
-    return OAuthSigner(plain_text(given.client_id), plain_claims(given.claims), client=client, bearer=private)
+        client = Signing(name, given.client_secret.value, "HS256", None, clock)
+    claims = plain_claims(given.claims)
+    return OAuthSigner(plain_text(given.client_id), claims, client=client, bearer=private, clock=clock)

@@ -6,6 +6,7 @@ from functools import cache
 
 from proxy.binding import Binding, Timeouts
 from proxy.build.guard import in_a_host_field
+from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.anycredential import CommonCredential, ExpiredRuleConfig
 from proxy.config.routing import PolicyRule, RouteConfig
@@ -22,8 +23,11 @@ from proxy.upstream.pool import Pool
 from proxy.upstream.tunnel import OutboundProxy
 
 
-def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Binding]:
-    """Every route with what its requests need, by the route's name."""
+def bindings(
+    config: Config, by_name: Mapping[str, Credential], *, clock: Clock | None = None
+) -> dict[str, Binding]:
+    """Every route with what its requests need, by the route's name; `clock`: None is the system's."""
+    now = (clock or SystemClock()).now
     routes = {given.name: _route(given) for given in config.routes}
     table = RouteTable(routes.values())
     # Routes that trust alike share a context: to read the machine's certificates takes 20 ms and more.
@@ -36,6 +40,7 @@ def bindings(config: Config, by_name: Mapping[str, Credential]) -> dict[str, Bin
             credential=by_name.get(given.credential or ""),
             described=config.credentials.get(given.credential or ""),
             context=context,
+            now=now,
         )
         for given in config.routes
     }
@@ -61,6 +66,7 @@ def _binding(
     credential: Credential | None,
     described: CommonCredential | None,
     context: Callable[..., ssl.SSLContext],
+    now: Callable[[], float],
 ) -> Binding:
     removed = [*given.headers.set, *given.headers.remove]
     bare = stripping((), names=removed)
@@ -75,6 +81,7 @@ def _binding(
             size=given.pool.size,
             idle=given.pool.idle,
             connect=given.timeouts.connect,
+            now=now,
         ),
         credential,
         _refusal_rules(given, described),

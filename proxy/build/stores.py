@@ -5,6 +5,9 @@ import json
 import os
 import ssl
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
@@ -13,31 +16,72 @@ from proxy.config.model import owner_of
 from proxy.config.store import StoreConfig
 from proxy.errors import ConfigError
 from proxy.stores.base import Store
+from proxy.stores.latch import Latch
+from proxy.stores.local import LocalStore
 from proxy.stores.memory import MemoryStore
+from proxy.stores.rejections import RejectedFolder
 from proxy.tls import client_context
 
+if TYPE_CHECKING:
+    from proxy.stores.redisclient import RedisClient
 
-def store(config: Config, *, clock: Clock | None = None, random: Callable[[int], bytes] = os.urandom) -> Store:
+
+def store(
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    random: Callable[[int], bytes] = os.urandom,
+    state: Path | None = None,
+) -> Store:
     """The store that the configuration describes; close it. Raises `ConfigError`.
 
-    `clock` counts suspend, None: the system's; `random` gives that many random bytes.
+    `clock` counts suspend, None: the system's; `random` gives that many random bytes; `state` is the folder for
+    what outlives the process, where the processes of this machine take turns that have no store.
     """
     given = config.store
     if given.kind == "redis":
         return _on_redis(given, clock or SystemClock(), random)
     if given.path is None:
-        return MemoryStore()
+        return MemoryStore() if state is None else LocalStore(state / "turns", _locks(config))
     from proxy.stores.file import FileStore  # noqa: PLC0415  no other store needs the cryptography behind it
     from proxy.stores.seal import Ring  # noqa: PLC0415  same
 
     return FileStore(given.path, Ring(given.keys(), random=random))
 
 
+def latch(config: Config, state: Path, store: Store) -> Latch:
+    """What was rejected before, by all who share `store`, or else the folder `state`."""
+    given = config.store
+    if given.kind == "redis":
+        from proxy.stores.redis import RedisStore  # noqa: PLC0415  an extra, which few need
+
+        return Latch(state, shared=store.rejections if isinstance(store, RedisStore) else None)
+    return Latch(state, shared=None if given.path is None else RejectedFolder(given.path / "rejected"))
+
+
+def _locks(config: Config) -> dict[str, str]:
+    """The lock files of those who log in: two configurations may call credentials of different servers alike."""
+    found = {}
+    for name, given in config.credentials.items():
+        urls = sorted(given.urls().values())
+        if urls:
+            server = hashlib.sha256(json.dumps(urls).encode()).hexdigest()[:16]
+            found[name] = f"{quote(name, safe='')}-{server}.lock"
+    return found
+
+
 def _on_redis(given: StoreConfig, clock: Clock, random: Callable[[int], bytes]) -> Store:
     """A store for a fleet; it connects when it is first used."""
     from proxy.stores.redis import RedisStore  # noqa: PLC0415  an extra, which few need
-    from proxy.stores.redisclient import RedisClient, Server  # noqa: PLC0415  same
     from proxy.stores.seal import Ring  # noqa: PLC0415  same
+
+    ring = Ring(given.keys(), random=random)
+    return RedisStore(redis_client(given), ring, prefix=given.prefix, random=random, now=clock.now)
+
+
+def redis_client(given: StoreConfig) -> "RedisClient":
+    """Who speaks to the server of `given`, which has one; close it. Raises `ConfigError`."""
+    from proxy.stores.redisclient import RedisClient, Server  # noqa: PLC0415  an extra, which few need
 
     at = given.server
     server = Server(
@@ -49,8 +93,7 @@ def _on_redis(given: StoreConfig, clock: Clock, random: Callable[[int], bytes]) 
         None if given.password is None else given.password.value,
         _context(given) if at.tls else None,
     )
-    ring = Ring(given.keys(), random=random)
-    return RedisStore(RedisClient(server), ring, prefix=given.prefix, random=random, now=clock.now)
+    return RedisClient(server)
 
 
 def _context(given: StoreConfig) -> ssl.SSLContext:

@@ -50,9 +50,14 @@ def print_json(document: Any) -> None:  # noqa: ANN401  whatever JSON takes
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """The folder for what outlives the process. Raises `ConfigError` where neither variable says it."""
+    """The folder for what outlives the process. Raises `ConfigError` where no variable says it.
+
+    In a unit of systemd that is its `StateDirectory=`, the first of several (systemd.exec(5)).
+    """
     if environ.get("XDG_STATE_HOME"):
         return Path(environ["XDG_STATE_HOME"]) / "bearer-proxy"
+    if environ.get("STATE_DIRECTORY"):
+        return Path(environ["STATE_DIRECTORY"].split(":")[0])
     if environ.get("HOME"):
         return Path(environ["HOME"]) / ".local" / "state" / "bearer-proxy"
     raise ConfigError(["neither HOME nor XDG_STATE_HOME is set: set one, so that there is a place for state"])

@@ -9,7 +9,8 @@ import click
 
 from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, print_json, state_folder
 from proxy.config import Config, find, load
-from proxy.doctor import Finding, examine
+from proxy.doctor import examine
+from proxy.findings import Finding
 from proxy.redact import Redactor
 from proxy.server import World
 
@@ -21,7 +22,7 @@ from proxy.server import World
 def doctor(config: str | None, *, as_json: bool) -> int:
     """Try a configuration for real.
 
-    Names, certificates, clocks, token requests, and one harmless request to each upstream.
+    Names, certificates, clocks, the store, token requests, and one harmless request to each upstream.
     A line is ok, a warning or a failure with what mends it; a failure makes the exit status 1.
 
     Example: bearer-proxy doctor -c config.yaml

@@ -12,6 +12,7 @@ import click
 
 from proxy import adminclient, logs, runfile
 from proxy.build import Surroundings
+from proxy.build import latch as build_latch
 from proxy.build.opened import Lenders, Opened, opened, resting
 from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
 from proxy.cli.table import duration, instant
@@ -25,7 +26,6 @@ from proxy.errors import BearerProxyError
 from proxy.patterns import PATTERNS
 from proxy.redact import Redactor
 from proxy.stores.base import Record, Store
-from proxy.stores.latch import Latch
 
 #: The instance itself bounds a refresh by the `timeouts.token` of its routes; this only ends a hang.
 _REFRESH_SECONDS: Final = 60.0
@@ -113,6 +113,8 @@ async def _log_in(config: Config, name: str, person: Person) -> None:
         async with _outside(config, name, store) as (outside, credential):
             logged_in = await credential.login(person, secrets.token_bytes).run()
             record = await keep(store, name, binding, logged_in)
+            # What was rejected before has just been taken.
+            await outside.latch.clear(name, config.credentials[name].digest())
     person.tell(said_of_login(name, record, outside.clock.wall()))
 
 
@@ -156,7 +158,7 @@ async def _outside(config: Config, name: str, store: Store) -> AsyncIterator[tup
         redactor=redactor,
         clients=Clients(),
         random=random.random,
-        latch=Latch(state_folder(os.environ)),
+        latch=build_latch(config, state_folder(os.environ), store),
         store=store,
         events=_Nobody(),
     )

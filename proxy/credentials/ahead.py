@@ -52,8 +52,10 @@ class Ahead:
         return None if self._timer is None else self._timer.when() - asyncio.get_running_loop().time()
 
     def look(self) -> None:
-        """The timer's call: refresh if it is time and the credential was used within its last lifetime."""
-        self._timer = None
+        """Refresh if it is time and the credential was used within its last lifetime."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         due_at = refresh_due_at(self._life())
         token = self._life().token
         if due_at is None or token is None or token.expires_at is None:

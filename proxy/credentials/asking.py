@@ -10,8 +10,18 @@ from proxy.credentials.grant import Endpoint
 from proxy.errors import CredentialUnavailable
 from proxy.grants.login import ResponseRules, Step, build
 from proxy.grants.oauth2 import OAuthError, error_of
-from proxy.grants.reply import InvalidReply, RejectedReply, Verdict, classify, is_from_between, read, retry_after
+from proxy.grants.reply import (
+    InvalidReply,
+    RejectedReply,
+    Verdict,
+    classify,
+    date,
+    is_from_between,
+    read,
+    retry_after,
+)
 from proxy.grants.request import Granted, TokenReply
+from proxy.grants.undecided import is_undecided, rotated
 from proxy.redact import Secret
 
 log: Final = logging.getLogger("proxy.credentials")
@@ -83,6 +93,8 @@ class Asking:
         except (CredentialUnavailable, RejectedReply) as failure:
             sent = [token for token in (access_token, refresh_token) if token is not None]
             failure.said = tuple(self.error_of(reply, *sent).fields.items())
+            if isinstance(failure, RejectedReply):
+                failure.date = date(reply.headers)
             raise
 
     def error_of(self, reply: TokenReply, *sent: Secret) -> OAuthError:
@@ -98,16 +110,26 @@ class Asking:
             verdict = "transient"
         if verdict == "rejected":
             raise RejectedReply(f"The token endpoint answered that it rejects the request{said}.", code)
+        failure = CredentialUnavailable(
+            f"Credential {self._name!r}, {place}: the token endpoint answered with status {reply.status}{said}: "
+            f"{_mend(reply.status)}."
+        )
         if verdict == "transient":
-            raise CredentialUnavailable(
+            failure = CredentialUnavailable(
                 f"Credential {self._name!r}, {place}: the token endpoint is not available now "
                 f"(status {reply.status}{said}); it is asked again later.",
                 retry_after=retry_after(reply.headers, self._clock.wall()),
             )
-        raise CredentialUnavailable(
-            f"Credential {self._name!r}, {place}: the token endpoint answered with status {reply.status}{said}: "
-            f"{_mend(reply.status)}."
-        )
+        if not is_undecided(reply):
+            raise failure
+        raise self._undecided(failure, rotated(reply, rules, now_wall=self._clock.wall()))
+
+    def _undecided(self, failure: CredentialUnavailable, refresh_token: Secret | None) -> CredentialUnavailable:
+        """`failure`, of a request that may have been done; `refresh_token` came with it."""
+        failure.undecided, failure.rotated = True, refresh_token
+        if refresh_token is not None:
+            self._register([refresh_token])
+        return failure
 
     async def send(
         self,
@@ -139,10 +161,7 @@ class Asking:
             granted = read(reply, rules, now_wall=self._clock.wall())
         except InvalidReply as error:
             useless = CredentialUnavailable(f"Credential {self._name!r}, {place}: {error}")
-            useless.undecided, useless.rotated = True, error.refresh_token
-            if error.refresh_token is not None:
-                self._register([error.refresh_token])
-            raise useless from None
+            raise self._undecided(useless, error.refresh_token) from None
         self._register([granted.token] + ([granted.refresh_token] if granted.refresh_token else []))
         if granted.contradicted is not None and not self._doubted:
             self._doubted = True

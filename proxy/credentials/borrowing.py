@@ -76,14 +76,16 @@ class BorrowingGrant:
         """As the grant."""
         return self._grant.begins_anew
 
-    async def obtain(self, refresh_token: Secret | None, token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, refresh_token: Secret | None, token: Secret | None = None, barred: str | None = None
+    ) -> Granted:
         """Obtain with the lenders' tokens of now. Raises what the grant raises, and what a lender does."""
         lent = {each.lender: await self._lent(each) for each in self._borrowed}
         try:
-            return await self._grant.obtain(refresh_token, token)
+            return await self._grant.obtain(refresh_token, token, barred)
         except CredentialRejected as error:
             refusal = error
-        if not await self._renewed(lent):
+        if barred is not None or not await self._renewed(lent):
             raise CredentialRejected(refusal.detail, retry_after=AGAIN_SECONDS, said=refusal.said)
         try:
             return await self._grant.obtain(None, None)

@@ -53,7 +53,9 @@ class CommandGrant:
         """It always does."""
         return True
 
-    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
         """Run it once. Raises `CredentialUnavailable`."""
         now = self._clock.wall()
         output = await self._run()

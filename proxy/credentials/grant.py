@@ -9,11 +9,14 @@ from proxy.redact import Secret
 class Grant(Protocol):
     """A way to obtain tokens of one credential."""
 
-    async def obtain(self, refresh_token: Secret | None, token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, refresh_token: Secret | None, token: Secret | None = None, barred: str | None = None
+    ) -> Granted:
         """Get a token: by `refresh_token`, or by the last `token`, where that is possible, else from the beginning.
 
-        Makes at most one attempt at each request. Raises `CredentialRejected` (for good with these secrets),
-        `CredentialUnavailable` (try later) or `LoginRequired`. The caller sees to it that only one runs at a time.
+        `barred` is why it must not begin anew: its secret was rejected. Makes at most one attempt at each request.
+        Raises `CredentialRejected` (for good with these secrets), `CredentialUnavailable` (try later) or
+        `LoginRequired`. The caller sees to it that only one runs at a time.
         """
         ...
 

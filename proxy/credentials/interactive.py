@@ -255,6 +255,6 @@ async def keep(store: Store, name: str, binding: bytes, login: LoggedIn) -> Reco
     """Put what a login gave in place of what is stored, as the next generation. Raises `StoreUnavailable`."""
     async with store.turn(name):
         before = await store.load(name, binding)
-        record = login.record((before.generation if before else 0) + 1)
+        record = login.record((before.generation if isinstance(before, Record) else 0) + 1)
         await store.save(name, binding, record)
         return record

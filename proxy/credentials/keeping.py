@@ -1,29 +1,31 @@
 """One credential's token in a store: taken over from there, written there, and what to do where neither can be.
 
 Law: a store that fails costs no request. The token is then kept in memory alone, and that is said once. One
-exception: where others may have the turn all the same (`Store.needs_turn`), nothing is redeemed without it that
-they may be redeeming too, since a refresh token that is used twice may end the login of all (threat 88).
+exception: what others have too is redeemed only in one's turn, with the store before one's eyes, and where that can
+be noted there (`sharing.py`): a refresh token that is used twice may end the login of all (threats 88, 90). Who can
+begin anew does so instead.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Final
 
 from proxy.clock import Clock
+from proxy.credentials.resting import counting, is_one, record_of, token_of
+from proxy.credentials.sharing import LOST, Sharing
 from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable
-from proxy.grants.expiry import LONGEST_LIFETIME
 from proxy.lifecycle import Token
-from proxy.stores.base import Record, Store
+from proxy.stores.base import Missing, Record, Store
 
 log: Final = logging.getLogger("proxy.credentials")
 
 #: The store is looked at no more often than this, in seconds, unless a token was refused.
 LOOK_SECONDS: Final = 2.0
-#: Clocks of machines that share a store differ, but not by more than this.
-SKEW_SECONDS: Final = 300.0
+#: What a store may take that can be written to again.
+SAVE_SECONDS: Final = 60.0
 #: How often it is tried to make durable what could not be; others wait until a turn is over, which takes longer.
 AGAIN_SECONDS: Final = 1.0
 
@@ -40,13 +42,12 @@ class Keeping:
         self._store = store
         self._binding = binding
         self._clock = clock
-        self._inherits = inherits
-        #: What memory holds: the record that was read or written last.
+        #: What memory holds, and what of it is durable: the record that was read or written last.
         self._last: Record | None = None
-        self._stamp: object = None
+        self._saved: Record | None = None
+        self._sharing = Sharing(name, inherits, doubts=store.needs_turn)
         self._looked_at = float("-inf")
-        self._is_saved = True
-        #: Did the last look find that somebody removed what was there: that they logged out (threat 102)?
+        #: Did the last look find that somebody logged out?
         self.forgotten = False
         #: The complaints that were made, so that each is made once.
         self._said: set[str] = set()
@@ -55,8 +56,12 @@ class Keeping:
 
     @property
     def persisted(self) -> bool | None:
-        """Would a restart find the token? None where the store is gone with the process, or there is no token."""
+        """Would a restart find what is held? None where the store is gone with the process, or nothing is held."""
         return self._is_saved if self._store.lasting and self._last is not None else None
+
+    @property
+    def _is_saved(self) -> bool:
+        return self._last == self._saved
 
     async def in_turn(self, act: Callable[[], Awaitable[object]]) -> None:
         """Run `act` while nobody else who shares the store asks for a token of this credential.
@@ -69,7 +74,10 @@ class Keeping:
                 await stack.enter_async_context(self._store.turn(self._name))
             except StoreUnavailable as error:
                 self._do_without(error)
-            await act()
+            try:
+                await act()
+            finally:
+                self._sharing.without = None
 
     async def confirm(self) -> None:
         """The last look before a token is asked for: is it still our turn (threat 94)? Raises as `in_turn` does."""
@@ -79,35 +87,66 @@ class Keeping:
             self._do_without(error)
 
     def _do_without(self, error: StoreUnavailable) -> None:
-        """Go on without a turn, where nothing that others have can be redeemed so."""
-        redeems = self._inherits or (self._last is not None and self._last.refresh_token is not None)
-        if isinstance(error, StoreBusy) or (self._store.needs_turn and redeems):
+        """Go on without a turn, unless others may have it all the same, and it is they who would redeem."""
+        if isinstance(error, StoreBusy) or (self._store.needs_turn and self._sharing.has(self._last)):
             raise error
-        self._say("store_unavailable", error)
+        self._say("store_unavailable", error.detail)
+        self._sharing.without = error
+
+    @property
+    def withheld(self) -> StoreUnavailable | None:
+        """Why what is held must not be redeemed now: others may have done so, and replaced it. None: it may."""
+        return self._sharing.withheld(self._last)
 
     async def newer(self) -> Token | None:
         """The token in the store, where it is not the one in memory, but a later one."""
         self._looked_at = self._clock.now()
         self.forgotten = False
-        stamp = self._store.stamp(self._name)
+        mine, saved = self._last, self._saved
         try:
-            record = await self._store.load(self._name, self._binding)
+            found = await self._store.load(self._name, self._binding)
         except StoreUnavailable as error:
-            self._say("store_unavailable", error)
+            self._say("store_unavailable", error.detail)
+            self._sharing.blind = error
             return None
-        after = self._store.stamp(self._name)
-        was_there = self._stamp is not None or self.persisted is True
-        self.forgotten = record is None and after is None and was_there and self._store.lasting
-        if self.forgotten:
-            self._is_saved = True
-        self._stamp, last = stamp if stamp is not None else after, None if self.forgotten else self._last
-        if record is None or (last is not None and not _is_later(record, last)):
-            is_same = record is not None and last is not None and record.generation == last.generation
-            # What could not be written is later than what is there.
-            self._last = record if is_same and self._is_saved else last
+        if self._last is not mine or self._saved is not saved:
+            # Somebody here looked or wrote meanwhile, and what was found may be older than that.
             return None
-        self._last, self._is_saved = record, True
-        return _token(record, self._clock.now(), self._clock.wall())
+        if not isinstance(found, Record):
+            self._miss(found)
+            return None
+        self._sharing.blind = None
+        if counting(mine, saved, found) is not found:
+            if mine == saved:
+                # A backup was put back, or a server lost its last writes: ours is not there any more (threat 132).
+                self._saved = None
+                fields = {"credential": self._name, "generation": mine and mine.generation}
+                log.warning("stored_token_older", extra={"fields": {**fields, "stored": found.generation}})
+            return None
+        self._last = found
+        self._has_saved(found)
+        is_another = mine is None or not is_one(found, mine)
+        return token_of(found, self._clock.now(), self._clock.wall()) if is_another else None
+
+    def _miss(self, found: Missing) -> None:
+        """There is no record of use: what is held ends with a logout, and what was lost is stored again.
+
+        Who has not looked for a while cannot know whether what was lost had been replaced before.
+        """
+        was_there = self._sharing.was_there and self._store.lasting
+        self._sharing.misses(found)
+        if was_there and found is Missing.LOGGED_OUT:
+            self.forgotten = True
+            self._last = self._saved = None
+        if was_there and found is Missing.NOTHING and self._last is not None:
+            self._say("stored_token_lost", LOST)
+            self._saved = None
+            if self._last.refresh_token is not None and not self._sharing.is_recent(self._clock.now()):
+                self._last = replace(self._last, redeeming=True)
+
+    def _has_saved(self, record: Record) -> None:
+        self._saved = record
+        self._sharing.knows(record, self._clock.now())
 
     def rotated(self, held: Token) -> Token | None:
         """`held` with the refresh token that somebody else got in place of its own, without a token; else None."""
@@ -116,151 +155,144 @@ class Keeping:
             return None
         return replace(held, refresh_token=last.refresh_token)
 
-    def has_changed(self, *, at_once: bool = False) -> bool:
-        """Did somebody else write to a lasting store? Looks at most every `LOOK_SECONDS`, unless `at_once`."""
+    def is_due(self, *, at_once: bool = False) -> bool:
+        """Is a look at what others wrote to a lasting store due? Every `LOOK_SECONDS`, unless `at_once`."""
         now = self._clock.now()
         if not self._store.lasting or (now - self._looked_at < LOOK_SECONDS and not at_once):
             return False
         self._looked_at = now
-        return not self._is_saved or self._store.stamp(self._name) != self._stamp
+        return True
 
     async def save(self, token: Token) -> None:
         """Make `token` durable. Where that fails it is not, and `persisted` says so.
 
         Raises `StoreOutdated` where somebody else stored one meanwhile: theirs counts.
         """
-        before = self._last, self._is_saved
-        self._is_saved = False
-        self._last = _record(token, self._clock.now(), self._clock.wall())
-        try:
-            failure = await self._write()
-        except StoreOutdated as error:
-            self._last, self._is_saved = before
-            fields = {"credential": self._name, "generation": token.generation, "detail": error.detail}
+        failure = await self._put(record_of(token, self._clock.now(), self._clock.wall()))
+        if isinstance(failure, StoreOutdated):
+            fields = {"credential": self._name, "generation": token.generation, "detail": failure.detail}
             log.warning("token_outdated", extra={"fields": fields})
-            raise
-        if failure is not None and self._store.needs_turn and self._trying is None:
-            self._trying = asyncio.create_task(self._keep_trying(), name=f"saving the token of {self._name}")
+            raise failure
+        if failure is not None and self._store.needs_turn:
+            self._try(self._keep_trying)
 
     @property
     def is_undecided(self) -> bool:
         """Did somebody set out to redeem this very refresh token, and nobody knows whether that was done?"""
         return self._last is not None and self._last.redeeming
 
-    async def redeem(self) -> None:
+    async def redeem(self, *, sole: bool) -> None:
         """Note, durably, that the refresh token is about to be redeemed.
 
-        Raises `StoreUnavailable` where others may have the turn all the same, and would not know of it.
+        Raises `StoreUnavailable` where that cannot be, and others have it too. `sole`: nothing else gives a token;
+        then a disk that is full for all of them is no reason, and it is noted in memory (threat 91).
         """
-        failure = await self._mark(redeeming=True)
-        if failure is not None and self._store.needs_turn:
-            self._last = None if self._last is None else replace(self._last, redeeming=False)
+        last, is_shared = self._last, self._sharing.has(self._last)
+        if last is None or (last.redeeming and self._is_saved):
+            return
+        noted = replace(last, redeeming=True)
+        failure = await self._put(noted)
+        if isinstance(failure, StoreOutdated):
+            raise failure
+        if failure is not None and is_shared and not (sole and failure.for_all):
+            if self._last is noted:
+                self._last = last
             raise failure
 
     async def settle(self) -> None:
         """Note that it was not redeemed, unless that is for somebody else to say by now."""
+        noted = self._last
+        if noted is None or not noted.redeeming:
+            return
+        settled = replace(noted, redeeming=False)
+        if not self._is_saved:
+            # Nobody else knows of the note.
+            self._last = settled
+            return
         with suppress(StoreUnavailable):
             await self._store.confirm(self._name)
-            record = await self._store.load(self._name, self._binding)
-            if record is not None and self._last is not None and not _is_later(record, self._last):
-                await self._mark(redeeming=False)
-
-    async def _mark(self, *, redeeming: bool) -> StoreUnavailable | None:
-        if self._last is None or self._last.redeeming is redeeming:
-            return None
-        self._last = replace(self._last, redeeming=redeeming)
-        return await self._write()
+            if await self._store.load(self._name, self._binding) == noted:
+                # Where the note stays, it holds here too: others may redeem behind it, and leave it as it is.
+                await self._put(settled, holds=False)
 
     async def close(self, wait: float) -> None:
         """End what goes on behind requests, and try once more to make durable what is not."""
         if self._trying is not None:
             self._trying.cancel()
             await asyncio.wait({self._trying})
-        await self.save_again(wait)
+        await self._save_again(wait)
 
-    async def save_again(self, wait: float) -> None:
-        """One more attempt to make durable what could not be (threat 91)."""
+    def save_soon(self) -> None:
+        """One more attempt to make durable what could not be, which nobody waits for (threat 91)."""
+        self._try(lambda: self._save_again(SAVE_SECONDS))
+
+    def _try(self, attempt: Callable[[], Coroutine[None, None, None]]) -> None:
+        if not self._is_saved and (self._trying is None or self._trying.done()):
+            self._trying = asyncio.create_task(attempt(), name=f"saving the token of {self._name}")
+
+    async def _save_again(self, wait: float) -> None:
         if self._is_saved:
             return
         with suppress(TimeoutError, StoreUnavailable):
-            async with asyncio.timeout(wait):
-                await self.in_turn(self._write_unless_newer)
+            async with asyncio.timeout(wait), self._store.turn(self._name):
+                await self._write_what_counts()
 
     async def _keep_trying(self) -> None:
         """Others would redeem what has been redeemed, as soon as the store is back: be there before them.
 
         It needs no turn: where somebody else has written since, the write is refused, and theirs counts.
         """
-        with suppress(StoreOutdated):
-            while not self._is_saved:
-                await asyncio.sleep(AGAIN_SECONDS)
-                if not self._is_saved:
-                    await self._write()
-        self._trying = None
+        failure = None
+        while not self._is_saved and not isinstance(failure, StoreOutdated):
+            await asyncio.sleep(AGAIN_SECONDS)
+            failure = await self._write()
 
-    async def _write_unless_newer(self) -> None:
-        record, mine = await self._store.load(self._name, self._binding), self._last
-        gone = record is None and self._stamp is not None and self._store.stamp(self._name) is None
-        if mine is not None and not gone and (record is None or not _is_later(record, mine)):
+    async def _write_what_counts(self) -> None:
+        found, mine = await self._store.load(self._name, self._binding), self._last
+        if mine is None:
+            return
+        if found == mine:
+            self._has_saved(mine)
+        elif isinstance(found, Record) or found is Missing.NOTHING:
+            record = found if isinstance(found, Record) else None
+            if counting(mine, self._saved, record) is mine:
+                await self._write()
+        # A logout, or what does not open, is later than what was there before it.
+        elif not self._sharing.was_there or (found is not Missing.LOGGED_OUT and not self._sharing.has(mine)):
             await self._write()
 
+    async def _put(self, record: Record, *, holds: bool = True) -> StoreUnavailable | None:
+        """Hold `record` and write it; the answer says why it could not be written.
+
+        `holds`: where it could not, it is held all the same, unless what somebody else wrote is in its way.
+        """
+        before, self._last = self._last, record
+        failure = await self._write()
+        is_held = failure is None or (holds and not isinstance(failure, StoreOutdated))
+        if not is_held and self._last is record:
+            self._last = before
+        return failure
+
     async def _write(self) -> StoreUnavailable | None:
-        """Write what memory holds; the answer says why it could not be. Raises `StoreOutdated`."""
+        """Write what memory holds, where that is not saved; the answer says why it could not be."""
         async with self._writing:
-            if self._last is None:
+            record = self._last
+            if record is None or record == self._saved:
                 return None
             try:
-                await self._store.save(self._name, self._binding, self._last)
-            except StoreOutdated:
-                raise
+                if self._sharing.without is not None and not self._store.needs_turn:
+                    # Somebody else may have the turn, and be writing.
+                    raise self._sharing.without
+                await self._store.save(self._name, self._binding, record)
             except StoreUnavailable as error:
-                self._say("token_not_persisted", error)
+                if not isinstance(error, StoreOutdated):
+                    self._say("token_not_persisted", error.detail)
                 return error
-            self._stamp = self._store.stamp(self._name)
-            self._is_saved = True
+            self._has_saved(record)
             self._said.clear()
             return None
 
-    def _say(self, event: str, error: StoreUnavailable) -> None:
+    def _say(self, event: str, detail: str) -> None:
         if event not in self._said:
             self._said.add(event)
-            log.warning(event, extra={"fields": {"credential": self._name, "detail": error.detail}})
-
-
-def _is_later(record: Record, than: Record) -> bool:
-    """By number, or by time: who logs in anew may not have known the number, and begins at one."""
-    return record.generation > than.generation or record.obtained_at > than.obtained_at
-
-
-def _record(token: Token, now: float, wall: float) -> Record:
-    ahead = wall - now
-    return Record(
-        token.generation,
-        token.value,
-        token.obtained_at + ahead,
-        None if token.expires_at is None else token.expires_at + ahead,
-        token.refresh_token,
-        None if token.refresh_expires_at is None else token.refresh_expires_at + ahead,
-    )
-
-
-def _token(record: Record, now: float, wall: float) -> Token:
-    """The record on this process's clock.
-
-    Where its times cannot be (got in the future, good for longer than anything is) a clock was wrong, then or now,
-    and nobody knows its end (threat 95): it counts as over, which costs one refresh.
-    """
-    behind = now - wall
-    expires_at = None if record.expires_at is None else record.expires_at + behind
-    obtained_at = record.obtained_at + behind
-    lifetime = None if expires_at is None else expires_at - obtained_at
-    if obtained_at > now + SKEW_SECONDS or (lifetime is not None and lifetime > LONGEST_LIFETIME + SKEW_SECONDS):
-        expires_at = now
-    return Token(
-        record.token,
-        record.generation,
-        min(obtained_at, now),
-        expires_at,
-        record.refresh_token,
-        None if record.refresh_expires_at is None else record.refresh_expires_at + behind,
-    )
+            log.warning(event, extra={"fields": {"credential": self._name, "detail": detail}})

@@ -34,13 +34,18 @@ class LoginGrant:
         """It always does."""
         return True
 
-    async def obtain(self, refresh_token: Secret | None, token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, refresh_token: Secret | None, token: Secret | None = None, barred: str | None = None
+    ) -> Granted:
         """Refresh if there is something to refresh with, else (or if that is rejected) log in.
 
         A refresh that ends in anything but an answer is not followed by a login: it may have been redeemed, and a
         password is not for bridging an outage. Raises `CredentialRejected`, `CredentialUnavailable`.
         """
-        return await self._refresh(refresh_token, token) or await self._log_in()
+        granted = await self._refresh(refresh_token, token)
+        if granted is None and barred is not None:
+            raise CredentialRejected(barred)
+        return granted or await self._log_in()
 
     async def _refresh(self, refresh_token: Secret | None, token: Secret | None) -> Granted | None:
         """A refreshed token; None if that is not possible, or is rejected."""

@@ -8,8 +8,9 @@ from proxy.credentials.oauth2 import OAuthGrant
 from proxy.errors import CredentialUnavailable
 from proxy.grants.oauth2 import error_of
 from proxy.redact import Secret
-from proxy.stores.base import Record, Store
+from proxy.stores.base import Missing, Record, Store
 
+_CLOSED: Final = frozenset({Missing.OTHER_KEY, Missing.UNREADABLE})
 _UNKNOWN: Final = "what was stored does not open with this configuration and key, so nothing could be revoked"
 
 
@@ -36,12 +37,13 @@ async def log_out(
     What is stored is forgotten in any case: a token that nobody here has any more does less harm.
     """
     async with store.turn(name):
-        is_there = store.stamp(name) is not None
-        record = await store.load(name, binding)
+        found = await store.load(name, binding)
         try:
-            if record is not None:
-                return await _revoked(record, server)
-            return LoggedOut(found=True, problem=_UNKNOWN, failed=True) if is_there else LoggedOut(found=False)
+            if isinstance(found, Record):
+                return await _revoked(found, server)
+            if found in _CLOSED:
+                return LoggedOut(found=True, problem=_UNKNOWN, failed=True)
+            return LoggedOut(found=False)
         finally:
             await store.forget(name)
 

@@ -18,6 +18,8 @@ class MetadataGrant:
         """It always does."""
         return True
 
-    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
         """One request. Raises `CredentialUnavailable`."""
         return await self._asking.ask(self._metadata.request(), self._metadata.rules, "metadata service")

@@ -60,7 +60,12 @@ class OAuthGrant:
         """What the server says is wrong, without the secrets of this credential."""
         return self._asking.error_of(reply)
 
-    async def obtain(self, refresh_token: Secret | None, token: Secret | None = None) -> Granted:  # noqa: ARG002  spent
+    async def obtain(
+        self,
+        refresh_token: Secret | None,
+        token: Secret | None = None,  # noqa: ARG002  spent
+        barred: str | None = None,
+    ) -> Granted:
         """Refresh if there is something to refresh with, else (or if that is rejected) begin anew.
 
         Raises `CredentialRejected`, `CredentialUnavailable`, `LoginRequired`.
@@ -78,6 +83,8 @@ class OAuthGrant:
                 raise self._login_required(refusal)
         if self._description.interactive:
             raise self._login_required(None)
+        if barred is not None:
+            raise CredentialRejected(barred)
         try:
             return await self.begin({}, "token request")
         except RejectedReply as error:
@@ -88,8 +95,7 @@ class OAuthGrant:
 
         Raises `RejectedReply`, `CredentialUnavailable`.
         """
-        step = await self._step(self._description.grant, parameters)
-        return self._from_login(await self._asking.ask(step, REPLY, place))
+        return self._from_login(await self._ask(self._description.grant, parameters, place))
 
     async def question(self, parameters: Mapping[str, Value], place: str) -> TokenReply:
         """The same, whatever the reply means. Raises `CredentialUnavailable`."""
@@ -105,12 +111,24 @@ class OAuthGrant:
         return await self._asking.send(self._description.call(url, fields, assertion=proof), place)
 
     async def _renew(self, refresh_token: Secret) -> Granted:
-        step = await self._step("refresh_token", {"refresh_token": refresh_token})
-        granted = await self._asking.ask(step, REPLY, "refresh")
+        granted = await self._ask("refresh_token", {"refresh_token": refresh_token}, "refresh")
         # A reply without a refresh token leaves the earlier one in use (RFC 6749 section 6).
         granted = replace(granted, refresh_token=granted.refresh_token or refresh_token, renewed=True)
         # Where the end of the login is known, no refresh moves it.
         return granted if self._description.refresh_lifetime is None else replace(granted, refresh_lifetime=None)
+
+    async def _ask(self, grant: GrantName, parameters: Mapping[str, Value], place: str) -> Granted:
+        """One request and its reply; once more where our clock may be why a JWT of ours was refused.
+
+        What is redeemed along with it comes twice only where the server did not get as far (RFC 6749 section 5.2).
+        """
+        try:
+            return await self._asking.ask(await self._step(grant, parameters), REPLY, place)
+        except RejectedReply as error:
+            is_untouched = not parameters or error.code == "invalid_client"
+            if self._signer is None or not is_untouched or not self._signer.clock.learn(error.date):
+                raise
+        return await self._asking.ask(await self._step(grant, parameters), REPLY, place)
 
     async def _step(self, grant: GrantName, parameters: Mapping[str, Value]) -> Step:
         url, signer = await self._token_url(), self._signer

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy.credentials.asking import Asking
-from proxy.credentials.signing import BEHIND_SECONDS, Signing
+from proxy.credentials.signing import BEHIND_SECONDS, ServerClock, Signing
 from proxy.errors import CredentialRejected
 from proxy.grants.github_app import PROOF_SECONDS, REPLY, GitHubApp
 from proxy.grants.reply import RejectedReply
@@ -25,7 +25,9 @@ class JWTGrant:
         """It always does."""
         return True
 
-    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
         """A new one."""
         return Granted(self._signing.sign(self._claims, seconds=self._lifetime), lifetime=self._lifetime)
 
@@ -33,8 +35,9 @@ class JWTGrant:
 class GitHubAppGrant:
     """Proves to be the app, and asks for the installation's token."""
 
-    def __init__(self, *, name: str, app: GitHubApp, signing: Signing, asking: Asking) -> None:
+    def __init__(self, *, name: str, app: GitHubApp, signing: Signing, clock: ServerClock, asking: Asking) -> None:
         self._name = name
+        self._clock = clock
         self._app = app
         self._signing = signing
         self._asking = asking
@@ -44,16 +47,29 @@ class GitHubAppGrant:
         """It always does."""
         return True
 
-    async def obtain(self, _refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
-        """One request. Raises `CredentialRejected`, `CredentialUnavailable`."""
-        proof = self._signing.sign({"iss": self._app.app_id}, seconds=PROOF_SECONDS - BEHIND_SECONDS)
+    async def obtain(
+        self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
+        """One request; another one where our clock may be why the proof was refused.
+
+        Raises `CredentialRejected`, `CredentialUnavailable`.
+        """
         try:
-            return await self._asking.ask(
-                self._app.request(), REPLY, "installation token", access_token=proof, bearer=True
-            )
+            try:
+                return await self._ask()
+            except RejectedReply as error:
+                if not self._clock.learn(error.date):
+                    raise
+            return await self._ask()
         except RejectedReply as error:
             raise CredentialRejected(
                 f"GitHub rejects the app of credential {self._name!r}: check app_id, installation_id and key, "
                 f"and this machine's clock; then restart, or run `bearer-proxy token {self._name} --refresh`.",
                 said=error.said,
             ) from None
+
+    async def _ask(self) -> Granted:
+        proof = self._signing.sign({"iss": self._app.app_id}, seconds=PROOF_SECONDS - BEHIND_SECONDS)
+        return await self._asking.ask(
+            self._app.request(), REPLY, "installation token", access_token=proof, bearer=True
+        )

@@ -2,22 +2,58 @@
 
 import base64
 import hashlib
+import logging
 import secrets
 import warnings
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from proxy.clock import Clock
+from proxy.clock import Wall
 from proxy.errors import ConfigError
 from proxy.redact import Borrowed, Secret
+
+log: Final = logging.getLogger("proxy.credentials")
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA", "HS256", "HS384", "HS512"]
 #: How long an assertion is good, in seconds: it is used at once (RFC 7523 section 3, item 4).
 ASSERTION_SECONDS: Final = 120
 #: So far may a server's clock be behind ours.
 BEHIND_SECONDS: Final = 10
+#: Clocks that differ by less fit already; a date that differs by more is no server's clock.
+LEAST_SKEW: Final = float(BEHIND_SECONDS)
+MOST_SKEW: Final = 86400.0
 #: In a claim's text: the fingerprint of the public key, as Snowflake wants it.
 _FINGERPRINT: Final = "$key_sha256"
+
+
+class ServerClock:
+    """The wall clock as the server has it that is shown the JWTs of credential `name`.
+
+    It refuses what is dated in its future or past its end (RFC 7523 section 3, items 4 to 6), which is all that a
+    machine with a wrong clock can sign; but its refusal says what time it has.
+    """
+
+    def __init__(self, name: str, clock: Wall) -> None:
+        self._name = name
+        self._clock = clock
+        self._ahead = 0.0
+
+    def wall(self) -> float:
+        """Seconds since the epoch, as far as is known there."""
+        return self._clock.wall() + self._ahead
+
+    def learn(self, date: float | None) -> bool:
+        """Go by the `date` of a refusal from now on; is that another time than the one that was signed?"""
+        ahead = 0.0 if date is None else date - self._clock.wall()
+        if date is None or abs(ahead) > MOST_SKEW:
+            return False
+        if abs(ahead) < LEAST_SKEW:
+            ahead = 0.0
+        if abs(ahead - self._ahead) < LEAST_SKEW:
+            return False
+        self._ahead = ahead
+        log.warning("clock_skewed", extra={"fields": {"credential": self._name, "seconds": round(ahead)}})
+        return True
 
 
 class Signing:
@@ -27,7 +63,7 @@ class Signing:
     the algorithm cannot use.
     """
 
-    def __init__(self, name: str, key: Secret, algorithm: Algorithm, key_id: str | None, clock: Clock) -> None:
+    def __init__(self, name: str, key: Secret, algorithm: Algorithm, key_id: str | None, clock: Wall) -> None:
         import jwt  # noqa: PLC0415  few credentials sign, and it takes as long to load as all the rest
 
         # Ours says so at load, without the path of a library in it.
@@ -96,7 +132,10 @@ class OAuthSigner:
         *,
         client: Signing | None,
         bearer: Signing | None,
+        clock: ServerClock,
     ) -> None:
+        #: By which they are dated.
+        self.clock = clock
         self._client_id = client_id
         self._claims = claims
         self._client = client

@@ -30,8 +30,6 @@ log: Final = logging.getLogger("proxy.credentials")
 
 #: After a lender had no token it is asked again.
 LENDER_SECONDS: Final = 1.0
-#: What a store may take that can be written to again.
-SAVE_SECONDS: Final = 60.0
 
 
 class TokenSource:
@@ -65,7 +63,6 @@ class TokenSource:
         self._clock = clock
         self._latch = latch
         self._keeping = Keeping(name, store, binding, clock, inherits=inherits)
-        self._shares = store.lasting
         self._looking: asyncio.Task[None] | None = None
         self._fits = fits
         self._random = random
@@ -89,12 +86,11 @@ class TokenSource:
         if token is not None:
             if refresh:
                 self._fly()
-            elif self._shares and self._keeping.has_changed():
+            elif self._keeping.is_due():
                 self._look_there()
             return token
-        if refresh or self._flight is not None or self._keeping.has_changed():
-            await self._landed(wait)
-            token, _ = decide(self._life, self._clock.now())
+        await self._waited(wait, refresh=refresh)
+        token, _ = decide(self._life, self._clock.now())
         if token is None:
             raise self._error()
         return token
@@ -104,27 +100,28 @@ class TokenSource:
         token, refresh = decide(self._life, self._clock.now(), after=refused.generation)
         if token is not None or not ask:
             return token
-        if refresh or self._flight is not None or self._keeping.has_changed(at_once=True):
-            try:
-                await self._landed(wait)
-            except CredentialError:
-                return None
-            token, _ = decide(self._life, self._clock.now(), after=refused.generation)
+        try:
+            await self._waited(wait, refresh=refresh, at_once=True)
+        except CredentialError:
+            return None
+        token, _ = decide(self._life, self._clock.now(), after=refused.generation)
         return token
+
+    async def _waited(self, wait: float, *, refresh: bool, at_once: bool = False) -> None:
+        """Wait for the flight, which is due where `refresh` is; else for a look, which asks for nothing."""
+        if refresh or self._flight is not None:
+            await self._landed(wait)
+        elif self._keeping.is_due(at_once=at_once):
+            await asyncio.wait({self._look_there()}, timeout=wait)
 
     # -- what people ask for
 
     async def refresh(self, wait: float) -> None:
-        """Get a new token now, whatever the back-off or the latch says. Raises a `CredentialError`."""
-        if self._life.token is None:
-            await self._adopt()
+        """Get a new token now, whatever the back-off or the latch says. Raises as `token` does."""
         before = self._life.generation
-        if self._flight is None:
-            await self._latch.clear(self.name, self._fingerprint())
-            self._life = replace(self._life, failure=None)
+        self._fly(forced=True)
         await self._landed(wait)
-        token = self._life.token
-        if token is None or token.generation <= before:
+        if self._life.failure is not None or self._life.generation <= before:
             raise self._error()
 
     def report(self) -> Report:
@@ -150,10 +147,10 @@ class TokenSource:
 
     # -- the flight
 
-    def _fly(self) -> asyncio.Task[None]:
-        """The token request in flight, begun if there is none."""
+    def _fly(self, *, forced: bool = False) -> asyncio.Task[None]:
+        """The token request in flight, begun if there is none; `forced`: whatever the last failure says."""
         if self._flight is None:
-            flight = self._obtain(self._life.generation)
+            flight = self._obtain(self._life.generation, forced=forced)
             self._flight = asyncio.create_task(flight, name=f"token request of {self.name}")
         return self._flight
 
@@ -168,23 +165,27 @@ class TokenSource:
         if flight.cancelled():
             raise CredentialUnavailable("The proxy is shutting down; nothing was sent upstream.")
 
-    async def _obtain(self, after: int) -> None:
+    async def _obtain(self, after: int, *, forced: bool) -> None:
         """One attempt to get what follows `after`, from the store to the token or the failure. Never raises."""
         try:
-            await self._keeping.in_turn(lambda: self._in_turn(after))
+            await self._keeping.in_turn(lambda: self._in_turn(after, forced=forced))
         except StoreUnavailable as error:
             self._failed(error, retry=True)
         except Exception:
             log.exception("a defect in the token request of credential %s", self.name)
-            self._failed(
-                CredentialUnavailable(f"The token request of credential {self.name!r} failed."), retry=True
-            )
+            why = f"The token request of credential {self.name!r} failed."
+            self._failed(CredentialUnavailable(why), retry=True)
         finally:
             self._flight = None
 
-    async def _in_turn(self, after: int) -> None:
+    async def _in_turn(self, after: int, *, forced: bool) -> None:
         """Take over what somebody else got meanwhile (threat 88); else ask, unless the last failure forbids it."""
+        if forced:
+            await self._latch.clear(self.name, self._fingerprint())
+            self._life = replace(self._life, failure=None)
         await self._follow()
+        # Who had no token, and wants a new one, wants another than the one that was stored.
+        after = self._life.generation if forced and after == 0 else after
         # Another look, which was under way when the flight began, may have been there before this one.
         _, refresh = decide(self._life, self._clock.now(), after=after)
         if refresh:
@@ -195,19 +196,18 @@ class TokenSource:
         await self._adopt()
         held = self._life.token
         if held is not None and self._keeping.forgotten:
-            now = self._clock.now()
-            ended = replace(held, expires_at=now, refresh_token=None, refresh_expires_at=None)
+            ended = replace(held, expires_at=self._clock.now(), refresh_token=None, refresh_expires_at=None)
             self._life = replace(self._life, token=ended)
 
-    def _look_there(self) -> None:
-        """Somebody else wrote to the store, or it can be written to again."""
+    def _look_there(self) -> asyncio.Task[None]:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._there(), name=f"look at the store of {self.name}")
+        return self._looking
 
     async def _there(self) -> None:
-        await self._keeping.save_again(SAVE_SECONDS)
         if self._flight is None:
             await self._follow()
+        self._keeping.save_soon()
 
     async def _adopt(self) -> bool:
         """Make a later token from the store the one that is used; was there one?"""
@@ -242,11 +242,12 @@ class TokenSource:
         self._events.token_requested(self.name)
         failure: CredentialError | None = None
         try:
-            await self._publish(await attempt(self.name, self._grant, self._keeping, held, accept))
+            await self._publish(await attempt(self.name, self._grant, self._keeping, held, accept, barred=reason))
         except CredentialError as error:
             failure = error
         if failure is None:
-            await self._latch.clear(self.name, fingerprint)
+            if reason is not None:
+                await self._latch.clear(self.name, fingerprint)
             return
         if isinstance(failure, CredentialUnavailable) and failure.rotated is not None and held is not None:
             self._life = replace(self._life, token=replace(held, refresh_token=failure.rotated))
@@ -289,9 +290,8 @@ class TokenSource:
         self._life = replace(self._life, failure=Failure(error, count, retry_at))
         self._events.token_failed(self.name, error.code)
         fields = {"credential": self.name, "error": error.code, "detail": error.detail, "retry_in": pause}
-        log.warning(
-            "token_refresh_failed" if retry else error.code, extra={"fields": {**fields, **dict(error.said)}}
-        )
+        event = "token_refresh_failed" if retry else error.code
+        log.warning(event, extra={"fields": {**fields, **dict(error.said)}})
         self.ahead.schedule()
 
     def _error(self) -> CredentialError:

@@ -41,7 +41,7 @@ class TokenEndpoint:
         key: Path | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
-        # To read the machine's certificates takes 20 ms: that waits until a token is needed.
+        # To read the machine's certificates takes 20 ms and more: that waits until https is spoken.
         self._context = client_context(ca, cert=cert, key=key) if ca or cert else None
         self._timeout = timeout
         self._open: aiohttp.ClientSession | None = None
@@ -60,6 +60,7 @@ class TokenEndpoint:
                 url,
                 headers=request.headers,
                 data=request.body,
+                ssl=True if url.scheme == "http" else self._trusted(),
                 allow_redirects=False,
             ) as response:
                 body = bytearray()
@@ -82,11 +83,17 @@ class TokenEndpoint:
             await self._open.close()
             self._open = None
 
+    def _trusted(self) -> ssl.SSLContext:
+        """The one context."""
+        if self._context is None:
+            self._context = client_context()
+        return self._context
+
     def _session(self) -> aiohttp.ClientSession:
         """The one session. No await in here: two first requests must not make two."""
         if self._open is None:
             self._open = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._context or client_context(), force_close=True),
+                connector=aiohttp.TCPConnector(force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 auto_decompress=False,

@@ -62,13 +62,15 @@ class InvalidReply(BearerProxyError):  # noqa: N818  the name says what happened
 class RejectedReply(BearerProxyError):  # noqa: N818  same
     """The token endpoint says no: by its status, or because `response.success` does not hold.
 
-    `code` is the registered one that it gave, empty where it gave none; `said` are its own words, for the log.
+    `code` is the registered one that it gave, empty where it gave none; `said` are its own words, for the log;
+    `date` is its clock, in epoch seconds, where it told.
     """
 
     def __init__(self, sentence: str, code: str = "", said: Said = ()) -> None:
         super().__init__(sentence)
         self.code = code
         self.said = said
+        self.date: float | None = None
 
 
 class _Missing:
@@ -104,15 +106,24 @@ def is_from_between(reply: TokenReply) -> bool:
     return reply.status == 403 and kind.lower().startswith("text/html")
 
 
+def date(headers: Iterable[tuple[str, str]]) -> float | None:
+    """What the server's clock said, in epoch seconds (RFC 9110 section 6.6.1); None where it does not tell."""
+    return expiry.http_date(_header(headers, "Date") or "")
+
+
 def retry_after(headers: Iterable[tuple[str, str]], now_wall: float) -> float | None:
-    """Seconds that `Retry-After` asks for (RFC 9110 section 10.2.3); None if absent, past or unreadable."""
+    """Seconds that `Retry-After` asks for (RFC 9110 section 10.2.3), by the server's clock where it tells it.
+
+    None if absent, past or unreadable.
+    """
     value = _header(headers, "Retry-After")
     if value is None:
         return None
     if _DELAY.fullmatch(value):
         return float(value) or None
-    at = expiry.http_date(value)
-    return at - now_wall if at is not None and at > now_wall else None
+    at, server_wall = expiry.http_date(value), date(headers)
+    now = now_wall if server_wall is None else server_wall
+    return at - now if at is not None and at > now else None
 
 
 def read(reply: TokenReply, rules: ResponseRules, *, now_wall: float) -> Granted:
@@ -145,7 +156,7 @@ def _granted(
     if kind is not _MISSING and not (isinstance(kind, str) and kind.lower() == "bearer"):
         raise InvalidReply(Fault.NOT_BEARER)
     token = _text(_extract(reply, document, rules.token), Fault.NO_TOKEN, Fault.BAD_TOKEN)
-    server_wall = expiry.http_date(_header(reply.headers, "Date") or "")
+    server_wall = date(reply.headers)
     now = now_wall if server_wall is None else server_wall
     lifetime, expires_at_wall = _lifetime(document, token, rules, now)
     contradicted = None

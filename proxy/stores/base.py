@@ -1,5 +1,6 @@
 """What a store is: where the tokens of credentials rest, so that restarts and other processes find them."""
 
+import enum
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,11 +26,24 @@ class Record:
     redeeming: bool = False
 
 
+class Missing(enum.Enum):
+    """Why there is no record that can be used: four cases, and each means something else to who holds a token."""
+
+    #: Nobody has stored one; or the store has lost it, as a folder that is not mounted has.
+    NOTHING = "nothing is stored"
+    #: Somebody removed it on purpose, which ends what they hold as well (threat 102).
+    LOGGED_OUT = "somebody logged out"
+    #: One is sealed with a key that is not among ours; who has it may have replaced what we hold (threat 133).
+    OTHER_KEY = "it is sealed with another key"
+    #: One does not open: it was damaged, or got for another account or upstream.
+    UNREADABLE = "it does not open"
+
+
 class Store(Protocol):
     """Records by the credential's name.
 
     `binding` is a digest of what a token belongs to (addresses, accounts, upstream origins): a record that was
-    written with another one is as good as none, so that no token reaches an origin that it was not got for.
+    written with another one does not open, so that no token reaches an origin that it was not got for.
     Methods raise `StoreUnavailable` where the store cannot be read or written.
     """
 
@@ -38,8 +52,8 @@ class Store(Protocol):
     #: Where no turn can be had, may others have one? Then what would redeem a refresh token waits (threat 88).
     needs_turn: bool
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
-        """The newest record, None where there is none that can be used."""
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
+        """The newest record, or why there is none that can be used."""
         ...
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
@@ -50,7 +64,7 @@ class Store(Protocol):
         ...
 
     async def forget(self, name: str) -> None:
-        """Remove the record, whatever it is bound to."""
+        """Remove the record, whatever it is bound to, such that others see that somebody did."""
         ...
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
@@ -59,10 +73,6 @@ class Store(Protocol):
 
     async def confirm(self, name: str) -> None:
         """See that a turn that was taken here is still ours, if there was one. Raises `TurnLost`."""
-        ...
-
-    def stamp(self, name: str) -> object:
-        """Something that differs soon after the record does; cheap, does not wait. None: there is none for sure."""
         ...
 
     async def close(self) -> None:

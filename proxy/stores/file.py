@@ -1,53 +1,67 @@
 """Keeps tokens in a folder, one sealed file a credential.
 
 Law: a file that does not open (torn, tampered with, sealed by another key, or for another account or upstream)
-counts as no record, and stays until a new token takes its place; a crash leaves the old file or the new one.
+stays until a new token takes its place, and is told apart from none; a crash leaves the old file or the new one.
+Whatever may wait for a disk does so in threads of the store's own, so that a folder on a server that is away stops
+nobody who does not need it.
 """
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from proxy.errors import StoreBusy, StoreUnavailable
-from proxy.stores.base import Record
+from proxy.stores.base import Missing, Record
 from proxy.stores.files import (
     FOREIGN,
     OTHERS,
+    REMOTE,
     NotOursError,
     Stamp,
+    exposed,
+    file_system,
     make_folder,
     read_own,
+    set_aside,
     stamp,
-    sync_folder,
+    sweep,
     write_whole,
 )
 from proxy.stores.records import UNUSABLE, open_record, seal_record
 from proxy.stores.seal import Ring
 
-#: The stamp of every record where the folder itself is not there: a volume that is not mounted, say.
-_NO_FOLDER: Final = "no folder"
 log: Final = logging.getLogger("proxy.stores")
 
 #: Two tokens of 16 KiB, escaped and sealed, are far less.
 FILE_LIMIT: Final = 1 << 20
+#: What a logout leaves in the place of the record. It is not sealed: who has another key must be able to read it,
+#: and who can write it can remove the record as well. It needs no end; the next token takes its place.
+TOMBSTONE: Final = b"bearer-proxy logged out\n"
 #: How long somebody else may hold the turn: a token request takes 20 seconds at most.
 PATIENCE_SECONDS: Final = 30.0
 #: How often a held turn is asked for: first, and at last.
 _FIRST_PAUSE: Final = 0.01
 _LAST_PAUSE: Final = 0.25
+_LOCK_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+#: What is wrong with the disk is wrong for all who share it; anything else may be wrong for this process alone.
+_FOR_ALL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+
+T = TypeVar("T")
 
 
 class FileStore:
     """Sealed records: `folder`/NAME.token, each with NAME.lock beside it, which is never replaced (threat 93).
 
-    The folder is made with mode 0700 when it is first needed; one that others can open is not used.
+    The folder is made with mode 0700 when it is first needed; one that others can open, or replace, is not used.
     `patience` is how many seconds to wait for a turn.
     """
 
@@ -58,20 +72,25 @@ class FileStore:
         self._folder = folder
         self._ring = ring
         self._patience = patience
+        self._threads = ThreadPoolExecutor(thread_name_prefix="store")
         #: The files that were complained about, so that each is once.
         self._unusable: dict[str, Stamp] = {}
+        self._is_looked_up = False
+        #: The writes under way, by name: whoever waited for one may be gone.
+        self._writes: dict[str, set[asyncio.Future[None]]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
-        """What the file holds; None where there is none that opens. Raises `StoreUnavailable`."""
-        return await asyncio.to_thread(self._load, name, binding)
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
+        """What the file holds, or why it cannot be used. Raises `StoreUnavailable`."""
+        return await self._start(self._load, name, binding)
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """Replace the file, whatever it was; it is on the disk when this returns. Raises `StoreUnavailable`."""
-        await asyncio.to_thread(self._save, name, binding, record)
+        await self._write(name, seal_record(self._ring, name, binding, record))
 
     async def forget(self, name: str) -> None:
-        """Remove the file. Raises `StoreUnavailable`."""
-        await asyncio.to_thread(self._forget, name)
+        """Put a word in place of the file that says that somebody logged out. Raises `StoreUnavailable`."""
+        await self._write(name, TOMBSTONE)
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """The lock of NAME.lock. Raises `StoreBusy` after `patience` seconds, and `StoreUnavailable`."""
@@ -80,47 +99,56 @@ class FileStore:
     async def confirm(self, name: str) -> None:
         """The kernel takes no lock away."""
 
-    def stamp(self, name: str) -> object:
-        """Inode, size and time of the file: each save makes another file. A folder that is gone says nothing."""
-        found = stamp(self._path(name, "token"))
-        return found if found is not None or self._folder.is_dir() else _NO_FOLDER
-
     async def close(self) -> None:
-        """Nothing is open."""
+        """Nothing is open; the threads end with the store."""
+
+    def _start(self, act: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":  # noqa: ANN401  those of `act`
+        """Do it where it holds up nobody."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, act, *arguments)
 
     def _path(self, name: str, kind: str) -> Path:
         """Quoted, so that no name leaves the folder."""
         return self._folder / f"{quote(name, safe='')}.{kind}"
 
-    def _load(self, name: str, binding: bytes) -> Record | None:
+    # -- records
+
+    def _load(self, name: str, binding: bytes) -> Record | Missing:
         path = self._path(name, "token")
         seen = stamp(path)
+        found: Record | Missing
         try:
-            record = open_record(self._ring, name, binding, read_own(path, FILE_LIMIT, private=True))
+            self._check()
+            content = read_own(path, FILE_LIMIT, private=True)
+            found = Missing.LOGGED_OUT if content == TOMBSTONE else open_record(self._ring, name, binding, content)
         except FileNotFoundError:
-            return None
+            return Missing.NOTHING
         except NotOursError:
-            record = None
+            found = Missing.UNREADABLE
         except OSError as error:
             if error.errno not in FOREIGN or not os.access(self._folder, os.X_OK):
                 raise self._unavailable("read", error) from None
-            record = None
-        if record is None and self._unusable.get(name) != seen:
+            found = Missing.UNREADABLE
+        if isinstance(found, Missing) and found in UNUSABLE and self._unusable.get(name) != seen:
             self._unusable[name] = seen
-            log.warning("stored_token_unusable", extra={"fields": {"credential": name, "detail": UNUSABLE}})
-        return record
+            log.warning("stored_token_unusable", extra={"fields": {"credential": name, "detail": UNUSABLE[found]}})
+        return found
 
-    def _save(self, name: str, binding: bytes, record: Record) -> None:
-        sealed = seal_record(self._ring, name, binding, record)
+    async def _write(self, name: str, content: bytes) -> None:
+        """It goes on where whoever waits for it is cancelled; the turn then ends behind it."""
+        write = self._start(self._replace, name, content)
+        writes = self._writes.setdefault(name, set())
+        writes.add(write)
+        write.add_done_callback(writes.discard)
+        await asyncio.shield(write)
+
+    def _replace(self, name: str, content: bytes) -> None:
+        path = self._path(name, "token")
         with self._translated("written"):
             self._prepare()
-            write_whole(self._path(name, "token"), sealed)
+            set_aside(path)
+            write_whole(path, content)
 
-    def _forget(self, name: str) -> None:
-        with self._translated("written"):
-            if self._folder.exists():
-                self._path(name, "token").unlink(missing_ok=True)
-                sync_folder(self._folder)
+    # -- turns
 
     @asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:
@@ -128,7 +156,7 @@ class FileStore:
         try:
             yield
         finally:
-            os.close(number)
+            await self._let_go(name, number)
 
     async def _acquire(self, name: str) -> int:
         """The descriptor that holds the lock; closing it lets go.
@@ -138,40 +166,100 @@ class FileStore:
         pause = _FIRST_PAUSE
         try:
             async with asyncio.timeout(self._patience):
-                while (number := self._try_lock(name)) is None:
+                while (number := await self._tried(name)) is None:
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _LAST_PAUSE)
         except TimeoutError:
             raise StoreBusy from None
         return number
 
+    async def _tried(self, name: str) -> int | None:
+        """One attempt; a lock that nobody waits for any more is let go as soon as it is there."""
+        attempt = self._start(self._try_lock, name)
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            attempt.add_done_callback(_dropped)
+            raise
+
+    async def _let_go(self, name: str, number: int) -> None:
+        """Not before what is being written is written: a late rename would cover a later record."""
+        if writes := set(self._writes.get(name, ())):
+            ending = asyncio.create_task(self._end_behind(writes, number), name=f"end of the turn of {name}")
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+        else:
+            await asyncio.shield(self._start(os.close, number))
+
+    async def _end_behind(self, writes: set["asyncio.Future[None]"], number: int) -> None:
+        await asyncio.wait(writes)
+        await self._start(os.close, number)
+
     def _try_lock(self, name: str) -> int | None:
         """None: another has it. A file that was removed meanwhile locks nobody out (threat 93)."""
         path = self._path(name, "lock")
         with self._translated("written"):
             self._prepare()
-            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            number = self._opened(path)
+            is_held = False
             try:
-                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                there = stamp(path)
-                if there is not None and there[0] == os.fstat(number).st_ino:
-                    return number
-            except BlockingIOError:
-                pass
-            except BaseException:
-                os.close(number)
+                is_held = self._locks(number, path)
+            finally:
+                if not is_held:
+                    os.close(number)
+            if is_held:
+                sweep(self._path(name, "token"))
+            return number if is_held else None
+
+    def _locks(self, number: int, path: Path) -> bool:
+        found = os.fstat(number)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise self._no_lock(path)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        there = stamp(path)
+        return there is not None and there[0] == found.st_ino
+
+    def _opened(self, path: Path) -> int:
+        """The lock file. Where nothing can be written, one that is there locks as well when it is read."""
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | _LOCK_FLAGS, 0o600)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+                raise self._no_lock(path) from None
+            if error.errno not in {errno.EROFS, errno.EACCES} or not path.exists():
                 raise
-            os.close(number)
-            return None
+        return os.open(path, os.O_RDONLY | _LOCK_FLAGS)
+
+    # -- the folder
 
     def _prepare(self) -> None:
         """The folder is there, and nobody else's. Raises OSError, `StoreUnavailable`."""
         make_folder(self._folder)
+        self._check()
+        if not self._is_looked_up:
+            self._is_looked_up = True
+            if (kind := file_system(self._folder)) in REMOTE:
+                detail = (
+                    f"the folder {self._folder} (store.path) is on a file system of kind {kind}, whose locks may "
+                    "not hold: use a folder on a disk of this machine, or `kind: redis` for several machines"
+                )
+                log.warning("store_on_network", extra={"fields": {"detail": detail}})
+
+    def _check(self) -> None:
+        """The folder is this user's alone, each time it is used. Raises OSError, `StoreUnavailable`."""
         found = self._folder.stat()
         if found.st_uid != os.geteuid() or found.st_mode & OTHERS or not stat.S_ISDIR(found.st_mode):
             raise StoreUnavailable(
                 f"The folder {self._folder} (store.path) is not this user's alone: run `chmod 700` on it, or name "
                 "another one."
+            )
+        if (above := exposed(self._folder)) is not None:
+            raise StoreUnavailable(
+                f"Others can put another folder in place of {self._folder} (store.path), since all can write to "
+                f"{above}: run `chmod o-w` on that, or name a folder elsewhere."
             )
 
     @contextmanager
@@ -183,4 +271,14 @@ class FileStore:
 
     def _unavailable(self, done: str, error: OSError) -> StoreUnavailable:
         reason = os.strerror(error.errno or 0)
-        return StoreUnavailable(f"The folder {self._folder} (store.path) cannot be {done} ({reason}).")
+        failure = StoreUnavailable(f"The folder {self._folder} (store.path) cannot be {done} ({reason}).")
+        failure.for_all = error.errno in _FOR_ALL
+        return failure
+
+    def _no_lock(self, path: Path) -> StoreUnavailable:
+        return StoreUnavailable(f"{path} is no file of this program's: remove it, and it is made anew.")
+
+
+def _dropped(attempt: "asyncio.Future[int | None]") -> None:
+    if not attempt.cancelled() and attempt.exception() is None and (number := attempt.result()) is not None:
+        os.close(number)

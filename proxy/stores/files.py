@@ -5,8 +5,10 @@ Every function here blocks; who has a loop calls them in a thread.
 
 import errno
 import os
+import re
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,13 @@ from typing import Final
 FOREIGN: Final = frozenset({errno.ELOOP, errno.EACCES, errno.ENXIO})
 #: The bits of a mode that let anybody but the owner in.
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+#: File systems whose locks are a server's to give, or nobody's.
+REMOTE: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs"}
+)
+#: What `mkstemp` puts between prefix and suffix.
+_RANDOM: Final = "[a-z0-9_]{8}"
 
 #: Identity of a file's content without reading it: inode, size, time of the last change. None: no file.
 Stamp = tuple[int, int, int] | None
@@ -52,7 +61,7 @@ def read_own(path: Path, limit: int, *, private: bool = False) -> bytes:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace `path` as a whole, durably: a crash leaves the old file or the new one. Mode 0600 by `mkstemp`."""
-    number, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with open(number, "wb") as file:  # noqa: PTH123  a descriptor has no path
             file.write(content)
@@ -65,10 +74,49 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sweep(path: Path) -> None:
+    """Remove what is left of writes of `path` that a crash broke off. Nobody may be writing it now."""
+    left_over = re.compile(re.escape(f".{path.name}.") + _RANDOM + re.escape(".tmp"))
+    with suppress(OSError):
+        for each in path.parent.iterdir():
+            if left_over.fullmatch(each.name):
+                each.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> None:
+    """Rename what stands at `path` and is no regular file: a folder could not be replaced. Raises OSError."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            path.rename(path.with_name(f"{path.name}.corrupt-{found.st_ctime_ns}"))
+
+
 def make_folder(folder: Path) -> None:
-    """Make `folder` and what is missing above it, open to this user alone."""
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    """Make `folder` and what is missing above it, all of it open to this user alone."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in (*reversed(missing), folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
+def exposed(folder: Path) -> Path | None:
+    """A folder above `folder` in which others can rename it, and put another in its place. Raises OSError."""
+    for each in folder.resolve().parents:
+        mode = each.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            return each
+    return None
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """What kind of file system `path` is on, by proc_pid_mountinfo(5); None where nobody says. Raises OSError."""
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(FileNotFoundError):
+        for line in mounts.read_text(errors="replace").splitlines():
+            place, _, kind = line.partition(" - ")
+            if place.split(" ")[2:3] == [number]:
+                return kind.split(" ")[0]
+    return None
 
 
 def sync_folder(folder: Path) -> None:

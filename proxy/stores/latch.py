@@ -1,24 +1,23 @@
 """Remembers across restarts that a secret was rejected, so that nothing hammers an account into lock-out.
 
-Law: on disk there is only a slow salted digest of what was rejected (threat 107), and a file that this program did
-not write counts as no file.
+Law: one rejected secret is one failed login for all who share a store, or a state folder where there is no store
+(threat 107). Whoever asks holds the credential's turn, so that a rejection is known before the next one asks.
 """
 
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
+from proxy.errors import StoreUnavailable
 from proxy.redact import printable
-from proxy.stores.files import FOREIGN, NotOursError, Stamp, make_folder, read_own, stamp, sync_folder, write_whole
+from proxy.stores.rejections import DIGEST_BYTES, SALT_BYTES, Home, RejectedFolder, Rejection
 
 _log = logging.getLogger("proxy.latch")
 
@@ -26,171 +25,184 @@ _log = logging.getLogger("proxy.latch")
 _SCRYPT_N: Final = 2**14
 _SCRYPT_R: Final = 8
 _SCRYPT_MEMORY: Final = 64 * 1024 * 1024
-_SALT_BYTES: Final = 16
-_FILE_LIMIT: Final = 4096
 _REASON_LIMIT: Final = 1000
-_VERSION: Final = 1
 #: Rejected secrets of one name that are remembered at once.
 KEPT: Final = 16
+_MEND: Final = (
+    "A rejected credential is forgotten at the next restart, and other processes try it, too: set XDG_STATE_HOME "
+    "to a folder that can be written, or StateDirectory= in a unit of systemd."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    """A latch as it is stored; `salt` and `digest` in hexadecimal, `wall` in epoch seconds."""
+class _Found:
+    """What the state folder holds, and the store; None: it could not be asked, or there is none."""
 
-    salt: str
-    digest: str
-    reason: str
-    wall: float
+    own: tuple[Rejection, ...]
+    shared: tuple[Rejection, ...] | None
 
-    def matches(self, fingerprint: bytes) -> bool:
-        return hmac.compare_digest(self.digest, _digest(fingerprint, bytes.fromhex(self.salt)))
+    @property
+    def every(self) -> tuple[Rejection, ...]:
+        return (*self.own, *(self.shared or ()))
+
+    @property
+    def stale(self) -> list[Rejection]:
+        """What the folder alone still has of what all were told: somebody has cleared it."""
+        if self.shared is None:
+            return []
+        known = {each.salt for each in self.shared}
+        return [each for each in self.own if each.shared and each.salt not in known]
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was found out about a fingerprint, and the files that it was found out from.
+    """What was found out about a fingerprint, and what it was found out from.
 
-    `stamps` None: the latch could not be written, and no file can contradict it.
+    `found` None: the rejection could not be written, and nothing at rest can contradict it.
     """
 
     fingerprint: bytes
     reason: str | None
-    stamps: tuple[Stamp, ...] | None
+    matching: frozenset[Rejection]
+    found: _Found | None
 
 
 class Latch:
-    """The latches of all credentials, a file each: `folder`/rejected/NAME@SALT.json.
+    """The latches of all credentials, in `folder`/rejected, and in `shared`, which others see as well.
 
     Several of one name stand side by side: two configurations may call different credentials alike, and neither
     may make the other's rejection forgotten. The newest `KEPT` of a name count. A latch holds for exactly the
-    fingerprint it was set with: with a changed secret it is not set, with the old one back it is again. Where the
-    folder cannot be written it is kept in memory alone, with one warning.
+    fingerprint it was set with: with a changed secret it is not set, with the old one back it is again. The folder
+    has a copy of what `shared` holds, for while that cannot be asked. Where neither can be written a latch is kept
+    in memory alone, with one warning.
     """
 
-    def __init__(self, folder: Path, *, random: Callable[[int], bytes] = os.urandom) -> None:
-        self._folder = folder / "rejected"
+    def __init__(
+        self, folder: Path, *, shared: Home | None = None, random: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        self._own = RejectedFolder(folder / "rejected")
+        self._shared = shared
         self._random = random
-        self._known: dict[str, _Known] = {}  # guarded by _lock
-        self._warned = False  # guarded by _lock
-        self._lock = asyncio.Lock()
+        #: By name, and each guarded by the lock of that name.
+        self._known: dict[str, _Known] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        #: Salts of those that were cleared here, should they still rest somewhere.
+        self._cleared: set[str] = set()
+        self._warned = False
 
     async def is_set(self, name: str, fingerprint: bytes) -> str | None:
         """The reason that was kept with the rejection of exactly this fingerprint, else None.
 
-        Computes no digest for a fingerprint and a file that it has seen before.
+        Computes no digest for a fingerprint and rejections that it has seen before.
         """
-        async with self._lock:
-            return await asyncio.to_thread(self._look, name, fingerprint)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            return (await self._look(name, fingerprint)).reason
 
     async def set(self, name: str, fingerprint: bytes, reason: str, wall: float) -> None:
         """Remember that `fingerprint` was rejected at epoch time `wall`, and why. Durable when this returns."""
-        async with self._lock:
-            await asyncio.to_thread(self._set, name, fingerprint, reason, wall)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            reason = printable(reason)[:_REASON_LIMIT]
+            # Memory first: it holds whatever happens to the rest.
+            self._known[name] = _Known(fingerprint, reason, frozenset(), None)
+            salt = self._random(SALT_BYTES).hex()
+            made = Rejection(salt, await asyncio.to_thread(_digest, fingerprint, salt), reason, wall)
+            before = await self._read(name)
+            old = await asyncio.to_thread(_matching, before.every, fingerprint)
+            if self._shared is not None and before.shared is not None:
+                with suppress(StoreUnavailable):
+                    await self._shared.add(name, made, _replaced(before.shared, old))
+                    made = replace(made, shared=True)
+            try:
+                await self._own.add(name, made, _replaced(before.own, old))
+            except StoreUnavailable as error:
+                if not made.shared:
+                    self._warn(error)
+                    return
+            found = await self._read(name)
+            mine = frozenset(each for each in found.every if each.salt == salt)
+            self._known[name] = _Known(fingerprint, reason, mine, found)
 
     async def clear(self, name: str, fingerprint: bytes) -> None:
-        """Forget the rejection of exactly this fingerprint; that of another stays."""
-        async with self._lock:
-            await asyncio.to_thread(self._clear, name, fingerprint)
+        """Forget the rejection of exactly this fingerprint, for all; that of another stays."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            known = await self._look(name, fingerprint)
+            found = known.found
+            if found is not None and not known.matching:
+                return
+            self._cleared.update(each.salt for each in known.matching)
+            if found is not None:
+                with suppress(StoreUnavailable):
+                    await self._own.remove(name, known.matching & {*found.own})
+                if self._shared is not None and found.shared is not None:
+                    with suppress(StoreUnavailable):
+                        await self._shared.remove(name, known.matching & {*found.shared})
+            del self._known[name]
 
-    def _files(self, name: str) -> list[Path]:
-        """The files of `name`, oldest first. Quoted, so that no name leaves the folder or holds an `@`."""
-        found = sorted(
-            self._folder.glob(f"{quote(name, safe='')}@*.json"), key=lambda path: (stamp(path) or (0,))[-1]
-        )
-        return found[-KEPT:]
+    async def try_out(self) -> str | None:
+        """Could a rejection outlive the process? If not, why, and what mends it; that is logged once."""
+        if self._shared is not None:
+            return None
+        try:
+            await self._own.try_out()
+        except StoreUnavailable as error:
+            return self._warn(error)
+        return None
 
-    def _look(self, name: str, fingerprint: bytes) -> str | None:
-        known = self._known.get(name)
-        files = self._files(name)
-        stamps = tuple(map(stamp, files))
+    async def _look(self, name: str, fingerprint: bytes) -> _Known:
+        known, found = self._known.get(name), await self._read(name)
         if (
             known is not None
-            and known.stamps in (None, stamps)
+            and known.found in (None, found)
             and hmac.compare_digest(known.fingerprint, fingerprint)
         ):
-            return known.reason
-        reasons = [record.reason for _, record in _matching(files, fingerprint)]
-        reason = reasons[-1] if reasons else None
-        self._known[name] = _Known(fingerprint, reason, self._stamps(name))
-        return reason
+            return known
+        matching = await asyncio.to_thread(_matching, found.every, fingerprint)
+        reasons = [each.reason for each in found.every if each in matching and each.salt not in self._cleared]
+        made = self._known[name] = _Known(fingerprint, reasons[-1] if reasons else None, matching, found)
+        return made
 
-    def _stamps(self, name: str) -> tuple[Stamp, ...]:
-        return tuple(map(stamp, self._files(name)))
+    async def _read(self, name: str) -> _Found:
+        own: tuple[Rejection, ...] = ()
+        shared: tuple[Rejection, ...] | None = None
+        with suppress(StoreUnavailable):
+            own = (await self._own.read(name))[-KEPT:]
+        if self._shared is not None:
+            with suppress(StoreUnavailable):
+                shared = (await self._shared.read(name))[-KEPT:]
+        found = _Found(own, shared)
+        if not found.stale:
+            return found
+        with suppress(StoreUnavailable):
+            await self._own.remove(name, found.stale)
+        return _Found(tuple(each for each in own if each not in found.stale), shared)
 
-    def _set(self, name: str, fingerprint: bytes, reason: str, wall: float) -> None:
-        reason = printable(reason)[:_REASON_LIMIT]
-        # Memory first: it holds whatever happens to the files.
-        self._known[name] = _Known(fingerprint, reason, None)
-        salt = self._random(_SALT_BYTES)
-        record = _Record(salt.hex(), _digest(fingerprint, salt), reason, wall)
-        try:
-            make_folder(self._folder)
-            before = self._files(name)
-            _write(self._folder / f"{quote(name, safe='')}@{salt.hex()}.json", record)
-            for path in [path for path, _ in _matching(before, fingerprint)] + before[: len(before) + 1 - KEPT]:
-                path.unlink(missing_ok=True)
-        except OSError:
-            if not self._warned:
-                self._warned = True
-                _log.warning(
-                    "The state folder cannot be written: a rejected credential is forgotten at the next restart."
-                )
-            return
-        self._known[name] = _Known(fingerprint, reason, self._stamps(name))
-
-    def _clear(self, name: str, fingerprint: bytes) -> None:
-        if self._look(name, fingerprint) is None:
-            return
-        with suppress(OSError):
-            for path, _ in _matching(self._files(name), fingerprint):
-                path.unlink(missing_ok=True)
-            sync_folder(self._folder)
-        # A file that could not be removed is known, and known not to count.
-        self._known[name] = _Known(fingerprint, None, self._stamps(name))
+    def _warn(self, error: StoreUnavailable) -> str:
+        detail = f"{error.detail} {_MEND}"
+        if not self._warned:
+            self._warned = True
+            _log.warning("state_not_kept", extra={"fields": {"detail": detail}})
+        return detail
 
 
-def _matching(files: list[Path], fingerprint: bytes) -> list[tuple[Path, _Record]]:
-    """The files that hold a rejection of exactly this fingerprint; one slow digest each."""
-    records = [(path, record) for path in files if (record := _read(path)) is not None]
-    return [(path, record) for path, record in records if record.matches(fingerprint)]
+def _replaced(before: tuple[Rejection, ...], old: Collection[Rejection]) -> list[Rejection]:
+    """Those of `before` that a new one takes the place of: the same secret, and the oldest of too many."""
+    surplus = before[: max(0, len(before) + 1 - KEPT)]
+    return [each for each in before if each in old or each in surplus]
 
 
-def _digest(fingerprint: bytes, salt: bytes) -> str:
+def _matching(some: Collection[Rejection], fingerprint: bytes) -> frozenset[Rejection]:
+    """Those of exactly this fingerprint; one slow digest for each salt."""
+    digests = {salt: _digest(fingerprint, salt) for salt in {each.salt for each in some}}
+    return frozenset(each for each in some if hmac.compare_digest(each.digest, digests[each.salt]))
+
+
+def _digest(fingerprint: bytes, salt: str) -> str:
     return hashlib.scrypt(
-        fingerprint, salt=salt, n=_SCRYPT_N, r=_SCRYPT_R, p=1, maxmem=_SCRYPT_MEMORY, dklen=32
+        fingerprint,
+        salt=bytes.fromhex(salt),
+        n=_SCRYPT_N,
+        r=_SCRYPT_R,
+        p=1,
+        maxmem=_SCRYPT_MEMORY,
+        dklen=DIGEST_BYTES,
     ).hex()
-
-
-def _read(path: Path) -> _Record | None:
-    """The record in `path`; None if there is none. What is no record of ours is moved out of the way."""
-    try:
-        return _parse(read_own(path, _FILE_LIMIT))
-    except FileNotFoundError:
-        return None
-    except (NotOursError, ValueError, TypeError, KeyError, RecursionError):
-        _set_aside(path)
-    except OSError as error:
-        # Anything else (too many open files) says nothing about the file: leave it where it is.
-        if error.errno in FOREIGN:
-            _set_aside(path)
-    return None
-
-
-def _parse(content: bytes) -> _Record:
-    """Raises `NotOursError`, ValueError, TypeError, KeyError, RecursionError for anything that is not a record."""
-    found = json.loads(content)
-    if found["version"] != _VERSION or not isinstance(found["reason"], str) or not found["reason"].isprintable():
-        raise NotOursError
-    if len(bytes.fromhex(found["salt"])) != _SALT_BYTES or len(bytes.fromhex(found["digest"])) != 32:
-        raise NotOursError
-    return _Record(found["salt"], found["digest"], found["reason"], float(found["wall"]))
-
-
-def _set_aside(path: Path) -> None:
-    with suppress(OSError):
-        path.replace(path.with_name(f"{path.name}.corrupt"))
-
-
-def _write(path: Path, record: _Record) -> None:
-    write_whole(path, json.dumps({"version": _VERSION, **asdict(record)}).encode("ascii"))

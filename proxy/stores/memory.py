@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import AbstractAsyncContextManager
 
-from proxy.stores.base import Record
+from proxy.stores.base import Missing, Record
 
 
 class MemoryStore:
@@ -13,13 +13,19 @@ class MemoryStore:
     needs_turn = False
 
     def __init__(self) -> None:
-        self._records: dict[str, tuple[bytes, Record]] = {}
+        #: None: it was removed.
+        self._records: dict[str, tuple[bytes, Record] | None] = {}
         self._turns: dict[str, asyncio.Lock] = {}
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
         """The record, where it was saved with this binding."""
-        bound_to, record = self._records.get(name, (None, None))
-        return record if bound_to == binding else None
+        if name not in self._records:
+            return Missing.NOTHING
+        found = self._records[name]
+        if found is None:
+            return Missing.LOGGED_OUT
+        bound_to, record = found
+        return record if bound_to == binding else Missing.UNREADABLE
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """Keep it."""
@@ -27,7 +33,7 @@ class MemoryStore:
 
     async def forget(self, name: str) -> None:
         """Drop it."""
-        self._records.pop(name, None)
+        self._records[name] = None
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """One at a time in this process."""
@@ -35,10 +41,6 @@ class MemoryStore:
 
     async def confirm(self, name: str) -> None:
         """Nobody takes it away."""
-
-    def stamp(self, name: str) -> object:
-        """The record itself."""
-        return self._records.get(name)
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -5,14 +5,17 @@ import math
 from typing import Final
 
 from proxy.redact import Secret
-from proxy.stores.base import Record
+from proxy.stores.base import Missing, Record
 from proxy.stores.seal import Ring
 
 _VERSION: Final = 1
-UNUSABLE: Final = (
-    "the stored token does not open and counts as none: it was damaged, sealed with another key, or got for "
-    "another account or upstream; the next token takes its place"
-)
+#: What is logged of a record that is there and does not open.
+UNUSABLE: Final = {
+    Missing.OTHER_KEY: "the stored token is sealed with a key that is not here: store.key must list those of "
+    "all who share the store; the next token that is got here takes its place",
+    Missing.UNREADABLE: "the stored token does not open: it was damaged, or got for another account or upstream; "
+    "the next token that is got here takes its place",
+}
 
 
 def seal_record(ring: Ring, name: str, binding: bytes, record: Record) -> bytes:
@@ -20,10 +23,13 @@ def seal_record(ring: Ring, name: str, binding: bytes, record: Record) -> bytes:
     return ring.seal(dump(record), _bound(name, binding))
 
 
-def open_record(ring: Ring, name: str, binding: bytes, sealed: bytes) -> Record | None:
-    """The record that was sealed, None where it does not open."""
+def open_record(ring: Ring, name: str, binding: bytes, sealed: bytes) -> Record | Missing:
+    """The record that was sealed, or why it does not open."""
+    if ring.lacks_key_of(sealed):
+        return Missing.OTHER_KEY
     content = ring.open(sealed, _bound(name, binding))
-    return None if content is None else parse(content)
+    record = None if content is None else parse(content)
+    return Missing.UNREADABLE if record is None else record
 
 
 def _bound(name: str, binding: bytes) -> bytes:

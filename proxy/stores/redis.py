@@ -1,25 +1,27 @@
 """Keeps tokens on a Redis or Valkey server, so that a fleet of instances on many machines shares them.
 
 Law: values are sealed before they leave the process; whoever has the turn may write, and anybody else only where
-nobody has written since they read (threats 88, 94). What does not open counts as no record, as in files.
+nobody has written since they read (threats 88, 94).
 
 A credential has two keys: `PREFIX:{NAME}:token`, a hash of `tag` (a word that is new with each write) and `sealed`,
-and `PREFIX:{NAME}:turn`, who has the turn. A record that was removed leaves a tag that begins with a minus.
+and `PREFIX:{NAME}:turn`, who has the turn. A record that was removed leaves a tag that begins with a minus, and no
+seal: so a logout is told from a server that has lost its data.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable
-from proxy.stores.base import Record
+from proxy.errors import StoreBusy, StoreOutdated
+from proxy.stores.base import Missing, Record
 from proxy.stores.lease import Lease, Sleep
 from proxy.stores.records import UNUSABLE, open_record, seal_record
 from proxy.stores.redisclient import RedisClient
+from proxy.stores.redisrejections import RejectedOnServer
 from proxy.stores.seal import Ring
 
 log: Final = logging.getLogger("proxy.stores")
@@ -29,7 +31,6 @@ _LATE_SHARE: Final = 10
 _GONE: Final = "-"
 #: Stands for the tag of a record that this process has never read, and for nobody's turn.
 _UNKNOWN: Final = "?"
-_LOST: Final = "the server has forgotten the stored token (is it persistent?); the next token takes its place"
 #: ARGV: whose turn it is here, the tag that was read, the new tag, the record. Sent twice, it says the same.
 _SAVE: Final = """
 local tag = redis.call('HGET', KEYS[1], 'tag') or ''
@@ -56,12 +57,11 @@ class Timing:
     """How long things take, in seconds.
 
     `lease`: a turn, until it is renewed; a token request takes 20 at most. `patience`: how long to wait for the
-    turn, longer than for that of one who died. `look`: how often to look for what others wrote.
+    turn, longer than for that of one who died.
     """
 
     lease: float = 30.0
     patience: float = 45.0
-    look: float = 1.0
 
 
 class RedisStore:
@@ -96,24 +96,21 @@ class RedisStore:
         self._leases: dict[str, Lease] = {}
         #: The tag of what was read or written here last, which a write replaces.
         self._read: dict[str, str] = {}
-        #: What was seen last, by the watch too; the names are those that it watches.
-        self._seen: dict[str, str | None] = {}
         self._unusable: dict[str, str] = {}
-        self._watching: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[bool]] = set()
         self._late: set[asyncio.Task[None]] = set()
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
-        """What the server holds; None where there is nothing that opens. Raises `StoreUnavailable`."""
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
+        """What the server holds, or why it cannot be used. Raises `StoreUnavailable`."""
         tag, sealed = await self._client.call("HMGET", self._key(name, "token"), "tag", "sealed")
-        self._read[name] = self._saw(name, tag)
+        read = self._read[name] = "" if tag is None else tag.decode("utf-8", "replace")
         if sealed is None:
-            return None
-        record = open_record(self._ring, name, binding, sealed)
-        if record is None and self._unusable.get(name) != self._read[name]:
-            self._unusable[name] = self._read[name]
-            log.warning("stored_token_unusable", extra={"fields": {"credential": name, "detail": UNUSABLE}})
-        return record
+            return Missing.LOGGED_OUT if read.startswith(_GONE) else Missing.NOTHING
+        found = open_record(self._ring, name, binding, sealed)
+        if isinstance(found, Missing) and self._unusable.get(name) != read:
+            self._unusable[name] = read
+            log.warning("stored_token_unusable", extra={"fields": {"credential": name, "detail": UNUSABLE[found]}})
+        return found
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """Replace what is there, unless others have written since. Raises `StoreOutdated`, `StoreUnavailable`."""
@@ -126,13 +123,18 @@ class RedisStore:
         )
         if not written:
             raise StoreOutdated
-        self._read[name] = self._seen[name] = tag
+        self._read[name] = tag
 
     async def forget(self, name: str) -> None:
         """Remove the record, so that others see that it was removed. Raises `StoreUnavailable`."""
         tag = f"{_GONE}{self._random(_TAG_BYTES).hex()}"
         await self._client.call("EVAL", _FORGET, 1, self._key(name, "token"), tag)
-        self._read[name] = self._saw(name, tag.encode())
+        self._read[name] = tag
+
+    @property
+    def rejections(self) -> RejectedOnServer:
+        """What is known here of secrets that were rejected."""
+        return RejectedOnServer(self._client.call, self._ring, lambda name: self._key(name, "rejected"))
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """A lease. Raises `StoreBusy` after `patience` seconds, and `StoreUnavailable`."""
@@ -144,42 +146,17 @@ class RedisStore:
         if lease is not None:
             await lease.confirm()
 
-    def stamp(self, name: str) -> object:
-        """The tag that was seen last: what others write is seen within `look` seconds, while the server answers."""
-        self._seen.setdefault(name, None)
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._watch(), name="watch of stored tokens")
-        return self._seen[name]
-
     async def close(self) -> None:
         """Let go of what is held, and close the connections."""
-        background = {*self._late, *([] if self._watching is None else [self._watching])}
-        for task in background:
+        for task in self._late:
             task.cancel()
-        if background or self._ending:
-            await asyncio.wait({*background, *self._ending})
+        if self._late or self._ending:
+            await asyncio.wait({*self._late, *self._ending})
         await self._client.close()
 
     def _key(self, name: str, kind: str) -> str:
         """Quoted, so that no name looks like another's key; what is in braces keeps both keys on one node."""
         return f"{self._prefix}:{{{quote(name, safe='')}}}:{kind}"
-
-    def _saw(self, name: str, found: bytes | None) -> str:
-        """Note the tag that the server told; a server that knows of no record has lost one that was seen."""
-        tag = "" if found is None else found.decode("utf-8", "replace")
-        before = self._seen.get(name)
-        if not tag and before:
-            log.warning("stored_token_lost", extra={"fields": {"credential": name, "detail": _LOST}})
-        self._seen[name] = None if tag.startswith(_GONE) or (not tag and before is None) else tag
-        return tag
-
-    async def _watch(self) -> None:
-        """See what others write. A look that fails changes nothing."""
-        while True:
-            await self._sleep(self._timing.look)
-            for name in tuple(self._seen):
-                with suppress(StoreUnavailable):
-                    self._saw(name, await self._client.call("HGET", self._key(name, "token"), "tag"))
 
     # -- turns
 

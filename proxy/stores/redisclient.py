@@ -4,6 +4,7 @@ Law: what the server says of a failure is never shown, and neither is who we are
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +21,25 @@ from proxy.errors import StoreUnavailable
 from proxy.redact import Secret
 
 #: For one command, with the connection that it may have to make. Where the server says nothing, who needs a token
-#: waits for three of them, and for the token endpoint.
+#: waits for four of them, and for the token endpoint.
 COMMAND_SECONDS: Final = 3.0
 #: A connection that was left from before the server's restart is found out by using it.
 _RETRIES: Final = 1
+_VERSION: Final = re.compile(r"[0-9.]{1,20}")
+#: Stand for keys of a text and of a hash.
+_TEXT, _HASH = "TEXT", "HASH"
+#: Every command that a store sends, or a script of it.
+_TRIALS: Final[tuple[tuple[str, ...], ...]] = (
+    ("eval", "return 1", "1", _TEXT),
+    ("hset", _HASH, "tag", ""),
+    ("pexpire", _HASH, "1000"),
+    ("hget", _HASH, "tag"),
+    ("hmget", _HASH, "tag"),
+    ("hdel", _HASH, "tag"),
+    ("set", _TEXT, "", "PX", "1000"),
+    ("get", _TEXT),
+    ("del", _TEXT, _HASH),
+)
 _NOT_ALLOWED: Final = (
     exceptions.AuthenticationError,
     exceptions.AuthenticationWrongNumberOfArgsError,
@@ -48,6 +64,16 @@ class Server:
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a server says of itself; `version` is empty where it is older than the command that tells it."""
+
+    name: str = ""
+    version: str = ""
+    is_replica: bool = False
+    is_cluster: bool = False
+
+
 class _TLSConnection(SSLConnection):
     """A connection with a context of ours: the library's own one writes the session's keys to `SSLKEYLOGFILE`."""
 
@@ -60,20 +86,56 @@ class RedisClient:
     """Connections to `server`, made when they are needed. `seconds` is the deadline of each command."""
 
     def __init__(self, server: Server, *, seconds: float = COMMAND_SECONDS) -> None:
-        self._server = server
+        self.server = server
         self._seconds = seconds
         self._redis = Redis(connection_pool=_pool(server, seconds))
 
     async def call(self, *words: str | bytes | int) -> Any:  # noqa: ANN401  as the command answers
         """The answer to one command, which may have been sent twice. Raises `StoreUnavailable`."""
         with self._translated():
-            async with asyncio.timeout(self._seconds):
-                return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]  # theirs
+            return await self._execute(*words)
+
+    async def about(self) -> About:
+        """Who the server says that it is, by a command that is open to every user. Raises `StoreUnavailable`."""
+        with self._translated():
+            try:
+                said = await self._execute("HELLO")
+            except exceptions.ResponseError as error:
+                if isinstance(error, _NOT_ALLOWED):
+                    raise
+                return About()
+        texts = [each.decode("latin-1") if isinstance(each, bytes) else "" for each in said]
+        found = dict(zip(texts[::2], texts[1::2], strict=False))
+        return About(
+            "Valkey" if found.get("server") == "valkey" else "Redis",
+            version if _VERSION.fullmatch(version := found.get("version", "")) else "",
+            is_replica=found.get("role") == "replica",
+            is_cluster=found.get("mode") == "cluster",
+        )
+
+    async def refused(self, prefix: str) -> list[str]:
+        """What a store needs and this user may not do with keys of `prefix`. Raises `StoreUnavailable`.
+
+        What is written is removed, or ends within a second, as far as this user may do either.
+        """
+        found: list[str] = []
+        keys = {_TEXT: f"{prefix}:{{}}:text", _HASH: f"{prefix}:{{}}:hash"}
+        for name, *arguments in _TRIALS:
+            with self._translated():
+                try:
+                    await self._execute(name, *(keys.get(each, each) for each in arguments))
+                except exceptions.NoPermissionError:
+                    found.append(name)
+        return found
 
     async def close(self) -> None:
         """Close all connections."""
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
+
+    async def _execute(self, *words: str | bytes | int) -> Any:  # noqa: ANN401  as the command answers
+        async with asyncio.timeout(self._seconds):
+            return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]  # theirs
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -82,7 +144,7 @@ class RedisClient:
         except (exceptions.RedisError, TimeoutError, OSError) as error:
             # What goes wrong while a connection is made is wrapped once more.
             cause = error.__cause__ if isinstance(error.__cause__, exceptions.RedisError) else error
-            raise StoreUnavailable(f"The server {self._server} (store.url) {_meaning(cause)}.") from None
+            raise StoreUnavailable(f"The server {self.server} (store.url) {_meaning(cause)}.") from None
 
 
 def _meaning(error: Exception) -> str:

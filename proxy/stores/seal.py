@@ -8,6 +8,7 @@ the key, nor what the content belongs to can be exchanged (threat 132).
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -21,6 +22,7 @@ _TAG_BYTES: Final = 16
 _MAGIC: Final = b"bearer-proxy 1 "
 _KEY_ID_DIGITS: Final = 16
 _HEADER_BYTES: Final = len(_MAGIC) + _KEY_ID_DIGITS + 1
+_HEADER: Final = re.compile(rb"%b[0-9a-f]{%d}\n" % (_MAGIC, _KEY_ID_DIGITS))
 
 
 class Ring:
@@ -41,6 +43,11 @@ class Ring:
         nonce = self._random(NONCE_BYTES)
         sealed = self._ciphers[self._first].encrypt(nonce, content, self._first + binding)
         return self._first + nonce + sealed
+
+    def lacks_key_of(self, sealed: bytes) -> bool:
+        """Does its header name a key that is not in the ring? What never was sealed has none."""
+        header = sealed[:_HEADER_BYTES]
+        return _HEADER.fullmatch(header) is not None and header not in self._ciphers
 
     def open(self, sealed: bytes, binding: bytes) -> bytes | None:
         """What was sealed; None where it was damaged, is none of ours, or was sealed for another binding."""

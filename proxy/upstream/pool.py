@@ -1,7 +1,9 @@
 """The connections to one origin: idle ones are reused, new ones made up to a limit, waiters served in order."""
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 
 from proxy.errors import Overloaded, UpstreamConnectTimeout
 from proxy.upstream.connection import Connection
@@ -12,7 +14,8 @@ from proxy.work import in_task
 class Pool:
     """At most `size` connections that `dialer` made; one unused for `idle` seconds is closed.
 
-    `connect` bounds, in seconds, how long getting a connection may take, the wait for a free one included.
+    `connect` bounds, in seconds, how long getting a connection may take, the wait for a free one included. `now` is
+    the clock of the time at rest: one that counts suspend, or what rested over a night would still look warm.
     """
 
     def __init__(
@@ -22,11 +25,13 @@ class Pool:
         size: int = 100,
         idle: float = 15.0,
         connect: float = 10.0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dialer = dialer
         self._size = size
         self._idle_seconds = idle
         self._connect_seconds = connect
+        self._now = now
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._waiters: deque[asyncio.Future[Connection]] = deque()
@@ -44,7 +49,7 @@ class Pool:
         while idle:
             # Last in, first out: the warmest one, and the others may grow old and go.
             connection = idle.pop()
-            if connection.loop.time() < connection.idle_until and connection.is_reusable and connection.is_quiet():
+            if self._now() < connection.idle_until and connection.is_reusable and connection.is_quiet():
                 return connection
             self._discard(connection)
         return None
@@ -92,19 +97,23 @@ class Pool:
         if seconds <= 0:
             self._discard(connection)
             return
-        connection.idle_until = connection.loop.time() + seconds
+        connection.idle_until = self._now() + seconds
         self._idle.append(connection)
         if self._reaper is None:
-            self._reaper = connection.loop.call_at(connection.idle_until, self._reap)
+            self._reaper = connection.loop.call_later(seconds, self._reap)
+
+    def drop_idle(self) -> None:
+        """Close what rests: after a suspend, peers and firewalls may have forgotten it (threat 96)."""
+        resting, self._idle = self._idle, []
+        for connection in resting:
+            self._discard(connection)
 
     def close(self) -> None:
         """Close the idle connections now and the others when they come back."""
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
-        for connection in tuple(self._idle):
-            self._discard(connection)
-        self._idle.clear()
+        self.drop_idle()
 
     def _place(self) -> Connection:
         """A place among the open ones, taken at once: a connection that is not connected yet."""
@@ -147,12 +156,11 @@ class Pool:
         self._reaper = None
         if not self._idle:
             return
-        loop = self._idle[0].loop
-        now = loop.time()
+        loop, now = self._idle[0].loop, self._now()
         kept = [each for each in self._idle if now < each.idle_until and each.is_reusable]
         for connection in self._idle:
             if connection not in kept:
                 self._discard(connection)
         self._idle = kept
         if kept:
-            self._reaper = loop.call_at(min(each.idle_until for each in kept), self._reap)
+            self._reaper = loop.call_later(min(each.idle_until for each in kept) - now, self._reap)

@@ -29,7 +29,7 @@ from tests.support.compiled import CannotBuild, build
 ROOT: Final = Path(__file__).parents[2]
 #: Programs that were installed, and the numbers of the last run.
 KEPT: Final = ROOT / ".artefacts" / "bench"
-#: Compiled builds, one a column; that of ours is the one that `make test-slow` tests.
+#: Compiled builds, one a column; that of ours is the one that `make test-compiled` tests.
 BUILDS: Final = ROOT / ".artefacts" / "compiled"
 #: The column of ours as it is in the source.
 PURE: Final = "ours-pure"

@@ -16,7 +16,9 @@ class Script:
     asked_with: list[Secret | None] = field(default_factory=list)
     can_begin: bool = False
 
-    async def obtain(self, refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
         """One attempt."""
         self.asked_with.append(refresh_token)
         outcome = await self.outcomes.get()

@@ -29,10 +29,15 @@ class HeldClock:
 
     at: float = 1000.0
     epoch: float = 1_800_000_000.0
+    slept: float = 0.0
 
     def now(self) -> float:
         """Seconds, as set."""
         return self.at
+
+    def awake(self) -> float:
+        """Without those that were slept."""
+        return self.at - self.slept
 
     def wall(self) -> float:
         """Epoch seconds that move along."""
@@ -41,6 +46,11 @@ class HeldClock:
     def move(self, seconds: float) -> None:
         """Let time pass."""
         self.at += seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass in which the machine is suspended."""
+        self.at += seconds
+        self.slept += seconds
 
 
 @dataclass

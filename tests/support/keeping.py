@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proxy.stores.base import Record
+from proxy.stores.base import Missing, Record
 from proxy.stores.latch import Latch
 
 
@@ -18,11 +18,14 @@ class Kept:
     records: dict[str, tuple[bytes, Record]] = field(default_factory=dict)
     saved: list[Record] = field(default_factory=list)
     turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
         """The record, where it was saved with this binding."""
-        bound_to, record = self.records.get(name, (None, None))
-        return record if bound_to == binding else None
+        if name not in self.records:
+            return Missing.LOGGED_OUT if name in self.forgotten else Missing.NOTHING
+        bound_to, record = self.records[name]
+        return record if bound_to == binding else Missing.UNREADABLE
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """Keep it; whoever writes holds the turn."""
@@ -31,16 +34,13 @@ class Kept:
         self.saved.append(record)
 
     async def forget(self, name: str) -> None:
-        """Drop it."""
+        """Drop it, and remember that."""
         self.records.pop(name, None)
+        self.forgotten.add(name)
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """One at a time."""
         return self.turns.setdefault(name, asyncio.Lock())
-
-    def stamp(self, name: str) -> object:
-        """The record itself."""
-        return self.records.get(name)
 
     async def confirm(self, name: str) -> None:
         """Nobody takes it away."""

@@ -3,5 +3,5 @@
 import os
 from typing import Final
 
-#: So many times as long as in `make test-slow` and `make test-long`.
+#: So many times as long as in `make test-slow`.
 TIMES: Final = int(os.environ.get("BEARER_PROXY_TEST_TIMES", "1"))

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.credentials.source import TokenSource
-from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, LoginRequired
+from proxy.errors import (
+    CredentialError,
+    CredentialRejected,
+    CredentialUnavailable,
+    LoginRequired,
+    StoreUnavailable,
+)
 from proxy.grants.request import Granted
 from proxy.lifecycle import Token, stale_at
 from proxy.redact import Secret
@@ -25,7 +31,7 @@ from tests.support.harness import HeldClock
 from tests.support.heldloop import HeldLoop
 from tests.support.keeping import QuickLatch
 from tests.support.rotating import LIFETIME, Endpoint, undecided
-from tests.support.watched import Ledger, Watched
+from tests.support.watched import FULL, Ledger, Watched
 
 NAME: Final = "c"
 BINDING: Final = b"binding"
@@ -52,6 +58,11 @@ class Process:
         self.parked: list[asyncio.Future[None]] = []
         self.dead = False
         self.forced = False
+        #: The refresh tokens that it redeemed, and those of them of which it could tell nobody.
+        self.redeemed: set[str] = set()
+        self.unnoted: set[str] = set()
+        #: Is what it redeems now one that it cannot know to be spent?
+        self.excused = False
         self.refused = 0
         self.generation = 0
         self.last: Token | None = None
@@ -59,6 +70,7 @@ class Process:
         self.outcome = ""
         #: The generation for which the endpoint failed last, and until when it is not to be asked again.
         self.paused = (0, float("-inf"))
+        world.processes.append(self)
         self.context: Context = copy_context()
         self.context.run(_PROCESS.set, self)
         self.store = Watched(world.store(), world.ledger, stop=self.at, held=lambda: self.held)
@@ -137,10 +149,15 @@ class Process:
             await self.source.refresh(wait)
         except CredentialError as error:
             self.outcome = error.code
+            if isinstance(error, StoreUnavailable):
+                # It is done as soon as the store lets it.
+                self.paused = (0, float("-inf"))
         # What nobody waits for any more goes on.
         self.forced = self.source._flight is not None
 
-    async def obtain(self, refresh_token: Secret | None, _token: Secret | None = None) -> Granted:
+    async def obtain(
+        self, refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
+    ) -> Granted:
         """The grant of this process: one attempt at the endpoint."""
         world, endpoint = self.world, self.world.endpoint
         self._judge_asking()
@@ -151,6 +168,9 @@ class Process:
         try:
             await self.at("asked")
             granted = self._granted(refresh_token)
+            if "turn" in self.store.failing:
+                # It is not even tried to store it.
+                world.ledger.kept.add(granted.token.reveal())
             await self.at("answered")
             if endpoint.fate in {"lost", "useless"}:
                 raise undecided(granted.refresh_token if endpoint.fate == "useless" else None)
@@ -175,7 +195,10 @@ class Process:
                 raise undecided(None)
             case "rejecting":
                 raise CredentialRejected("400")
-        granted = None if refresh_token is None else endpoint.redeem(refresh_token.reveal())
+        granted = None
+        if refresh_token is not None:
+            self.redeemed.add(refresh_token.reveal())
+            granted = endpoint.redeem(refresh_token.reveal(), excused=self.excused)
         if granted is None and not self.begins_anew:
             raise LoginRequired("log in")
         return granted or endpoint.begin()
@@ -214,12 +237,25 @@ class Process:
         world.ledger.expect("asked in the pause", holds=not pauses or self.forced)
 
     def _judge_redeeming(self, refresh_token: Secret) -> None:
-        """It is noted, durably, unless the store could not be used."""
-        durable = self.world.ledger.durable
-        if durable is None or not durable.redeeming or durable.refresh_token != refresh_token:
-            can_note = not self.store.failing & {"turn", "load", "note-save"}
-            self.world.ledger.expect("redeemed without a note", holds=not can_note)
-            self.world.endpoint.excused.add(refresh_token.reveal())
+        """What others have is noted, durably, unless the disk is full and nothing else gives a token.
+
+        Nobody redeems one twice themselves.
+        """
+        world, value = self.world, refresh_token.reveal()
+        durable = world.ledger.durable
+        is_noted = durable is not None and durable.redeeming and durable.refresh_token == refresh_token
+        was_noted, cannot = value in world.ledger.noted, self.store.failing & {"turn", "load", "note-save"}
+        # One who had no turn may have written since, and over it.
+        world.ledger.expect("redeemed without a note", holds=was_noted or bool(cannot))
+        if not was_noted:
+            is_shared = durable is not None and durable.refresh_token == refresh_token
+            is_full = world.ledger.faults == FULL and not self.store.alone and not self.begins_anew
+            world.ledger.expect("redeemed behind the backs of others", holds=not is_shared or is_full)
+        # A note may be another's, who has not done it yet.
+        if not is_noted or self.store.failing & {"turn", "load"}:
+            self.unnoted.add(value)
+        is_told = not any(value in each.unnoted for each in self.world.processes)
+        self.excused = not is_told and value not in self.redeemed
 
 
 class World(logging.Handler):
@@ -238,6 +274,8 @@ class World(logging.Handler):
         )
         self.latch = QuickLatch()
         self.asking: list[Process] = []
+        #: All that ever were.
+        self.processes: list[Process] = []
         self.wall_was_set = False
         self._random = 0
         self.loop.set_task_factory(self._task)
@@ -262,7 +300,7 @@ class World(logging.Handler):
         store, granted = self.store(), self.endpoint.begin()
         async with store.turn(NAME):
             before, wall = await store.load(NAME, BINDING), self.clock.wall()
-            generation = (before.generation if before else 0) + 1
+            generation = (before.generation if isinstance(before, Record) else 0) + 1
             record = Record(generation, granted.token, wall, wall + LIFETIME, granted.refresh_token)
             await store.save(NAME, BINDING, record)
             self.ledger.has_written(record)

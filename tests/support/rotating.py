@@ -26,7 +26,7 @@ class Endpoint:
     ended: set[int] = field(default_factory=set)
     #: When an access token is over, on the clock that nobody sets.
     ends_at: dict[str, float] = field(default_factory=dict)
-    #: Refresh tokens that may come again: it was told that nobody knows, or the store could not be told.
+    #: Refresh tokens that may come again: it was told that nobody knows.
     excused: set[str] = field(default_factory=set)
 
     def begin(self) -> Granted:
@@ -37,14 +37,14 @@ class Endpoint:
         """Would it be taken?"""
         return self.families[refresh_token] not in self.ended and refresh_token not in self.spent
 
-    def redeem(self, refresh_token: str) -> Granted | None:
-        """The next of its family; None: it is not taken."""
+    def redeem(self, refresh_token: str, *, excused: bool = False) -> Granted | None:
+        """The next of its family; None: it is not taken. `excused`: nobody could know that it comes twice."""
         family = self.families[refresh_token]
         if family in self.ended:
             return None
         if refresh_token in self.spent:
             self.ended.add(family)
-            if refresh_token not in self.excused:
+            if not excused and refresh_token not in self.excused:
                 self.reused(refresh_token)
             return None
         self.spent.add(refresh_token)

@@ -299,7 +299,10 @@ def on_each_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
     run.__signature__ = own.replace(  # type: ignore[attr-defined]  # pytest reads the fixtures' names from it
         parameters=[*own.parameters.values(), extra]
     )
-    loops = [pytest.param(make, id=name) for name, make in LOOPS.items()]
+    loops = [
+        pytest.param(make, id=name, marks=pytest.mark.unmeasured if name == "asyncio" else ())
+        for name, make in LOOPS.items()
+    ]
     on_each: Callable[..., None] = pytest.mark.parametrize("new_loop", loops)(run)
     return on_each
 

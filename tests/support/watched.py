@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from proxy.errors import StoreUnavailable
-from proxy.stores.base import Record, Store
+from proxy.stores.base import Missing, Record, Store
 
+FULL: Final = frozenset({"save"})
 #: What cannot be done with the store: nothing is wrong, the disk is full, it is gone.
-FAULTS: Final[tuple[frozenset[str], ...]] = (frozenset(), frozenset({"save"}), frozenset({"turn", "load", "save"}))
+FAULTS: Final[tuple[frozenset[str], ...]] = (frozenset(), FULL, frozenset({"turn", "load", "save"}))
+#: The same for one process alone: it has no descriptors left, say, or its key is not that of the others.
+ALONE: Final[tuple[frozenset[str], ...]] = (*FAULTS, frozenset({"turn"}), frozenset({"load"}), frozenset({"key"}))
 
 
 @dataclass
@@ -26,7 +29,11 @@ class Ledger:
     #: The access tokens that are durable, or of which it was found out that they cannot be.
     kept: set[str] = field(default_factory=set)
     durable: Record | None = None
+    #: The refresh tokens of which it was noted, durably, that they are about to be redeemed.
+    noted: set[str] = field(default_factory=set)
     writes: int = 0
+    #: Every record that was durable, as it stood in the file.
+    copies: list[tuple[Record, bytes]] = field(default_factory=list)
 
     def expect(self, what: str, *, holds: bool) -> None:
         """It must not be; note it unless all is well."""
@@ -37,9 +44,19 @@ class Ledger:
         """It is durable. Its time is set, since two writes may fall into one tick of the file system."""
         self.durable = record
         self.kept.add(record.token.reveal())
+        if record.refresh_token is not None:
+            (self.noted.add if record.redeeming else self.noted.discard)(record.refresh_token.reveal())
         self.writes += 1
         if self.file is not None:
             os.utime(self.file, ns=(self.writes, self.writes))
+            self.copies.append((record, self.file.read_bytes()))
+
+    def put_back(self, record: Record, copy: bytes) -> None:
+        """Somebody restores an old copy of the file."""
+        if self.file is not None:
+            self.file.touch(mode=0o600)
+            self.file.write_bytes(copy)
+            self.has_written(record)
 
 
 class Watched:
@@ -61,19 +78,25 @@ class Watched:
         self._ledger = ledger
         self._stop = stop
         self._held = held
+        #: What fails now for this process alone.
+        self.alone: frozenset[str] = frozenset()
         #: What failed when it was done last.
         self.failing: set[str] = set()
 
     def _try(self, what: str) -> None:
         self.failing.discard(what)
-        if what.removeprefix("note-") in self._ledger.faults:
+        if what.removeprefix("note-") in self._ledger.faults | self.alone:
             self.failing.add(what)
-            raise StoreUnavailable(f"{what} fails")
+            failure = StoreUnavailable(f"{what} fails")
+            failure.for_all = self._ledger.faults == FULL
+            raise failure
 
-    async def load(self, name: str, binding: bytes) -> Record | None:
+    async def load(self, name: str, binding: bytes) -> Record | Missing:
         """Unless it fails."""
         self._try("load")
-        return await self._inner.load(name, binding)
+        found = await self._inner.load(name, binding)
+        is_closed = "key" in self.alone and isinstance(found, Record)
+        return Missing.OTHER_KEY if is_closed else found
 
     async def save(self, name: str, binding: bytes, record: Record) -> None:
         """Unless it fails; it can be stopped before and after it."""
@@ -110,10 +133,6 @@ class Watched:
     async def confirm(self, name: str) -> None:
         """As the store."""
         await self._inner.confirm(name)
-
-    def stamp(self, name: str) -> object:
-        """As the store."""
-        return self._inner.stamp(name)
 
     async def close(self) -> None:
         """As the store."""

@@ -26,32 +26,35 @@ def _fail() -> None:
 def _arm(point: str) -> None:  # noqa: C901  six points, one after another
     from proxy.credentials.keeping import Keeping
     from proxy.credentials.login import LoginGrant
+    from proxy.credentials.oauth2 import OAuthGrant
     from proxy.stores import files
 
     refreshing: list[bool] = []
-    redeem: Callable[[Keeping], Awaitable[None]] = Keeping.redeem
-    obtain: Callable[..., Awaitable[Any]] = LoginGrant.obtain
+    redeem: Callable[..., Awaitable[None]] = Keeping.redeem
     save: Callable[..., Awaitable[None]] = Keeping.save
     replace = Path.replace
 
-    async def redeemed(self: Keeping) -> None:
+    async def redeemed(self: Keeping, *, sole: bool) -> None:
         refreshing.append(True)
         if point == "before the note":
             _fail()
-        await redeem(self)
+        await redeem(self, sole=sole)
         if point == "after the note":
             _fail()
 
-    async def obtained(self: LoginGrant, refresh_token: Any, token: Any = None) -> Any:
-        granted = await obtain(self, refresh_token, token)
-        if refreshing and point == "after the answer":
-            _fail()
-        return granted
+    def obtaining(obtain: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def obtained(*given: Any) -> Any:
+            granted = await obtain(*given)
+            if refreshing and point == "after the answer":
+                _fail()
+            return granted
+
+        return obtained
 
     async def saved(self: Keeping, token: Any) -> None:
         refreshing.append(False)
         await save(self, token)
-        if len(refreshing) > 2 and point == "after the record":
+        if refreshing[-2:] == [True, False] and point == "after the record":
             _fail()
 
     def replaced(self: Path, target: Any) -> Path:
@@ -64,7 +67,8 @@ def _arm(point: str) -> None:  # noqa: C901  six points, one after another
         return found
 
     Keeping.redeem, Keeping.save = redeemed, saved  # type: ignore[method-assign]  # a test puts its own in place
-    LoginGrant.obtain = obtained  # type: ignore[method-assign]  # a test puts its own in place
+    for grant in (LoginGrant, OAuthGrant):
+        grant.obtain = obtaining(grant.obtain)  # type: ignore[method-assign,assignment]  # same
     files.Path.replace = replaced  # type: ignore[method-assign,assignment,attr-defined]  # a test puts its own in place
 
 

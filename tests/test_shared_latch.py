@@ -1,0 +1,438 @@
+"""One wrong password is one failed login: for a fleet, for the processes of a machine, over restarts (107)."""
+
+import asyncio
+import base64
+import fcntl
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from proxy.cli.common import state_folder
+from proxy.demo.teletracker import TeleTracker
+from proxy.errors import ConfigError, StoreUnavailable
+from proxy.stores.latch import KEPT, Latch
+from proxy.stores.local import LocalStore
+from proxy.stores.redisclient import RedisClient, Server
+from proxy.stores.redisrejections import RejectedOnServer
+from proxy.stores.rejections import Home, RejectedFolder, Rejection
+from proxy.stores.seal import Ring
+from tests.support.harness import HeldClock, StartProxy
+from tests.support.instances import Running
+from tests.support.leaks import Canaries
+from tests.support.redisserver import RedisServer, needs_redis
+from tests.support.sharing import Starting
+from tests.support.vendors import Vendor
+from tests.support.waiting import until
+
+FINGERPRINT: Final = hashlib.sha256(b"wrong").digest()
+OTHER: Final = hashlib.sha256(b"wrong as well").digest()
+REASON: Final = "The token endpoint rejects the credential 'c'."
+#: In all, and how often the proxy is started again.
+REQUESTS: Final = 1000
+RESTARTS: Final = 20
+
+
+@dataclass
+class Shelf:
+    """What all share, in memory; it can be away."""
+
+    away: bool = False
+    kept: dict[str, tuple[Rejection, ...]] = field(default_factory=dict)
+
+    async def read(self, name: str) -> tuple[Rejection, ...]:
+        """All, unless it is away."""
+        if self.away:
+            raise StoreUnavailable("away")
+        return self.kept.get(name, ())
+
+    async def add(self, name: str, rejection: Rejection, instead: Collection[Rejection]) -> None:
+        """At the end."""
+        self.kept[name] = (*(each for each in await self.read(name) if each not in instead), rejection)
+
+    async def remove(self, name: str, some: Collection[Rejection]) -> None:
+        """Leave the rest."""
+        self.kept[name] = tuple(each for each in await self.read(name) if each not in some)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, digests cost nothing."""
+    monkeypatch.setattr("proxy.stores.latch._SCRYPT_N", 2)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    """Empty."""
+    return Shelf()
+
+
+# -- one latch, two places
+
+
+async def test_what_one_host_was_told_every_host_knows(tmp_path: Path, shelf: Shelf) -> None:
+    """And what one forgets is forgotten by all, also where they had it in mind."""
+    one, two = Latch(tmp_path / "one", shared=shelf), Latch(tmp_path / "two", shared=shelf)
+    assert await two.is_set("c", FINGERPRINT) is None
+    await one.set("c", FINGERPRINT, REASON, 1.7e9)
+    assert await two.is_set("c", FINGERPRINT) == REASON
+    assert await two.is_set("c", OTHER) is None
+    await two.clear("c", FINGERPRINT)
+    assert await one.is_set("c", FINGERPRINT) is None
+    assert await Latch(tmp_path / "one", shared=shelf).is_set("c", FINGERPRINT) is None
+    shelf.away = True
+    assert await Latch(tmp_path / "one", shared=shelf).is_set("c", FINGERPRINT) is None
+
+
+async def test_while_the_store_is_away_each_host_knows_what_it_was_told_itself(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    """Over its restarts; the others try once."""
+    await Latch(tmp_path / "one", shared=shelf).set("c", FINGERPRINT, REASON, 1.7e9)
+    shelf.away = True
+    assert await Latch(tmp_path / "one", shared=shelf).is_set("c", FINGERPRINT) == REASON
+    two = Latch(tmp_path / "two", shared=shelf)
+    assert await two.is_set("c", FINGERPRINT) is None
+    await two.set("c", OTHER, "the other", 1.7e9)
+    shelf.away = False
+    # It could not be told to all, so nobody else can have taken it back.
+    assert await Latch(tmp_path / "two", shared=shelf).is_set("c", OTHER) == "the other"
+    assert await Latch(tmp_path / "one", shared=shelf).is_set("c", OTHER) is None
+
+
+async def test_what_was_cleared_here_while_the_store_was_away_does_not_come_back(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    """Not in this process; and the next time it is cleared for all."""
+    latch = Latch(tmp_path, shared=shelf)
+    await latch.set("c", FINGERPRINT, REASON, 1.7e9)
+    shelf.away = True
+    await latch.clear("c", FINGERPRINT)
+    assert await latch.is_set("c", FINGERPRINT) is None
+    shelf.away = False
+    assert await latch.is_set("c", FINGERPRINT) is None
+    await latch.clear("c", FINGERPRINT)
+    assert shelf.kept == {"c": ()}
+    await latch.set("c", FINGERPRINT, REASON, 1.7e9)
+    assert await latch.is_set("c", FINGERPRINT) == REASON
+
+
+async def test_a_store_that_can_be_written_is_enough(
+    tmp_path: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is told of a state folder that is not needed."""
+    blocked = tmp_path / "file"
+    blocked.touch()
+    latch = Latch(blocked, shared=shelf)
+    assert await latch.try_out() is None
+    await latch.set("c", FINGERPRINT, REASON, 1.7e9)
+    assert await Latch(blocked, shared=shelf).is_set("c", FINGERPRINT) == REASON
+    assert caplog.records == []
+    shelf.away = True
+    await latch.set("c", OTHER, REASON, 1.7e9)
+    assert await latch.is_set("c", OTHER) == REASON
+    assert caplog.messages == ["state_not_kept"]
+
+
+async def test_a_shared_folder_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+    """A volume that is not mounted: what the state folder has a copy of counts."""
+    (tmp_path / "tokens").mkdir()
+
+    def latch() -> Latch:
+        return Latch(tmp_path / "state", shared=RejectedFolder(tmp_path / "tokens" / "rejected"))
+
+    await latch().set("c", FINGERPRINT, REASON, 1.7e9)
+    (tmp_path / "tokens").rename(tmp_path / "elsewhere")
+    assert await latch().is_set("c", FINGERPRINT) == REASON
+    (tmp_path / "tokens").mkdir()
+    assert await latch().is_set("c", FINGERPRINT) is None
+
+
+async def test_as_many_rejections_are_kept_as_is_said(tmp_path: Path, shelf: Shelf) -> None:
+    """In both places, and the newest."""
+    latch = Latch(tmp_path, shared=shelf)
+    for number in range(KEPT + 2):
+        await latch.set("c", bytes([number]), f"reason {number}", 1.7e9)
+    kept = [f"reason {number}" for number in range(2, KEPT + 2)]
+    for shared in (shelf, None):
+        fresh = Latch(tmp_path, shared=shared)
+        found = [await fresh.is_set("c", bytes([number])) for number in range(KEPT + 2)]
+        assert found == [None, None, *kept]
+
+
+@needs_redis
+async def test_on_a_server_rejections_are_sealed_for_one_credential(fleet_server: RedisServer) -> None:
+    """Another key, or another name, finds none; nothing of them is legible."""
+    client = RedisClient(Server(path=str(fleet_server.socket)))
+
+    def home(key: bytes, of: str = "c") -> Home:
+        return RejectedOnServer(client.call, Ring([key], random=lambda size: b"n" * size), lambda _name: of)
+
+    one = Rejection("5a" * 16, "d1" * 32, REASON, 1.7e9)
+    two = replace(one, salt="5b" * 16)
+    try:
+        assert await home(b"k" * 32).read("c") == ()
+        await home(b"k" * 32).add("c", one, ())
+        await home(b"k" * 32).add("c", two, ())
+        assert await home(b"k" * 32).read("c") == (one, two)
+        for mark in (REASON, "5a5a", "d1d1"):
+            assert mark not in fleet_server.everything()
+        assert await home(b"x" * 32).read("c") == await home(b"k" * 32).read("d") == ()
+        fleet_server.ask(
+            "SET", "c", Ring([b"k" * 32], random=lambda size: b"n" * size).seal(b"[5]", b"rejections of c")
+        )
+        assert await home(b"k" * 32).read("c") == ()
+        await home(b"k" * 32).add("c", one, ())
+        await home(b"k" * 32).remove("c", (one,))
+        assert fleet_server.ask("EXISTS", "c") == 0
+    finally:
+        await client.close()
+
+
+# -- turns of a machine
+
+
+def local(folder: Path, lock: str = "c.lock", patience: float = 20.0) -> LocalStore:
+    """The store of one more process."""
+    return LocalStore(folder, {"c": lock}, patience=patience)
+
+
+async def test_processes_without_a_store_take_turns(tmp_path: Path) -> None:
+    """One after the other with one server; at once with different ones, and where there is no lock for them."""
+    first, second, other = local(tmp_path), local(tmp_path), local(tmp_path, "c-elsewhere.lock")
+    entered = asyncio.Event()
+
+    async def enter() -> None:
+        async with second.turn("c"):
+            entered.set()
+
+    async with first.turn("c"):
+        entering = asyncio.create_task(enter())
+        async with other.turn("c"), second.turn("d"), first.turn("d"):
+            assert not entered.is_set()
+    await entering
+    assert entered.is_set()
+
+
+@pytest.mark.parametrize("is_held", [True, False], ids=["held", "free"])
+async def test_who_waits_no_more_keeps_no_lock(tmp_path: Path, *, is_held: bool) -> None:
+    """Cancelled in the middle of an attempt, of one that succeeds, or between two."""
+    first, second = local(tmp_path), local(tmp_path)
+
+    def is_free() -> bool:
+        with (tmp_path / "c.lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    async def enter() -> None:
+        async with second.turn("c"):
+            raise AssertionError
+
+    for turns in (1, 2, 5) if is_held else (1, 1, 1):
+        async with first.turn("c") if is_held else nullcontext():
+            entering = asyncio.create_task(enter())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            entering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await entering
+        await until((tmp_path / "c.lock").exists)
+        await until(is_free)
+
+
+async def test_a_turn_that_cannot_be_had_stops_nobody(tmp_path: Path) -> None:
+    """Another process stands still, or the folder cannot be written."""
+    blocked = tmp_path / "file"
+    blocked.touch()
+    async with asyncio.timeout(20):
+        async with local(tmp_path).turn("c"), local(tmp_path, patience=0.05).turn("c"):
+            pass
+        async with local(blocked).turn("c"), local(blocked).turn("c"):
+            pass
+
+
+# -- where the state is
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({"XDG_STATE_HOME": "/x", "STATE_DIRECTORY": "/var/lib/a", "HOME": "/h"}, "/x/bearer-proxy"),
+        ({"STATE_DIRECTORY": "/var/lib/a", "HOME": "/h"}, "/var/lib/a"),
+        ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/"}, "/var/lib/a"),
+        ({"STATE_DIRECTORY": "", "HOME": "/h"}, "/h/.local/state/bearer-proxy"),
+    ],
+)
+def test_a_unit_of_systemd_has_its_state_where_the_unit_says(environ: Mapping[str, str], folder: str) -> None:
+    """Unless somebody says otherwise; its HOME may be read-only."""
+    assert state_folder(environ) == Path(folder)
+
+
+def test_without_any_folder_for_state_that_is_an_error() -> None:
+    """With what to set."""
+    with pytest.raises(ConfigError, match="set one"):
+        state_folder({"PATH": "/bin"})
+
+
+async def test_a_state_folder_that_cannot_be_written_is_told_at_the_start(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], canaries: Canaries, tmp_path: Path, clock: HeldClock
+) -> None:
+    """Once, with what mends it; not where nothing would be kept there."""
+    (tmp_path / "state").touch()
+    wrong = {**tracker.environ, "TRACKER_PASSWORD": canaries.mint("password")}
+    async with proxying(tracker.config, environ=wrong, clock=clock) as proxy:
+        [line] = proxy.lines("state_not_kept")
+        assert "cannot be written" in line["detail"]
+        assert "StateDirectory=" in line["detail"]
+        assert (await proxy.ask("GET", "/calls")).status == 502
+        assert len(proxy.lines("state_not_kept")) == 1
+    static = {"type": "static", "token": {"env": "TOKEN"}}
+    config = {"upstream": tracker.url, "credential": static}
+    async with proxying(config, environ={"TOKEN": canaries.mint("token")}, clock=clock) as proxy:
+        assert proxy.lines("state_not_kept") == []
+
+
+# -- as the vendor sees it
+
+
+async def rejected(*some: Running) -> None:
+    """All at once, and each of them is told that the password is wrong."""
+    answers = await asyncio.gather(*(each.get() for each in some))
+    assert [(each.status, each.code) for each in answers] == [(502, "credential_rejected")] * len(some)
+
+
+@pytest.mark.parametrize(
+    "store", [pytest.param("by_server", marks=needs_redis), pytest.param("shared", marks=pytest.mark.slow)]
+)
+async def test_107_many_hosts_with_a_store_cost_one_failed_login(
+    request: pytest.FixtureRequest, store: str, tracker: Vendor[TeleTracker], starting: Starting, canaries: Canaries
+) -> None:
+    """Each has a state folder of its own, and all begin at once; one that is new later knows it too."""
+    wrong = {"TRACKER_PASSWORD": canaries.mint("password")}
+    async with starting(request.getfixturevalue(store)) as instances:
+        hosts = await asyncio.gather(*(instances.start(also=None, **wrong) for _ in range(4)))
+        await rejected(*hosts)
+        await rejected(*hosts)
+        await rejected(await instances.start(also=None, **wrong))
+    assert tracker.double.token_requests == {"login": 1}
+
+
+async def test_107_processes_with_one_state_folder_cost_one_failed_login(
+    tracker: Vendor[TeleTracker], starting: Starting, canaries: Canaries, tmp_path: Path
+) -> None:
+    """They keep their tokens in memory, each its own."""
+    wrong = {"TRACKER_PASSWORD": canaries.mint("password"), "XDG_STATE_HOME": str(tmp_path / "state")}
+    async with starting(tracker.config) as instances:
+        tracker.double.set(token_endpoint="slow")
+        processes = await asyncio.gather(*(instances.start(also=None, **wrong) for _ in range(4)))
+        asking = asyncio.create_task(rejected(*processes))
+        await tracker.double.holding()
+        tracker.double.set(token_endpoint="up")
+        tracker.double.release()
+        await asking
+    assert tracker.double.token_requests == {"login": 1}
+
+
+@pytest.mark.slow
+async def test_107_a_unit_that_restarts_costs_one_failed_login(
+    tracker: Vendor[TeleTracker], starting: Starting, canaries: Canaries, tmp_path: Path
+) -> None:
+    """It has no home that can be written, only what systemd gives it."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "home").touch()
+    unit = {"HOME": str(tmp_path / "home"), "XDG_STATE_HOME": "", "STATE_DIRECTORY": str(tmp_path / "lib")}
+    wrong = {"TRACKER_PASSWORD": canaries.mint("password")}
+    async with starting(tracker.config) as instances:
+        for _ in range(3):
+            instance = await instances.start(also=None, **unit, **wrong)
+            await rejected(instance)
+            assert instance.all("state_not_kept") == []
+            await instance.kill()
+    assert tracker.double.token_requests == {"login": 1}
+
+
+@pytest.mark.slow
+async def test_107_twenty_restarts_and_a_thousand_requests_cost_one_failed_login(
+    shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, canaries: Canaries
+) -> None:
+    """Of processes, each on a host of its own, that die without a word."""
+    wrong = {"TRACKER_PASSWORD": canaries.mint("password")}
+    async with starting(shared) as instances:
+        for _ in range(RESTARTS):
+            instance = await instances.start(also=None, **wrong)
+            await rejected(*[instance] * (REQUESTS // RESTARTS))
+            await instance.kill()
+    assert tracker.double.token_requests == {"login": 1}
+
+
+async def test_107_a_password_that_was_changed_costs_one_failed_login(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], canaries: Canaries, tmp_path: Path, clock: HeldClock
+) -> None:
+    """What is stored is revoked with it, and is tried again; the login is not."""
+    key = base64.b64encode(os.urandom(32)).decode()
+    canaries.adopt(key, "key")
+    environ = {**tracker.environ, "STORE_KEY": key}
+    store = {"kind": "file", "path": str(tmp_path / "tokens"), "key": {"env": "STORE_KEY"}}
+    config = {**tracker.config, "store": store}
+    async with proxying(config, environ=environ, clock=clock) as proxy:
+        assert (await proxy.ask("GET", "/calls")).status == 200
+    tracker.double.revoke_refresh()
+    tracker.double._account = replace(tracker.double._account, password="changed")
+    for _ in range(3):
+        clock.move(3601)
+        async with proxying(config, environ=environ, clock=clock) as proxy:
+            for _ in range(3):
+                answer = await proxy.ask("GET", "/calls")
+                assert (answer.status, answer.code) == (502, "credential_rejected")
+                clock.move(400)
+    assert tracker.double.token_requests["login"] == 2
+
+
+async def test_107_who_is_logged_in_goes_on_while_others_are_rejected(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """Two processes with one state folder: the password was changed, and a session ends; nobody logs in again."""
+    async with (
+        proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy,
+        proxying(tracker.config, environ=tracker.environ, clock=clock) as other,
+    ):
+        assert (await proxy.ask("GET", "/calls")).status == 200
+        right = tracker.double._account
+        tracker.double._account = replace(right, password="changed")
+        assert (await other.ask("GET", "/calls")).status == 502
+        clock.move(3601)
+        tracker.double.revoke_refresh()
+        answer = await proxy.ask("GET", "/calls")
+        assert (answer.status, answer.code) == (502, "credential_rejected")
+        assert tracker.double.token_requests == {"login": 2, "refresh": 1}
+        tracker.double._account = right
+        for each in (proxy, other):
+            assert (await each.admin("POST", "/api/credentials/default/refresh")).status == 200
+            assert (await each.ask("GET", "/calls")).status == 200
+
+
+async def test_107_a_refresh_that_succeeds_clears_the_rejection(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, tmp_path: Path
+) -> None:
+    """The secret is right after all, or was changed back."""
+    async with (
+        proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy,
+        proxying(tracker.config, environ=tracker.environ, clock=clock) as other,
+    ):
+        assert (await proxy.ask("GET", "/calls")).status == 200
+        right = tracker.double._account
+        tracker.double._account = replace(right, password="changed")
+        assert (await other.ask("GET", "/calls")).status == 502
+        assert len(list((tmp_path / "state" / "rejected").glob("*.json"))) == 1
+        clock.move(3601)
+        assert (await proxy.ask("GET", "/calls")).status == 200
+        await until(lambda: not list((tmp_path / "state" / "rejected").glob("*.json")))
+    assert tracker.double.token_requests == {"login": 2, "refresh": 1}
