@@ -11,13 +11,14 @@ DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay
 # What has properties besides, which are tried with more examples there.
 PROPERTIES = redact grants_login token_model
 
-.PHONY: help venv demo test test-slow test-long nightly bench format clean
+.PHONY: help venv demo test test-slow test-long mutants nightly bench format clean
 
 help:
 	@echo 'make demo       install, then show the main job against embedded vendor APIs'
 	@echo 'make test       install, then lint, check types, run every test with coverage'
 	@echo 'make test-slow  compile the data path, run its tests on that, thoroughly (needs gcc and the headers of Python)'
 	@echo 'make test-long  run the long tests: fleets, kills, broken connections, a soak'
+	@echo 'make mutants    turn each defence off: do the tests of its case notice? (ARGS=--starred: the starred ones)'
 	@echo 'make nightly    both, ten times as long'
 	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
 	@echo 'make format     let ruff format and mend what it can'
@@ -86,6 +87,9 @@ test-long: .venv/.tested
 	@mkdir -p .artefacts
 	@$(BIN)/python -m pytest --quiet --numprocesses=auto -m slow --junitxml=.artefacts/long.xml
 	@$(BIN)/python tests/support/skips.py .artefacts/long.xml
+
+mutants: .venv/.tested
+	@$(BIN)/python -m tests.support.mutants $(ARGS)
 
 nightly:
 	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow test-long

@@ -25,6 +25,18 @@ settings.register_profile("thorough", deadline=None, max_examples=200 * TIMES)
 settings.load_profile("quick")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--threat 1,2` runs only tests that carry one of these numbers."""
+    parser.addoption("--threat", help="run only tests of these cases of tests/threats.yaml, separated by commas")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What `--threat` leaves out is deselected."""
+    wanted = {int(number) for number in (config.getoption("--threat") or "").split(",") if number}
+    if wanted:
+        items[:] = [item for item in items if any(wanted & set(mark.args) for mark in item.iter_markers("threat"))]
+
+
 def pytest_collection_finish() -> None:
     """Ten thousand tests are a lot to look through each time that garbage is collected."""
     gc.collect()
