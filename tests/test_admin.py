@@ -127,6 +127,7 @@ STATES = "/api/credentials"
 REFRESH = "/api/credentials/default/refresh"
 
 
+@pytest.mark.threat(12, 21)
 @pytest.mark.parametrize(
     ("method", "target", "headers", "status", "code"),
     [
@@ -186,6 +187,7 @@ async def test_a_wrong_method_is_told_the_right_ones(
         assert (await proxy.admin(method, target))["allow"] == allow
 
 
+@pytest.mark.threat(21)
 async def test_the_states_tell_everything_but_the_value(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -366,6 +368,7 @@ def test_token_events_are_counted_by_credential() -> None:
     }
 
 
+@pytest.mark.threat(81)
 async def test_081_what_clients_send_makes_no_series(proxying: StartProxy, tracker: Vendor[TeleTracker]) -> None:
     """A thousand paths, queries and hosts later there are as many series as before, and none of those words."""
     async with proxying(tracker.config, environ=tracker.environ) as proxy, proxy.connect() as client:

@@ -120,6 +120,7 @@ def sinks(canaries: Canaries, artefacts: Artefacts) -> tuple[Canaries, Artefacts
 FORMATS = pytest.mark.parametrize("log_format", ["json", "text"])
 
 
+@pytest.mark.threat(75)
 @FORMATS
 async def test_075_objects_log_and_answers_show_no_secret_at_debug(
     proxying: StartProxy,
@@ -143,6 +144,7 @@ async def test_075_objects_log_and_answers_show_no_secret_at_debug(
     assert kinds >= {"Config", "Credential", "Token", "Rendered", "Injection", "Secret", "LoginGrant", "Redactor"}
 
 
+@pytest.mark.threat(77)
 async def test_077_objects_in_the_middle_of_a_request_show_no_secret(
     proxying: StartProxy, sinks: tuple[Canaries, Artefacts]
 ) -> None:
@@ -199,6 +201,7 @@ async def test_a_planted_secret_in_the_log_is_found_where_it_is_not_masked(
         )
 
 
+@pytest.mark.threat(74)
 @FORMATS
 async def test_074_the_root_handler_masks_what_any_library_logs(
     proxying: StartProxy,

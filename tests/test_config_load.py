@@ -505,12 +505,14 @@ def test_the_effective_configuration_loads_to_the_same_value(example: Config) ->
     assert again == example
 
 
+@pytest.mark.threat(84)
 def test_the_effective_configuration_holds_no_secret(example: Config) -> None:
     """References are shown, values never; neither do they print in a repr."""
     assert TOKEN not in effective(example) + repr(example) + str(example)
     assert "token: {env: REPORTS_TOKEN}" in effective(example)
 
 
+@pytest.mark.threat(84)
 def test_secrets_written_out_and_arguments_of_commands_are_masked(tmp_path: Path) -> None:
     """A private file may hold secrets; what is shown of it may not."""
     path = tmp_path / "c.yaml"

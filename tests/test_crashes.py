@@ -20,6 +20,7 @@ LOST: Final = {"after the note": False, "after the answer": True, "before the re
 POINTS: Final = ["before the note", *LOST, "after the rename", "after the record"]
 
 
+@pytest.mark.threat(90, 128)
 @pytest.mark.parametrize("point", POINTS)
 async def test_090_whoever_dies_at_a_point_of_a_refresh_leaves_a_store_that_serves(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], tmp_path: Path, artefacts: Artefacts, point: str
@@ -41,6 +42,7 @@ async def test_090_whoever_dies_at_a_point_of_a_refresh_leaves_a_store_that_serv
     assert tracker.double.token_requests["login"] == logins
 
 
+@pytest.mark.threat(90)
 @pytest.mark.slow
 async def test_090_kills_at_random_moments_cost_at_most_a_login_each(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], tmp_path: Path, artefacts: Artefacts

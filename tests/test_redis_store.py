@@ -109,6 +109,7 @@ async def test_what_was_saved_last_comes_back_elsewhere(fleet: Fleet, record: Re
     assert await one.load("c", OTHER) == newer
 
 
+@pytest.mark.threat(131)
 async def test_131_the_server_holds_nothing_in_the_clear(
     fleet: Fleet, record: Record, artefacts: Artefacts
 ) -> None:
@@ -142,6 +143,7 @@ async def test_133_a_new_key_reads_what_the_old_one_sealed(
     assert await new.load("c", BINDING) == record
 
 
+@pytest.mark.threat(132)
 @pytest.mark.parametrize("harm", ["flipped", "cut", "empty", "another's"])
 async def test_132_what_is_not_as_it_was_written_counts_as_none(fleet: Fleet, record: Record, harm: str) -> None:
     """The next token takes its place."""
@@ -302,6 +304,7 @@ async def test_a_turn_is_kept_for_as_long_as_it_takes(fleet: Fleet) -> None:
     await store.confirm("c")
 
 
+@pytest.mark.threat(94)
 async def test_094_a_turn_that_was_lost_is_noticed_and_not_taken_back(fleet: Fleet) -> None:
     """Neither is that of the next holder ended by it."""
     one, two = fleet.store(), fleet.store()
@@ -317,6 +320,7 @@ async def test_094_a_turn_that_was_lost_is_noticed_and_not_taken_back(fleet: Fle
     assert not await held(two)
 
 
+@pytest.mark.threat(94)
 async def test_094_a_late_save_is_refused(fleet: Fleet, record: Record) -> None:
     """The one that slept may write neither over what the next holder wrote nor over what it removed."""
     one, two = fleet.store(), fleet.store()
@@ -509,6 +513,7 @@ async def test_088_a_turn_has_one_holder_among_all_processes(fleet: Fleet, recor
             assert await other.process.wait() == 0
 
 
+@pytest.mark.threat(128)
 async def test_090_a_process_that_dies_with_the_turn_locks_others_out_for_one_lease(fleet: Fleet) -> None:
     """No longer."""
     store = fleet.store()
@@ -733,6 +738,7 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
         pytest.skip("this machine's redis-server speaks no TLS")
 
 
+@pytest.mark.threat(59)
 async def test_059_a_server_with_tls_is_verified_and_shown_a_certificate(
     secured: Secured, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

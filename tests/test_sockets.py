@@ -25,6 +25,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
+@pytest.mark.threat(19)
 def test_port_0_takes_a_free_port_and_the_same_one_for_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """019: one name, one port; the URL tells which."""
     addresses(monkeypatch, "127.0.0.1", "127.0.0.2", "127.0.0.1")
@@ -39,6 +40,7 @@ def test_port_0_takes_a_free_port_and_the_same_one_for_every_address(monkeypatch
             sock.close()
 
 
+@pytest.mark.threat(19)
 def test_019_several_addresses_are_bound_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits on the second one: the first is free again, and no other port is taken instead."""
     addresses(monkeypatch, "127.0.0.1", "127.0.0.2")
@@ -97,6 +99,7 @@ def short_path(tmp_path: Path) -> Iterator[Path]:
         os.chdir(before)
 
 
+@pytest.mark.threat(16)
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_016_a_unix_socket_is_its_owners_alone_whatever_the_umask(umask: int, tmp_path: Path) -> None:
     """Mode 0600 by umask at bind, so that there is no instant before a chmod; the umask is put back."""
@@ -110,6 +113,7 @@ def test_016_a_unix_socket_is_its_owners_alone_whatever_the_umask(umask: int, tm
         os.umask(before)
 
 
+@pytest.mark.threat(17)
 def test_017_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     """Its process is gone; nobody answers there."""
     with short_path(tmp_path) as path:
@@ -120,6 +124,7 @@ def test_017_a_stale_socket_is_replaced(tmp_path: Path) -> None:
             client.connect(str(path))
 
 
+@pytest.mark.threat(17)
 @pytest.mark.parametrize("what", ["live socket", "regular file", "symlink to a stale socket", "folder"])
 def test_017_what_is_no_stale_socket_is_left_alone(what: str, tmp_path: Path) -> None:
     """A sentence says what is there; the file is untouched."""

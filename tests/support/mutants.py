@@ -1,8 +1,8 @@
 """Each defence turned off in turn: do the tests that carry its number notice?
 
-Usage: `python -m tests.support.mutants [--starred] [NAME ...]`. A mutant is one edit of the source, in a copy of the
-checkout, so that commands which a test starts run with it too. It is caught where a test fails that carries one of
-its cases; one that is not caught, or whose text is gone from the source, ends the run with 1.
+Usage: `python -m tests.support.mutants [--starred] [NAME ...]`. A mutant is one edit of the source, in a copy of
+the checkout, so that commands which a test starts run with it too. It is caught where a test fails that carries one
+of its cases; one that is not caught, or whose text is gone from the source, ends the run with 1.
 """
 
 import argparse
@@ -25,7 +25,9 @@ from tests.support.threats import ROOT, carriers, threats
 
 DATA: Final = ROOT / "tests" / "mutants.yaml"
 #: Exit statuses of pytest: https://docs.pytest.org/en/stable/reference/exit-codes.html
-_PASSED, _FAILED = 0, 1
+_PASSED, _FAILED, _NONE = 0, 1, 5
+#: A mutant that hangs is no caught one: whoever waits for it cannot tell it from a slow machine.
+_SECONDS: Final = 300
 _LEFT_OUT: Final = shutil.ignore_patterns(
     ".venv", ".git", ".artefacts", ".*_cache", ".hypothesis", "__pycache__", ".coverage*"
 )
@@ -56,38 +58,55 @@ def mutants() -> list[Mutant]:
     ]
 
 
-def _verdict(mutant: Mutant, tree: Path, tests: dict[int, list[str]]) -> str | None:
-    """Why the mutant is not caught in `tree`, a copy of the checkout; None where it is."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Is the mutant caught? `why`: by which test, or why not."""
+
+    caught: bool
+    why: str
+
+
+def _verdict(mutant: Mutant, tree: Path, tests: dict[int, list[str]]) -> Verdict:
+    """What becomes of the mutant in `tree`, a copy of the checkout."""
     if (problem := mutant.problem()) is not None:
-        return problem
+        return Verdict(caught=False, why=problem)
     files = sorted({f"tests/{test.partition('::')[0]}.py" for case in mutant.cases for test in tests.get(case, [])})
     if not files:
-        return "no test carries its number"
+        return Verdict(caught=False, why="no test carries its number")
     path = tree / "proxy" / mutant.file
     source = path.read_text("utf-8")
     path.write_text(source.replace(mutant.find, mutant.put), "utf-8")
     try:
+        # The slow ones only where none of the others notices.
+        verdicts = (_run(mutant.cases, files, tree, which) for which in ("not slow", "slow"))
+        return next((each for each in verdicts if each is not None), Verdict(caught=False, why="survives"))
+    finally:
+        path.write_text(source, "utf-8")
+
+
+def _run(cases: tuple[int, ...], files: list[str], tree: Path, which: str) -> Verdict | None:
+    """What the tests of these cases say; None where all of them pass."""
+    try:
         run = subprocess.run(
             [
-                *(sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-m", ""),
-                *("--threat", ",".join(map(str, mutant.cases)), *files),
+                *(sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"),
+                *("-m", which, "--threat", ",".join(map(str, cases)), *files),
             ],
             cwd=tree,
             env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return None  # a defence against waiting for ever was off
-    finally:
-        path.write_text(source, "utf-8")
-    if run.returncode == _FAILED:
+        return Verdict(caught=False, why=f"is not through in {_SECONDS} s")
+    if run.returncode in (_PASSED, _NONE):
         return None
-    if run.returncode == _PASSED:
-        return f"survives: {' '.join(files)}"
-    return f"pytest ended with {run.returncode}: {run.stdout[-500:]}{run.stderr[-500:]}"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
+    if run.returncode == _FAILED and failed is not None:
+        return Verdict(caught=True, why=failed[1])
+    return Verdict(caught=False, why=f"pytest ended with {run.returncode}: {run.stdout[-500:]}{run.stderr[-500:]}")
 
 
 def main(names: Iterable[str], *, starred: bool) -> int:
@@ -103,18 +122,18 @@ def main(names: Iterable[str], *, starred: bool) -> int:
         for number in range(workers):
             trees.put(Path(shutil.copytree(ROOT, Path(folder, str(number)), ignore=_LEFT_OUT)))
 
-        def tried(mutant: Mutant) -> str | None:
+        def tried(mutant: Mutant) -> Verdict:
             tree = trees.get()
             try:
-                return _verdict(mutant, tree, tests)
+                verdict = _verdict(mutant, tree, tests)
             finally:
                 trees.put(tree)
+            said = f"{'caught' if verdict.caught else 'NOT CAUGHT'}: {mutant.name}: {verdict.why}"
+            print(said.replace("\n", " "), flush=True)  # noqa: T201  the list is what this is for
+            return verdict
 
-        verdicts = dict(zip((each.name for each in chosen), pool.map(tried, chosen), strict=True))
-    for name, verdict in verdicts.items():
-        if verdict is not None:
-            print(f"not caught: {name}: {re.sub(chr(10), ' ', verdict)}")  # noqa: T201  the list is what this is for
-    caught = sum(verdict is None for verdict in verdicts.values())
+        verdicts = list(pool.map(tried, chosen))
+    caught = sum(verdict.caught for verdict in verdicts)
     print(f"{caught} of {len(verdicts)} mutants caught")  # noqa: T201  same
     return int(caught < len(verdicts) or not verdicts)
 

@@ -13,6 +13,8 @@ from typing import Final
 
 import yaml
 
+from tests.support import corpus
+
 ROOT: Final = Path(__file__).parents[2]
 DATA: Final = ROOT / "tests" / "threats.yaml"
 PAGE: Final = ROOT / "docs" / "threat-model.md"
@@ -50,12 +52,20 @@ def threats() -> dict[int, Threat]:
 
 
 def carriers() -> dict[int, list[str]]:
-    """The tests that carry each number, as `file::name`, in their order; a class or a module carries for its tests."""
+    """The tests that carry each number, as `file::name`, in their order; a class or a module carries for its tests.
+
+    Of the wire corpus, whose groups are tests, the file and the groups.
+    """
     found: dict[int, list[str]] = {}
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         for name, numbers in _marked(ast.parse(path.read_text("utf-8"))):
             for number in numbers:
                 found.setdefault(number, []).append(f"{path.stem}::{name}")
+    groups: tuple[corpus.Group[corpus.RequestCase] | corpus.Group[corpus.AnswerCase], ...]
+    groups = (*corpus.requests(), *corpus.answers())
+    for group in groups:
+        for number in group.numbers:
+            found.setdefault(number, []).append(f"test_wire_corpus::{group.name}")
     return found
 
 
