@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ.pop("COVERAGE_PROCESS_START", None)
 
-pytest_plugins = [f"tests.support.{name}" for name in ("canary_plugin", "harness", "vendors", "sharing")]
+pytest_plugins = [f"tests.support.{name}" for name in ("canary_plugin", "unheard", "harness", "vendors", "sharing")]
 
 # A busy machine is no defect: how long an example takes is not what a property is about.
 settings.register_profile("quick", deadline=None, max_examples=40, derandomize=True)

@@ -76,6 +76,7 @@ async def test_probes_answer_whoever_asks(
         assert tracker.double.token_requests == {}
 
 
+@pytest.mark.threat(126)
 async def test_it_is_ready_until_a_token_cannot_be_had(
     proxying: StartProxy, tracker: Vendor[TeleTracker], canaries: Canaries
 ) -> None:

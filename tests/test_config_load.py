@@ -191,6 +191,7 @@ def test_everything_else_counts_as_the_network(host: str) -> None:
         config_of(f"upstream: http://{host}:9")
 
 
+@pytest.mark.threat(7, 59)
 def test_beyond_loopback_with_a_client_key_and_plain_http_where_it_is_asked_for() -> None:
     """Each danger has its own key."""
     config = config_of(

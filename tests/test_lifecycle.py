@@ -98,7 +98,7 @@ def test_a_token_without_an_expiry_is_never_due() -> None:
     assert state(Life(60.0, ENDLESS), 1e12) == "fresh"
 
 
-@pytest.mark.threat(95)
+@pytest.mark.threat(95, 96)
 @pytest.mark.parametrize(
     ("now", "expected"),
     [

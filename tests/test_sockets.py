@@ -113,6 +113,28 @@ def test_016_a_unix_socket_is_its_owners_alone_whatever_the_umask(umask: int, tm
         os.umask(before)
 
 
+@pytest.mark.threat(16)
+def test_016_a_unix_socket_is_private_at_the_instant_of_its_bind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mode that is set behind it comes too late for whoever connects first."""
+    modes = []
+
+    class Watched(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            modes.append(stat.S_IMODE(Path(address).stat().st_mode))
+
+    before = os.umask(0o000)
+    try:
+        with short_path(tmp_path) as path:
+            monkeypatch.setattr("proxy.sockets.socket.socket", Watched)
+            bind_unix(path).close()
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+
+
 @pytest.mark.threat(17)
 def test_017_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     """Its process is gone; nobody answers there."""
