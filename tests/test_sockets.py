@@ -4,7 +4,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,20 @@ def test_019_several_addresses_are_bound_all_or_none(monkeypatch: pytest.MonkeyP
             bind_tcp("several.example", port)
         with socket.create_server(("127.0.0.1", port)):
             pass
+
+
+@pytest.mark.threat(19)
+@pytest.mark.parametrize("shares", [False, True])
+def test_019_only_those_share_a_port_who_both_ask_for_it(*, shares: bool) -> None:
+    """Neither does one that shares let in one that does not, nor the other way round."""
+    [first] = bind_tcp("127.0.0.1", 0, reuse_port=shares)
+    with closing(first):
+        port = first.getsockname()[1]
+        with pytest.raises(ListenError, match="listens there"):
+            bind_tcp("127.0.0.1", port, reuse_port=not shares)
+        with pytest.raises(ListenError, match="listens there") if not shares else nullcontext():
+            for sock in bind_tcp("127.0.0.1", port, reuse_port=shares):
+                sock.close()
 
 
 @pytest.mark.parametrize(("host", "words"), [("192.0.2.1", "no such address"), ("host.invalid", "no such address")])

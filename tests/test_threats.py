@@ -1,5 +1,6 @@
 """Every numbered threat has a test that carries its number, or a reason; the page says what the markers say."""
 
+from tests.support.mutants import mutants
 from tests.support.threats import PAGE, carriers, page, rooms, threats, untold
 
 
@@ -38,3 +39,20 @@ def test_every_room_has_its_table() -> None:
 def test_letters_are_those_of_stride() -> None:
     """Spoofing, Tampering, Repudiation, Information disclosure, Denial of service, Elevation of privilege."""
     assert {letter for each in threats().values() for letter in each.stride} <= set("STRIDE")
+
+
+def test_every_mutant_is_an_edit_that_fits_the_source() -> None:
+    """`make mutants` takes long; that a defence was rewritten is seen at once."""
+    assert {each.name: problem for each in mutants() if (problem := each.problem()) is not None} == {}
+
+
+def test_every_mutant_is_about_cases_that_tests_carry() -> None:
+    """Else nothing could catch it."""
+    tested = set(carriers())
+    assert {each.name for each in mutants() if not set(each.cases) & tested} == set()
+
+
+def test_each_starred_case_has_a_mutant() -> None:
+    """What matters most is tried most."""
+    turned_off = {case for each in mutants() for case in each.cases}
+    assert {number for number, each in threats().items() if each.star} - turned_off == set()
