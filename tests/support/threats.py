@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +52,7 @@ def threats() -> dict[int, Threat]:
     return by_number
 
 
+@cache
 def carriers() -> dict[int, list[str]]:
     """The tests that carry each number, as `file::name`, in their order; a class or a module carries for its tests.
 
