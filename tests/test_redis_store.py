@@ -73,13 +73,21 @@ class Fleet:
         return made
 
 
+@asynccontextmanager
+async def closing(made: Fleet) -> AsyncIterator[Fleet]:
+    """Closes its stores, also where a test fails: their watches would keep the loop from its end."""
+    try:
+        yield made
+    finally:
+        for store in made.stores:
+            await store.close()
+
+
 @pytest.fixture
 async def fleet(server: RedisServer) -> AsyncIterator[Fleet]:
     """No store yet."""
-    made = Fleet(server)
-    yield made
-    for store in made.stores:
-        await store.close()
+    async with closing(Fleet(server)) as made:
+        yield made
 
 
 async def held(store: RedisStore, name: str = "c") -> bool:
@@ -746,24 +754,22 @@ async def test_059_a_server_with_tls_is_verified_and_shown_a_certificate(
     keys = tmp_path / "keys"
     monkeypatch.setenv("SSLKEYLOGFILE", str(keys))
     shown = client_context(secured.bundle, cert=secured.client)
-    fleet = Fleet(secured.server)
     at: dict[str, Any] = {"path": None, "port": secured.port}
-    store = fleet.store(host="localhost", tls=shown, **at)
-    async with store.turn("c"):
-        await store.save("c", BINDING, record)
-    assert await store.load("c", BINDING) == record
     contexts: list[tuple[str, ssl.SSLContext | None]] = [
         ("127.0.0.1", shown),
         ("localhost", client_context(cert=secured.client)),
         ("localhost", client_context(secured.bundle)),
         ("localhost", None),
     ]
-    for host, context in contexts:
-        [said] = await refusals(fleet.store(host=host, tls=context, **at), record)
-        assert said == f"The server {host}:{secured.port} (store.url) does not answer."
+    async with closing(Fleet(secured.server)) as fleet:
+        store = fleet.store(host="localhost", tls=shown, **at)
+        async with store.turn("c"):
+            await store.save("c", BINDING, record)
+        assert await store.load("c", BINDING) == record
+        for host, context in contexts:
+            [said] = await refusals(fleet.store(host=host, tls=context, **at), record)
+            assert said == f"The server {host}:{secured.port} (store.url) does not answer."
     assert not keys.exists()
-    for each in fleet.stores:
-        await each.close()
 
 
 def test_a_server_is_called_by_its_address() -> None:
