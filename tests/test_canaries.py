@@ -227,6 +227,23 @@ async def test_074_the_root_handler_masks_what_any_library_logs(
     assert not search(artefacts.collect(), canaries)
 
 
+@pytest.mark.threat(74)
+@FORMATS
+async def test_074_what_only_looks_like_a_credential_is_masked_in_every_part_of_a_line(
+    proxying: StartProxy, log_format: str
+) -> None:
+    """Message, named values and traceback: a token of somebody else, which nobody registered."""
+    token = "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
+    text = f"Authorization: Bearer {token}"
+    async with proxying({"upstream": "http://127.0.0.1:9", "log": {"format": log_format}}) as proxy:
+        logging.getLogger("somebody.else").error(text)
+        logging.getLogger("proxy").error("planted", extra={"fields": {"value": text}})
+        logging.getLogger("somebody.else").error("boom", exc_info=ValueError(text))
+        log = proxy.log.getvalue()
+    assert log.count("Bearer ***") == 3
+    assert token not in log
+
+
 def test_instances_are_searched_from_their_root() -> None:
     """The walk over objects is no accident of one class."""
     assert list(objects_of({"a": [Instance.__new__(Instance)]}))

@@ -257,6 +257,21 @@ async def test_111_the_end_waits_for_a_flight_as_long_as_told(bench: Bench) -> N
         await waiting
 
 
+@pytest.mark.threat(111)
+async def test_111_a_flight_that_ends_in_time_is_kept_by_the_end(bench: Bench) -> None:
+    """Its refresh token has replaced the old one, whether or not somebody still waits for it."""
+    waiting = asyncio.create_task(bench.source.token(WAIT))
+    await until(lambda: bench.script.asked_with)
+    ending = asyncio.create_task(bench.source.close(WAIT))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not ending.done()
+    granted = bench.grant()
+    await ending
+    assert (await waiting).value is granted.token
+    assert bench.heard.events == ["c requested", "c obtained"]
+
+
 async def test_a_report_tells_times_and_no_values(bench: Bench) -> None:
     """What `token` and the admin listener show."""
     granted = bench.grant(lifetime=3600.0)

@@ -12,12 +12,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -28,34 +28,49 @@ DATA: Final = ROOT / "tests" / "mutants.yaml"
 _PASSED, _FAILED, _NONE = 0, 1, 5
 #: A mutant that hangs is no caught one: whoever waits for it cannot tell it from a slow machine.
 _SECONDS: Final = 300
+#: These start programs again and again; most mutants are caught without them.
+_LAST: Final = frozenset({"test_cli", "test_clients", "test_crashes", "test_dockerfile", "test_instances"})
 _LEFT_OUT: Final = shutil.ignore_patterns(
     ".venv", ".git", ".artefacts", ".*_cache", ".hypothesis", "__pycache__", ".coverage*"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Mutant:
-    """A defence that is off: in `file` below proxy/, `put` stands where `find` stood, once."""
+class Edit:
+    """In `file` below proxy/, `put` stands where `find` stood, once."""
 
-    name: str
-    cases: tuple[int, ...]
     file: str
     find: str
     put: str
 
     def problem(self) -> str | None:
-        """What is wrong with the edit itself."""
+        """What is wrong with it."""
         count = (ROOT / "proxy" / self.file).read_text("utf-8").count(self.find)
         return None if count == 1 else f"its text stands {count} times in proxy/{self.file}"
 
 
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A defence that is off, by one edit, or by several where it stands twice."""
+
+    name: str
+    cases: tuple[int, ...]
+    edits: tuple[Edit, ...]
+
+    def problem(self) -> str | None:
+        """What is wrong with the edits themselves."""
+        return next((problem for edit in self.edits if (problem := edit.problem()) is not None), None)
+
+
 def mutants() -> list[Mutant]:
     """All that `tests/mutants.yaml` lists."""
-    rows: dict[str, dict[str, object]] = yaml.safe_load(DATA.read_text("utf-8"))
-    return [
-        Mutant(name, tuple(row["cases"]), str(row["file"]), str(row["find"]), str(row["put"]))  # type: ignore[arg-type]
-        for name, row in rows.items()
-    ]
+    rows: dict[str, dict[str, Any]] = yaml.safe_load(DATA.read_text("utf-8"))
+    return [Mutant(name, tuple(row["cases"]), tuple(_edits(row))) for name, row in rows.items()]
+
+
+def _edits(row: dict[str, Any]) -> Iterator[Edit]:
+    for edit in (row, *row.get("and", ())):
+        yield Edit(edit["file"], edit["find"], edit["put"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +85,21 @@ def _verdict(mutant: Mutant, tree: Path, tests: dict[int, list[str]]) -> Verdict
     """What becomes of the mutant in `tree`, a copy of the checkout."""
     if (problem := mutant.problem()) is not None:
         return Verdict(caught=False, why=problem)
-    files = sorted({f"tests/{test.partition('::')[0]}.py" for case in mutant.cases for test in tests.get(case, [])})
+    stems = {test.partition("::")[0] for case in mutant.cases for test in tests.get(case, [])}
+    files = [f"tests/{stem}.py" for stem in sorted(stems, key=lambda stem: (stem in _LAST, stem))]
     if not files:
         return Verdict(caught=False, why="no test carries its number")
-    path = tree / "proxy" / mutant.file
-    source = path.read_text("utf-8")
-    path.write_text(source.replace(mutant.find, mutant.put), "utf-8")
+    kept = {path: path.read_text("utf-8") for path in {tree / "proxy" / edit.file for edit in mutant.edits}}
+    for edit in mutant.edits:
+        path = tree / "proxy" / edit.file
+        path.write_text(path.read_text("utf-8").replace(edit.find, edit.put), "utf-8")
     try:
         # The slow ones only where none of the others notices.
         verdicts = (_run(mutant.cases, files, tree, which) for which in ("not slow", "slow"))
         return next((each for each in verdicts if each is not None), Verdict(caught=False, why="survives"))
     finally:
-        path.write_text(source, "utf-8")
+        for path, source in kept.items():
+            path.write_text(source, "utf-8")
 
 
 def _run(cases: tuple[int, ...], files: list[str], tree: Path, which: str) -> Verdict | None:
