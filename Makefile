@@ -14,7 +14,7 @@ PROPERTIES = redact grants_login token_model
 # Tests start the program hundreds of times; where nothing may be kept, each would compile all of it anew.
 KEEP = PYTHONDONTWRITEBYTECODE=
 
-.PHONY: help venv demo test types covered test-slow test-compiled test-long nightly bench format clean
+.PHONY: help venv demo test types covered test-slow test-compiled test-long mutants nightly bench format clean
 
 help:
 	@echo 'make demo       install, then show the main job against embedded vendor APIs'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-slow  test what takes longer (at most 8 minutes): test-compiled and test-long, side by side'
 	@echo 'make test-compiled  compile the data path, test that thoroughly (needs gcc and the headers of Python)'
 	@echo 'make test-long  run the long tests: fleets, kills, broken connections, a soak'
+	@echo 'make mutants    turn each defence off: do the tests of its case notice? (ARGS=--starred: the starred ones)'
 	@echo 'make nightly    test-slow, ten times as long'
 	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
 	@echo 'make format     let ruff format and mend what it can'
@@ -100,6 +101,9 @@ test-long: .venv/.tested
 	@mkdir -p .artefacts
 	@$(KEEP) $(BIN)/python -m pytest --quiet --numprocesses=4 --dist=worksteal -m slow --junitxml=.artefacts/long.xml
 	@$(BIN)/python tests/support/skips.py .artefacts/long.xml
+
+mutants: .venv/.tested
+	@$(BIN)/python -m tests.support.mutants $(ARGS)
 
 nightly:
 	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow

@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_START", None)
 
 pytest_plugins = [
-    f"tests.support.{name}" for name in ("canary_plugin", "harness", "measuring", "vendors", "sharing")
+    f"tests.support.{name}" for name in ("canary_plugin", "unheard", "harness", "measuring", "vendors", "sharing")
 ]
 
 # A busy machine is no defect: how long an example takes is not what a property is about.
@@ -25,6 +25,18 @@ settings.register_profile("quick", deadline=None, max_examples=40, derandomize=T
 #: What `make test-compiled` asks for.
 settings.register_profile("thorough", deadline=None, max_examples=200 * TIMES)
 settings.load_profile("quick")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--threat 1,2` runs only tests that carry one of these numbers."""
+    parser.addoption("--threat", help="run only tests of these cases of tests/threats.yaml, separated by commas")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What `--threat` leaves out is deselected."""
+    wanted = {int(number) for number in (config.getoption("--threat") or "").split(",") if number}
+    if wanted:
+        items[:] = [item for item in items if any(wanted & set(mark.args) for mark in item.iter_markers("threat"))]
 
 
 def pytest_collection_finish() -> None:

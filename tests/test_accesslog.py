@@ -113,6 +113,7 @@ def test_a_text_line_has_what_there_is_to_say() -> None:
     )
 
 
+@pytest.mark.threat(79)
 @given(
     st.binary(max_size=60),
     st.lists(st.binary(max_size=12).filter(lambda name: not {61, 38} & set(name)), min_size=1),
@@ -135,6 +136,7 @@ def test_durations_are_milliseconds_with_one_digit(seconds: float) -> None:
         assert abs(found[name] - seconds * 1e3) <= 0.05 + 1e-6
 
 
+@pytest.mark.threat(78)
 def test_078_values_of_parameters_are_in_no_line() -> None:
     """Not those behind a second `=` either, and not more than 64 names."""
     query = b"a=secret-value&b=c=secret-value&" + b"&".join(b"n%d" % count for count in range(100))
@@ -149,6 +151,7 @@ def test_078_values_of_parameters_are_in_no_line() -> None:
 SECRET: Final = "a-registered-value"
 
 
+@pytest.mark.threat(76)
 @pytest.mark.parametrize("json_lines", [True, False])
 @pytest.mark.parametrize(
     ("values", "shown"),
@@ -182,6 +185,7 @@ def test_076_what_becomes_a_secret_later_is_masked_from_then_on() -> None:
     assert SECRET in log.line(one)
 
 
+@pytest.mark.threat(78)
 def test_names_of_parameters_are_masked_each_by_itself() -> None:
     """What looks like a credential only beside its neighbour is none."""
     log = Log()
@@ -204,6 +208,7 @@ def test_085_what_is_kept_is_bounded() -> None:
     assert 0 < len(write._tenths) <= KEPT_DURATIONS
 
 
+@pytest.mark.threat(118)
 def test_118_a_path_is_cut_where_it_tells_nothing_more() -> None:
     """Two thousand characters will do."""
     found = json.loads(Log().line(exchange(path=b"/" + b"a" * 5000)))

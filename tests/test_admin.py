@@ -76,6 +76,7 @@ async def test_probes_answer_whoever_asks(
         assert tracker.double.token_requests == {}
 
 
+@pytest.mark.threat(126)
 async def test_it_is_ready_until_a_token_cannot_be_had(
     proxying: StartProxy, tracker: Vendor[TeleTracker], canaries: Canaries
 ) -> None:
@@ -127,6 +128,7 @@ STATES = "/api/credentials"
 REFRESH = "/api/credentials/default/refresh"
 
 
+@pytest.mark.threat(12, 21)
 @pytest.mark.parametrize(
     ("method", "target", "headers", "status", "code"),
     [
@@ -186,6 +188,7 @@ async def test_a_wrong_method_is_told_the_right_ones(
         assert (await proxy.admin(method, target))["allow"] == allow
 
 
+@pytest.mark.threat(21)
 async def test_the_states_tell_everything_but_the_value(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -366,6 +369,7 @@ def test_token_events_are_counted_by_credential() -> None:
     }
 
 
+@pytest.mark.threat(81)
 async def test_081_what_clients_send_makes_no_series(proxying: StartProxy, tracker: Vendor[TeleTracker]) -> None:
     """A thousand paths, queries and hosts later there are as many series as before, and none of those words."""
     async with proxying(tracker.config, environ=tracker.environ) as proxy, proxy.connect() as client:

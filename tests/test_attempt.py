@@ -168,6 +168,7 @@ def unchunked(wire: bytes) -> bytes:
 # -- uploads
 
 
+@pytest.mark.threat(38)
 @pytest.mark.parametrize("is_here", [False, True], ids=["streamed", "here already"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @on_each_loop
@@ -263,6 +264,7 @@ async def test_a_client_that_stops_sending_ends_the_request_with_its_own_error()
         await (await upstream.peer()).ended.wait()
 
 
+@pytest.mark.threat(69)
 @on_each_loop
 async def test_a_client_that_hangs_up_frees_the_upstream_connection() -> None:
     """069, invariant 9: cancelling the send closes the connection and leaves no task behind."""
@@ -312,6 +314,7 @@ async def hasty(then: str, answer: bytes) -> AsyncIterator[int]:
             await asyncio.to_thread(thread.join)
 
 
+@pytest.mark.threat(105)
 @pytest.mark.parametrize("size", [5, 20_000])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("then", ["closes", "keeps reading", "resets"])
@@ -481,6 +484,7 @@ async def test_fresh_leaves_the_connection_that_rests_alone() -> None:
         assert pool.open == 2
 
 
+@pytest.mark.threat(38)
 @on_each_loop
 async def test_a_connection_whose_upload_was_stopped_is_never_used_again() -> None:
     """038: the rest of that body would be the head of the next request."""
@@ -577,6 +581,7 @@ async def outcome(pool: Pool, method: str, content: RequestBody | None) -> int |
         return "truncated"
 
 
+@pytest.mark.threat(103, 106)
 @pytest.mark.parametrize("with_body", [False, True], ids=["no body", "kept body"])
 @pytest.mark.parametrize(
     ("point", "method"),
@@ -601,6 +606,7 @@ async def test_103_a_request_whose_reused_connection_is_lost_is_sent_again_only_
         assert (upstream.requests - 1, got) == GOLDEN[point][method]
 
 
+@pytest.mark.threat(103)
 @pytest.mark.parametrize(
     ("reused", "may_resend", "kept"),
     [
@@ -636,6 +642,7 @@ async def test_103_an_upload_that_was_kept_so_far_goes_on_after_the_resend(monke
         assert bytes(upstream.peers[1].received).endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
 
 
+@pytest.mark.threat(103)
 @pytest.mark.parametrize("error", [ProxyError, UpstreamTimeout])
 @on_each_loop
 async def test_only_a_lost_connection_is_replaced(error: type[ProxyError]) -> None:

@@ -550,6 +550,7 @@ def check_event(row: Row, outcome: Outcome, event: dict[str, Any]) -> None:
     assert {key: text for key, text in event.items() if key.startswith("oauth_")} == row.said
 
 
+@pytest.mark.threat(56)
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("name", ROWS)
 async def test_a_reply_that_is_bad_gives_no_token_and_costs_none(scene: Scene, name: str) -> None:
@@ -584,6 +585,7 @@ async def test_a_reply_that_is_bad_gives_no_token_and_costs_none(scene: Scene, n
     assert scene.elsewhere.connections == 0
 
 
+@pytest.mark.threat(101)
 @pytest.mark.parametrize("reply", [token(), token(refresh_token=None), token(refresh_token="")])
 async def test_a_refresh_token_that_is_not_replaced_is_used_again(scene: Scene, reply: dict[str, object]) -> None:
     """RFC 6749 section 6 (threat 101)."""
@@ -611,6 +613,7 @@ async def test_a_lifetime_is_doubted_once(scene: Scene) -> None:
         assert scene.doubts(f"{kind}-first") == 1
 
 
+@pytest.mark.threat(55)
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("how", ["another authority", "another name", "plain HTTP", "reset"])
 async def test_without_trust_nothing_is_sent(

@@ -157,6 +157,7 @@ async def test_105_a_read_that_is_cancelled_loses_no_byte() -> None:
     assert await whole(body) == b"late, end"
 
 
+@pytest.mark.threat(116)
 @pytest.mark.parametrize(("size", "refused"), [(10, False), (11, True)])
 @on_each_loop
 async def test_116_a_chunked_body_is_counted_as_it_streams(size: int, *, refused: bool) -> None:
@@ -172,6 +173,7 @@ async def test_116_a_chunked_body_is_counted_as_it_streams(size: int, *, refused
         assert len(await whole(body)) == size
 
 
+@pytest.mark.threat(116)
 def test_116_a_declared_length_above_the_limit_is_refused_before_a_byte_is_read() -> None:
     """Nothing has to be taken to know that it is too much."""
     Client(b"a", length=10).bounded(most=10)
@@ -181,6 +183,7 @@ def test_116_a_declared_length_above_the_limit_is_refused_before_a_byte_is_read(
     assert client.asked == 0
 
 
+@pytest.mark.threat(113)
 @on_each_loop
 async def test_113_a_client_that_stops_sending_is_a_request_timeout() -> None:
     """Seconds between two pieces, not in all."""

@@ -127,6 +127,7 @@ FOREIGN: Final = {
 }
 
 
+@pytest.mark.threat(1, 110)
 @pytest.mark.parametrize("case", FOREIGN)
 async def test_a_foreign_request_changes_nothing(waiting: Waiting, case: str) -> None:
     """It is refused, and the one that is waited for is taken afterwards."""
@@ -186,6 +187,7 @@ async def test_an_answer_of_this_login_without_a_code_ends_it(waiting: Waiting, 
     assert _status(await waiting.get(waiting.right)) == 410
 
 
+@pytest.mark.threat(110)
 async def test_the_first_of_two_answers_counts(waiting: Waiting) -> None:
     """A second one with the same state is too late, whatever it brings."""
     assert _status(await waiting.get(waiting.right)) == 200
@@ -201,6 +203,7 @@ async def test_afterwards_nobody_listens(canaries: Canaries, artefacts: Artefact
         await waiting.get(waiting.right)
 
 
+@pytest.mark.threat(110)
 async def test_it_listens_on_this_machine_alone(waiting: Waiting) -> None:
     """Not on another address of this machine, IPv6 included."""
     with pytest.raises(OSError):  # noqa: PT011  refused, or no IPv6 here

@@ -120,6 +120,7 @@ def sinks(canaries: Canaries, artefacts: Artefacts) -> tuple[Canaries, Artefacts
 FORMATS = pytest.mark.parametrize("log_format", ["json", "text"])
 
 
+@pytest.mark.threat(75)
 @FORMATS
 async def test_075_objects_log_and_answers_show_no_secret_at_debug(
     proxying: StartProxy,
@@ -143,6 +144,7 @@ async def test_075_objects_log_and_answers_show_no_secret_at_debug(
     assert kinds >= {"Config", "Credential", "Token", "Rendered", "Injection", "Secret", "LoginGrant", "Redactor"}
 
 
+@pytest.mark.threat(77)
 async def test_077_objects_in_the_middle_of_a_request_show_no_secret(
     proxying: StartProxy, sinks: tuple[Canaries, Artefacts]
 ) -> None:
@@ -199,6 +201,7 @@ async def test_a_planted_secret_in_the_log_is_found_where_it_is_not_masked(
         )
 
 
+@pytest.mark.threat(74)
 @FORMATS
 async def test_074_the_root_handler_masks_what_any_library_logs(
     proxying: StartProxy,
@@ -222,6 +225,23 @@ async def test_074_the_root_handler_masks_what_any_library_logs(
         log = proxy.log.getvalue()
     assert log.count("***") >= 4
     assert not search(artefacts.collect(), canaries)
+
+
+@pytest.mark.threat(74)
+@FORMATS
+async def test_074_what_only_looks_like_a_credential_is_masked_in_every_part_of_a_line(
+    proxying: StartProxy, log_format: str
+) -> None:
+    """Message, named values and traceback: a token of somebody else, which nobody registered."""
+    token = "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
+    text = f"Authorization: Bearer {token}"
+    async with proxying({"upstream": "http://127.0.0.1:9", "log": {"format": log_format}}) as proxy:
+        logging.getLogger("somebody.else").error(text)
+        logging.getLogger("proxy").error("planted", extra={"fields": {"value": text}})
+        logging.getLogger("somebody.else").error("boom", exc_info=ValueError(text))
+        log = proxy.log.getvalue()
+    assert log.count("Bearer ***") == 3
+    assert token not in log
 
 
 def test_instances_are_searched_from_their_root() -> None:

@@ -195,6 +195,7 @@ async def test_run_serves_until_it_is_told_to_end(
         assert log.index(" request GET / 200 ") < log.index(" draining") < log.index(" stopped")
 
 
+@pytest.mark.threat(124)
 @pytest.mark.skipif(sys.platform != "linux", reason="this machine's system gives the last one all connections")
 async def test_two_instances_share_a_port(command: Command) -> None:
     """Each gets some of the connections, and when one has ended the other gets all."""
@@ -217,6 +218,7 @@ async def test_two_instances_share_a_port(command: Command) -> None:
             assert await two.end() == 0
 
 
+@pytest.mark.threat(122)
 async def test_a_signal_lets_a_request_in_flight_end(command: Command) -> None:
     """Meanwhile no new connection is taken, and `healthcheck` says that it drains."""
     held = Held()
@@ -238,6 +240,7 @@ async def test_a_signal_lets_a_request_in_flight_end(command: Command) -> None:
             assert await program.end(None) == 0
 
 
+@pytest.mark.threat(122)
 async def test_a_second_signal_ends_at_once(command: Command) -> None:
     """The upstream never answers and the drain would take its 25 s; the socket and the run file are gone."""
     held = Held()
@@ -292,6 +295,7 @@ async def test_the_quick_form_needs_no_file(command: Command, canaries: Canaries
         assert await program.end() == 0
 
 
+@pytest.mark.threat(16)
 async def test_a_unix_socket_is_private_and_goes_away(command: Command) -> None:
     """Mode 0600 while it is there."""
     door = command.folder / "p.sock"
@@ -391,6 +395,7 @@ async def test_wrong_usage_is_told_and_is_status_2(command: Command, arguments: 
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.threat(127)
 @pytest.mark.parametrize("name", ["run", "check"])
 async def test_all_problems_of_a_configuration_are_told_one_a_line(command: Command, name: str) -> None:
     """With file and line, and without starting anything."""
@@ -414,6 +419,7 @@ async def test_without_a_home_it_says_what_to_set(command: Command) -> None:
 # -- check, presets, schema, help
 
 
+@pytest.mark.threat(84)
 async def test_check_shows_what_is_in_effect_without_secrets(command: Command, canaries: Canaries) -> None:
     """The configuration goes to standard output and can be read back; warnings go to standard error."""
     command.variables["TOKEN"] = canaries.mint()

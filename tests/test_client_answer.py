@@ -175,6 +175,7 @@ async def test_a_problem_is_a_whole_answer_where_none_has_begun(artefacts: Artef
     ] * 2
 
 
+@pytest.mark.threat(106)
 @on_each_loop
 async def test_066_a_problem_within_an_answer_cuts_it(artefacts: Artefacts) -> None:
     """A second head would be a part of the first one's body; the log tells what it was."""
@@ -232,6 +233,7 @@ async def test_a_problem_for_a_client_that_is_gone_is_only_noted(artefacts: Arte
 # -- ends
 
 
+@pytest.mark.threat(66)
 @pytest.mark.parametrize("cut", [False, True])
 @on_each_loop
 async def test_066_where_only_the_end_tells_that_a_body_is_whole_a_broken_one_ends_by_reset(
@@ -270,6 +272,7 @@ async def test_an_end_comes_behind_what_was_written(artefacts: Artefacts) -> Non
         assert await client.at_end()
 
 
+@pytest.mark.threat(114)
 @on_each_loop
 async def test_114_a_client_that_does_not_read_is_told_of_by_a_timeout_and_cut_off(artefacts: Artefacts) -> None:
     """The connection ends at once, whatever it still had to read."""

@@ -127,6 +127,7 @@ NODE = """
 """
 
 
+@pytest.mark.threat(3)
 async def test_node_fetch(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock) -> None:
     """Node's fetch sends Sec-Fetch-Mode and no Sec-Fetch-Site; it is no browser."""
     node = program("node")

@@ -29,6 +29,7 @@ EXPECTED: Final = os.environ.get("BEARER_PROXY_TEST_COMPILED") == "1"
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@pytest.mark.threat(48)
 @pytest.mark.parametrize("module", MODULES)
 def test_what_is_tested_is_what_was_asked_for(module: str) -> None:
     """A library left beside a source would hide it from `make test`; a source found first, the library."""

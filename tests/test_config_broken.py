@@ -1114,6 +1114,7 @@ def prepared(case: str, path: Path) -> tuple[str, list[str]]:
     return text.replace("TAB", "\t").replace("CONTROL", "\x01"), [each.removesuffix("\n") for each in problems]
 
 
+@pytest.mark.threat(7, 34, 51, 55, 71, 125)
 @EACH_CASE
 def test_a_broken_configuration_gets_its_exact_sentences(case: str, tmp_path: Path) -> None:
     """Every problem at once, with line, key path and what to write instead; never the secret beside it."""

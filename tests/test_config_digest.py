@@ -115,6 +115,7 @@ def credential(given: dict[str, Any], folder: Path) -> CredentialConfig:
     return load(Source(text, "test", path, str(path)), environ=ENVIRON).credentials["default"]
 
 
+@pytest.mark.threat(53)
 @pytest.mark.parametrize("name", BASES)
 def test_whatever_a_token_is_got_with_makes_another_digest(name: str, tmp_path: Path) -> None:
     """Each change differs from the base, and from all others; the same again does not."""

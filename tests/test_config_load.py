@@ -229,6 +229,7 @@ def test_everything_else_counts_as_the_network(host: str) -> None:
         config_of(f"upstream: http://{host}:9")
 
 
+@pytest.mark.threat(7, 59)
 def test_beyond_loopback_with_a_client_key_and_plain_http_where_it_is_asked_for() -> None:
     """Each danger has its own key."""
     config = config_of(
@@ -543,12 +544,14 @@ def test_the_effective_configuration_loads_to_the_same_value(example: Config) ->
     assert again == example
 
 
+@pytest.mark.threat(84)
 def test_the_effective_configuration_holds_no_secret(example: Config) -> None:
     """References are shown, values never; neither do they print in a repr."""
     assert TOKEN not in effective(example) + repr(example) + str(example)
     assert "token: {env: REPORTS_TOKEN}" in effective(example)
 
 
+@pytest.mark.threat(84)
 def test_secrets_written_out_and_arguments_of_commands_are_masked(tmp_path: Path) -> None:
     """A private file may hold secrets; what is shown of it may not."""
     path = tmp_path / "c.yaml"

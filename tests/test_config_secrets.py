@@ -90,6 +90,7 @@ def desktop() -> Iterator[Desktop]:
     keyring.set_keyring(before)
 
 
+@pytest.mark.threat(135)
 def test_the_keyring_gives_a_secret_by_service_and_user(reader: SecretReader, desktop: Desktop) -> None:
     """The user stands behind the last slash; what is not there or locked is said, never shown."""
     source = reader.read({"keyring": "api.example.com/v2/ann"})
@@ -101,6 +102,7 @@ def test_the_keyring_gives_a_secret_by_service_and_user(reader: SecretReader, de
     assert "unlock it" in refusal(reader, {"keyring": "api.example.com/v2/ann"})
 
 
+@pytest.mark.threat(135)
 def test_135_a_keyring_that_waits_for_a_person_holds_nobody_up(
     reader: SecretReader, desktop: Desktop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +114,7 @@ def test_135_a_keyring_that_waits_for_a_person_holds_nobody_up(
     answered.set()
 
 
+@pytest.mark.threat(135)
 def test_without_the_extra_the_keyring_says_what_to_install(
     reader: SecretReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +209,7 @@ def test_a_child_of_a_command_in_the_background_costs_no_secret(reader: SecretRe
     assert time.monotonic() - before < reader.command_seconds / 2
 
 
+@pytest.mark.threat(136)
 def test_systemd_gives_a_secret(tmp_path: Path) -> None:
     """From $CREDENTIALS_DIRECTORY, whose modes are systemd's affair."""
     path = secret_file(tmp_path, 0o444)
@@ -217,6 +221,7 @@ def test_systemd_gives_a_secret(tmp_path: Path) -> None:
     assert refusal(reader, {"systemd": "../secret"}) == "systemd takes the name of a credential, without slashes"
 
 
+@pytest.mark.threat(125, 134)
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o606, 0o777])
 def test_a_file_that_others_can_read_is_refused_with_the_command_that_mends_it(
     reader: SecretReader, tmp_path: Path, mode: int
@@ -293,6 +298,7 @@ def test_the_warning_about_an_open_file_names_line_and_key(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.threat(134)
 def test_files_that_hold_no_secret_are_refused(reader: SecretReader, tmp_path: Path) -> None:
     """Each with a sentence of its own; a pipe or socket does not hold the start."""
     path = secret_file(tmp_path, content=b"\n")
@@ -330,6 +336,7 @@ def test_what_is_no_reference_is_refused_without_being_repeated(reader: SecretRe
     assert refusal(reader, reference) == f"write a reference to a secret: {FORMS}"
 
 
+@pytest.mark.threat(125)
 @pytest.mark.parametrize("literal", [TOKEN, 4711, LiteralSecret(TOKEN)])
 def test_a_literal_is_refused_where_the_file_is_not_private(reader: SecretReader, literal: object) -> None:
     """Whatever its kind; the sentence is that of the source."""

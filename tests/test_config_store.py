@@ -100,6 +100,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.threat(92)
 @pytest.mark.parametrize(("make", "said"), FOLDERS.values(), ids=FOLDERS)
 def test_092_a_folder_that_others_can_open_is_refused(
     tmp_path: Path, environ: dict[str, str], make: Callable[[Path], object], said: str
@@ -113,6 +114,7 @@ def test_092_a_folder_that_others_can_open_is_refused(
     assert said.format(path=path) in refusal(tmp_path, environ, kind="file", path="tokens", key={"env": "NEW"})
 
 
+@pytest.mark.threat(134)
 def test_134_a_key_beside_what_it_seals_is_refused(tmp_path: Path, environ: dict[str, str]) -> None:
     """Whoever copies the folder would have both."""
     folder = tmp_path / "tokens"

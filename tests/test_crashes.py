@@ -162,6 +162,7 @@ def _cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("store", "who", "point"), _cases())
+@pytest.mark.threat(90, 128)
 async def test_090_whoever_dies_at_a_point_of_a_refresh_leaves_a_store_that_serves(
     opening: Opening, store: str, who: str, point: str
 ) -> None:
@@ -212,6 +213,7 @@ async def killed(account: Account, instance: Running, draw: random.Random, *, be
     account.bury()
 
 
+@pytest.mark.threat(90)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("store", "who"), [pytest.param(*pair, marks=[needs_redis] if "redis" in pair else []) for pair in KILLS]

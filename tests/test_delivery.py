@@ -126,6 +126,7 @@ async def test_066_a_whole_body_arrives_whole_and_looks_so(
             assert await client.at_end()
 
 
+@pytest.mark.threat(66)
 @VERSIONS
 @pytest.mark.parametrize("here", [0, 1, 2], ids=["head alone", "a part", "all"])
 @pytest.mark.parametrize("fields", FRAMINGS)
@@ -146,6 +147,7 @@ async def test_066_a_body_that_breaks_never_looks_complete(
             assert await client.at_end()
 
 
+@pytest.mark.threat(68)
 @pytest.mark.parametrize("fields", FRAMINGS)
 @on_each_loop
 async def test_068_each_piece_is_passed_on_at_once(fields: bytes, artefacts: Artefacts) -> None:
@@ -167,6 +169,7 @@ async def test_068_each_piece_is_passed_on_at_once(fields: bytes, artefacts: Art
         assert await client.reader.readexactly(10 if framed else 5) == (b"5\r\ndata2\r\n" if framed else b"data2")
 
 
+@pytest.mark.threat(44)
 @pytest.mark.parametrize(
     ("method", "status", "fields", "framing"),
     [
@@ -196,6 +199,7 @@ async def test_044_an_answer_without_a_body_leaves_the_connection_in_order(
             assert answer.fields == [("X-Line", "1"), *framing, *[("Connection", "keep-alive")] * (1 - minor)]
 
 
+@pytest.mark.threat(62)
 @pytest.mark.parametrize("here", [0, 2], ids=["later", "at once"])
 @pytest.mark.parametrize(
     ("trailers", "passed"),
@@ -245,6 +249,7 @@ async def test_067_an_upstream_that_pauses_too_long_breaks_its_answer(fields: by
         assert await client.at_end()
 
 
+@pytest.mark.threat(114)
 @pytest.mark.parametrize("fields", FRAMINGS)
 @on_each_loop
 async def test_114_no_more_is_asked_for_than_the_client_takes(fields: bytes, artefacts: Artefacts) -> None:

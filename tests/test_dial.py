@@ -175,6 +175,7 @@ async def test_one_reason_is_told_where_all_addresses_fail(order: int) -> None:
     assert not isinstance(error, ConnectionRefusedError | TimeoutError)
 
 
+@pytest.mark.threat(119)
 @on_each_loop
 async def test_who_gives_up_leaves_no_attempt_behind() -> None:
     """119: neither a task nor a socket, at whichever turn of the loop; one may just have connected."""
@@ -209,6 +210,7 @@ async def test_ipv6_serves() -> None:
         await greeted(Dialer(Origin("http", "::1", server.sockets[0].getsockname()[1])))
 
 
+@pytest.mark.threat(58)
 @on_each_loop
 async def test_the_environments_proxies_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only `via` leads through one."""
@@ -372,6 +374,7 @@ async def test_a_client_certificate_may_be_asked_for_later(
     assert shown[1]
 
 
+@pytest.mark.threat(71)
 @pytest.mark.parametrize(
     ("host", "server_name", "sent"),
     [

@@ -166,6 +166,7 @@ async def test_metadata_that_is_too_large_is_refused(server: Server, endpoint: T
     assert "cannot be had" in await failure(discovery)
 
 
+@pytest.mark.threat(54)
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_a_redirect_is_not_followed(server: Server, endpoint: TokenEndpoint, status: int) -> None:
     """Where the endpoints are is for the issuer alone to say."""
@@ -201,6 +202,7 @@ async def test_nobody_there_is_told_with_the_name_of_the_credential(
     assert "No connection to the token endpoint could be made." in await failure(discovery)
 
 
+@pytest.mark.threat(55)
 @pytest.mark.parametrize(
     ("url", "secure", "fine"),
     [

@@ -112,6 +112,7 @@ def test_hadolint_finds_nothing() -> None:
     assert (run.returncode, run.stdout) == (0, "")
 
 
+@pytest.mark.threat(129)
 def test_the_last_stage_is_unprivileged_and_runs_the_command(image: Image) -> None:
     """Names that orchestrators and people rely on; the user is a number other than root's."""
     uid, gid = (int(part) for part in image.user.split(":"))
@@ -272,6 +273,7 @@ def by_environment(token: str, key: str) -> tuple[dict[str, str], dict[str, str]
 LACKS: Final = why_not()
 
 
+@pytest.mark.threat(129)
 @pytest.mark.skipif(LACKS is not None, reason=str(LACKS))
 @pytest.mark.parametrize("configured", [by_file, by_environment])
 def test_the_image_runs_unprivileged_on_a_read_only_root(

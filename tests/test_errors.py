@@ -77,6 +77,7 @@ def test_status_and_code_are_those_of_the_interface() -> None:
     assert found == ANSWERS
 
 
+@pytest.mark.threat(80)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_error_has_fixed_sentences_and_a_known_type(kind: type[ProxyError]) -> None:
     """080: a title, an explanation that is a whole sentence in ASCII, and an RFC 9209 type only where one fits."""
@@ -115,6 +116,7 @@ def test_108_retry_after_is_whole_seconds_and_at_least_one(seconds: float, heade
     assert CredentialUnavailable("x", retry_after=seconds).headers() == (("Retry-After", header),)
 
 
+@pytest.mark.threat(25)
 def test_fields_that_an_answer_must_have() -> None:
     """025: `Allow` on 405; a Basic challenge on 401, since git and pip ask for a password only then."""
     assert dict(MethodNotAllowed().headers())["Allow"].split(", ")[0] == "GET"

@@ -168,6 +168,7 @@ def test_invariant_7_an_answer_arrives_as_it_was_sent(rig: Rig, sent: Answer, si
     check(rig, [Exchange(GET, sent)], [], sizes)
 
 
+@pytest.mark.threat(29)
 @given(targets)
 @property_of(1)
 def test_029_a_target_arrives_byte_for_byte(rig: Rig, target: bytes) -> None:

@@ -98,6 +98,7 @@ async def test_white_space_around_a_token_is_none_of_it(bench: Bench, around: st
     assert await bench.value() == written
 
 
+@pytest.mark.threat(137)
 async def test_a_swapped_link_is_noticed(bench: Bench, tmp_path: Path) -> None:
     """As Kubernetes does it: `token` leads to `..data/token`, and `..data` is put elsewhere in one move."""
     values = []
@@ -204,6 +205,7 @@ async def test_a_file_that_never_held_a_token_is_told_with_its_reason(bench: Ben
     assert bench.registered == []
 
 
+@pytest.mark.threat(137)
 @pytest.mark.parametrize("how", TROUBLE)
 async def test_a_file_that_is_broken_for_a_while_keeps_the_token_in_use(
     bench: Bench, how: str, caplog: pytest.LogCaptureFixture

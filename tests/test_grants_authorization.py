@@ -99,6 +99,7 @@ def test_a_code_of_this_login_is_taken(query: str, code: str) -> None:
     assert read_callback(query, MADE, issuer=ISSUER, promised=False) == Secret(code)
 
 
+@pytest.mark.threat(110)
 @pytest.mark.parametrize(
     ("query", "fault"),
     [
@@ -167,6 +168,7 @@ def test_only_registered_codes_are_shown(error: str, shown: str) -> None:
     assert str(refused.value) == f"The server, or the person there, did not agree, {shown}."
 
 
+@pytest.mark.threat(110)
 @given(st.text(), st.text(st.characters(codec="ascii"), max_size=40))
 def test_whatever_comes_without_the_state_changes_nothing(query: str, state: str) -> None:
     """No text of a browser is anything but foreign."""

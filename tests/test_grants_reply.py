@@ -124,6 +124,7 @@ def test_the_token_is_found_where_the_rules_say(place: str, body: object, header
 DEEP = b'{"access_token":' + b"[" * 50_000
 
 
+@pytest.mark.threat(50)
 @pytest.mark.parametrize(
     ("place", "body", "headers", "expected"),
     [
@@ -174,6 +175,7 @@ def test_a_reply_without_a_usable_token_is_refused(
     assert fault(body, ResponseRules(token=place), headers) is expected
 
 
+@pytest.mark.threat(56)
 @pytest.mark.parametrize(
     ("value", "unit", "expected"),
     [
@@ -409,6 +411,7 @@ def test_a_rejection_is_noticed_before_the_missing_token() -> None:
     assert answer({"access_token": TOKEN}, ResponseRules(success={"/error": None})).token == Secret(TOKEN)
 
 
+@pytest.mark.threat(54)
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [

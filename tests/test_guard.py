@@ -104,6 +104,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.threat(1)
 @pytest.mark.parametrize("name", ACCEPTED)
 @pytest.mark.parametrize("port", ["", ":1", ":8080", ":65535"])
 def test_001_our_own_names_pass_with_any_port_and_in_any_case(name: str, port: str) -> None:
@@ -113,6 +114,7 @@ def test_001_our_own_names_pass_with_any_port_and_in_any_case(name: str, port: s
     assert admission.visitor.own_origin == f"http://{name}{port}".lower().encode()
 
 
+@pytest.mark.threat(1, 7)
 @pytest.mark.parametrize("host", HOSTILE)
 @pytest.mark.parametrize("port", ["", ":8080"])
 def test_001_every_other_host_is_refused(host: str, port: str) -> None:
@@ -186,6 +188,7 @@ def test_a_refused_page_has_the_code_of_its_family_and_a_mend_of_its_own() -> No
 _text = st.text(alphabet=[chr(number) for number in (9, *range(32, 127), *range(128, 256))], max_size=40)
 
 
+@pytest.mark.threat(1)
 @given(_text | st.sampled_from(ACCEPTED + HOSTILE).flatmap(lambda host: _text.map(host.__add__)))
 def test_001_a_host_is_admitted_exactly_if_it_is_in_the_list(host: str) -> None:
     """The reference is a split at the last colon, and a set; white space around a value is no part of it."""
@@ -240,6 +243,7 @@ ORIGINS = {
 }
 
 
+@pytest.mark.threat(2, 3)
 @pytest.mark.parametrize(("origin", "site"), list(itertools.product(ORIGINS, SITES)))
 def test_002_origin_and_site_decide_for_every_method(origin: str | None, site: str | None) -> None:
     """A simple request of a foreign page is refused, GET too; curl, which sends neither, is not (3)."""
@@ -248,6 +252,7 @@ def test_002_origin_and_site_decide_for_every_method(origin: str | None, site: s
     assert found == {None if site in ORIGINS[origin] else OriginNotAllowed}
 
 
+@pytest.mark.threat(6, 12)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -264,6 +269,7 @@ def test_006_doubled_fields_and_websockets_get_no_exemption(fields: list[tuple[s
     assert _refusal(OPEN, _head("/x", *fields)) is OriginNotAllowed
 
 
+@pytest.mark.threat(4)
 def test_004_an_allowed_page_is_named_and_only_its_origin_is_granted() -> None:
     """Never `*`, and a cache must not mix origins up."""
     admission = OPEN.admit(_head("/x", ("Origin", PAGE)))
@@ -290,6 +296,7 @@ def _preflight(origin: str, *more: tuple[str, str], method: str = "PUT") -> Head
     return _head("/x", ("Origin", origin), asks, ("Sec-Fetch-Site", "cross-site"), *more, method="OPTIONS")
 
 
+@pytest.mark.threat(5)
 def test_005_a_preflight_of_an_allowed_page_is_ours_to_answer() -> None:
     """Without the client key, which a browser cannot send along; exactly what it asks for is granted."""
     head = _preflight(PAGE, ("Access-Control-Request-Headers", "x-a, authorization"))
@@ -307,6 +314,7 @@ def test_005_a_preflight_of_an_allowed_page_is_ours_to_answer() -> None:
     assert b"Allow-Headers" not in lines
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", ""])
 @pytest.mark.parametrize("guard", [OPEN, LOCKED])
 def test_005_a_preflight_of_any_other_page_is_denied(guard: Guard, origin: str) -> None:
@@ -315,6 +323,7 @@ def test_005_a_preflight_of_any_other_page_is_denied(guard: Guard, origin: str) 
     assert _refusal(guard, head) is CorsDenied
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize(
     ("method", "names"),
     [("PUT\r\nX: y", "a"), ("", "a"), ("A" * 33, "a"), ("PUT", "a\r\nSet-Cookie: x"), ("PUT", '"')],
@@ -360,6 +369,7 @@ CARRIERS: list[tuple[str, list[tuple[str, str]], str, str, bool]] = [
 ]
 
 
+@pytest.mark.threat(20)
 @pytest.mark.parametrize(("target", "fields", "path", "key_prefix", "authorization_is_key"), CARRIERS)
 def test_020_the_client_key_is_found_in_every_carrier_and_consumed(
     *, target: str, fields: list[tuple[str, str]], path: str, key_prefix: str, authorization_is_key: bool
@@ -370,6 +380,7 @@ def test_020_the_client_key_is_found_in_every_carrier_and_consumed(
     assert admission.visitor.authorization_is_key is authorization_is_key
 
 
+@pytest.mark.threat(11, 20)
 @pytest.mark.parametrize(
     ("target", "fields"),
     [
@@ -412,6 +423,7 @@ def test_without_a_client_key_a_tilde_is_an_ordinary_path() -> None:
     assert LOCKED.holds_key(f"http://localhost/~{KEY}/x".encode())
 
 
+@pytest.mark.threat(24, 25, 26)
 @pytest.mark.parametrize(
     ("head", "error"),
     [

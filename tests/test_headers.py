@@ -53,6 +53,7 @@ def _spellings(name: bytes) -> list[bytes]:
     return [name, name.upper(), name.title(), name.replace(b"-", b"_"), name.replace(b"-", b".").title()]
 
 
+@pytest.mark.threat(40)
 @pytest.mark.parametrize("name", sorted(HOP_BY_HOP | FRAMING | FORWARDING | {b"x-proxy-key", b"authorization"}))
 def test_040_fields_that_never_go_upstream(name: bytes) -> None:
     """Hop-by-hop, framing (38), forwarding (32), the client's credential (49) and key, in every spelling (47)."""
@@ -60,6 +61,7 @@ def test_040_fields_that_never_go_upstream(name: bytes) -> None:
     assert _request([*raw, (b"X-Kept", b"2"), *raw])[0] == [(b"X-Kept", b"2")]
 
 
+@pytest.mark.threat(40)
 @pytest.mark.parametrize("name", sorted(HOP_BY_HOP - {b"trailer"} | {b"content-length"}))
 def test_040_fields_that_never_come_back(name: bytes) -> None:
     """Hop-by-hop fields of an answer, and its length, which is written anew."""
@@ -73,6 +75,7 @@ def test_040_trailer_comes_back_since_trailers_do() -> None:
     assert _request([(b"Trailer", b"X-Sum")])[0] == []
 
 
+@pytest.mark.threat(4)
 @pytest.mark.parametrize(
     "name", ["access-control-allow-origin", "Access-Control-Allow-Credentials", "ACCESS-CONTROL-EXPOSE-HEADERS"]
 )
@@ -81,6 +84,7 @@ def test_004_the_cors_grants_of_an_upstream_do_not_come_back(name: str) -> None:
     assert _answer([(name.encode(), b"*"), (b"Vary", b"Origin")]) == ([(b"Vary", b"Origin")], 0)
 
 
+@pytest.mark.threat(39)
 @pytest.mark.parametrize(
     "connections",
     [
@@ -124,6 +128,7 @@ def test_029_every_other_field_comes_back_byte_for_byte(came: list[bytes]) -> No
     assert answer_lines(Section(b"\r\n".join(came)).fields, frozenset(), echoes=()) == (came, 0)
 
 
+@pytest.mark.threat(47)
 @pytest.mark.parametrize("alias", [b"X_Api_Key", b"x.api.key", b"X-API_KEY", b"X_API.KEY", b"x-api-key"])
 def test_047_aliases_of_an_injected_field_are_dropped(alias: bytes) -> None:
     """WSGI and CGI map them to one variable; an alias of another field passes."""
@@ -152,6 +157,7 @@ def test_cookies_of_ours_and_of_the_credential_are_taken_out(value: bytes, kept:
     assert _request([(b"Cookie", value), (b"cookie", b"z=1")]) == ([], [*kept, b"z=1"])
 
 
+@pytest.mark.threat(10)
 @pytest.mark.parametrize(
     ("value", "passes"),
     [
@@ -217,6 +223,7 @@ def test_a_reference_on_a_root_route_or_without_an_origin_of_ours() -> None:
     assert own_reference(b"/x", b"", b"", prefix=b"", upstream=api, base_path=b"") == b"/x"
 
 
+@pytest.mark.threat(20, 32)
 @pytest.mark.parametrize(
     ("client", "host", "lines"),
     [
@@ -232,6 +239,7 @@ def test_032_what_is_said_of_the_client_is_what_we_know(client: str, host: bytes
     assert forwarded_lines(client, host, "http") == "".join(f"X-Forwarded-{line}\r\n" for line in lines).encode()
 
 
+@pytest.mark.threat(63)
 @pytest.mark.parametrize("byte", [*range(9), *range(11, 13), *range(14, 32), 127])
 def test_063_control_characters_in_a_field_are_refused(byte: int) -> None:
     """An own writer would break on some of them, a terminal on others (E10)."""
@@ -249,6 +257,7 @@ def test_063_tabs_and_bytes_beyond_ascii_pass() -> None:
     assert _answer([]) == ([], 0)
 
 
+@pytest.mark.threat(62)
 def test_062_fields_that_echo_the_live_token_are_dropped_and_counted() -> None:
     """In any field, anywhere in the value, or in the name."""
     raw = [(b"X-Echo", b"Bearer live-token"), (b"Location", b"/?t=live%2Dtoken"), (b"X-Kept", b"live")]
@@ -267,6 +276,7 @@ def test_what_a_route_strips_comes_from_places_and_names() -> None:
         assert (nothing.names, nothing.query, nothing.cookies) == (ALWAYS_DROPPED, frozenset(), frozenset())
 
 
+@pytest.mark.threat(31)
 @pytest.mark.parametrize(
     ("query", "left"),
     [
@@ -303,6 +313,7 @@ def test_031_a_query_loses_the_named_parameters_and_no_other_byte(query: str | N
     assert found == (None if left is None else left.encode())
 
 
+@pytest.mark.threat(31)
 @given(st.lists(st.sampled_from(["a=b", "", "%zz", "x=%26", "access_token=1", "+", "c="]), min_size=1, max_size=8))
 def test_031_what_is_left_of_a_query_is_its_other_pieces_in_order(pieces: list[str]) -> None:
     """Nothing to take out: not a byte changes."""
@@ -312,6 +323,7 @@ def test_031_what_is_left_of_a_query_is_its_other_pieces_in_order(pieces: list[s
     assert strip_query(query, frozenset()) == query
 
 
+@pytest.mark.threat(31)
 def test_031_values_and_keys_of_a_query() -> None:
     """Values are decoded, for comparison; keys stand as they came, for the log."""
     query = b"a=1+2&b=%2B;a=3&%61=4&a&=5&c\xff=6"

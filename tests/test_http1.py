@@ -61,6 +61,7 @@ def test_values_are_found_by_their_lower_case_name_in_their_order() -> None:
     assert section.values == {b"x-a": [b"1", b"3"], b"b": [b"2"]}
 
 
+@pytest.mark.threat(39)
 @pytest.mark.parametrize(
     ("raw", "options"),
     [
@@ -106,6 +107,7 @@ BROKEN_SECTIONS: Final = {
 }
 
 
+@pytest.mark.threat(37)
 @pytest.mark.parametrize("name", BROKEN_SECTIONS)
 def test_037_what_is_malformed_is_refused_and_never_mended(name: str) -> None:
     """Half a line end breaks the structure, any other control character only the value it stands in."""
@@ -116,6 +118,7 @@ def test_037_what_is_malformed_is_refused_and_never_mended(name: str) -> None:
     assert error.value.args == ()
 
 
+@pytest.mark.threat(63)
 @pytest.mark.parametrize("control", CONTROLS, ids=repr)
 def test_063_no_control_character_passes_anywhere_in_a_field(control: bytes) -> None:
     """In a value at either end or within, and in a name."""
@@ -124,6 +127,7 @@ def test_063_no_control_character_passes_anywhere_in_a_field(control: bytes) -> 
             Section(raw % control)
 
 
+@pytest.mark.threat(116)
 def test_116_the_number_of_fields_is_bounded() -> None:
     """At the bound, and one more."""
     line = b"A: 1"
@@ -161,6 +165,7 @@ def test_037_any_proper_section_is_read_for_what_it_is(lines: list[tuple[bytes, 
     ]
 
 
+@pytest.mark.threat(37)
 @given(
     st.lists(st.sampled_from([b"A", b"b", b":", b" ", b"\t", b"\r", b"\n", b"\r\n", b"\0", b"\xff", b"1"])).map(
         b"".join
@@ -184,6 +189,7 @@ def _by_h11(wire: bytes) -> object:
     return reader.next_event()
 
 
+@pytest.mark.threat(37)
 @pytest.mark.parametrize(
     ("data", "has_one"),
     [
@@ -203,6 +209,7 @@ def test_037_a_line_end_without_cr_is_noticed_before_the_head_is_whole(data: byt
 # -- request lines
 
 
+@pytest.mark.threat(27)
 @pytest.mark.parametrize(("version", "minor"), [(b"HTTP/1.1", 1), (b"HTTP/1.0", 0)])
 @pytest.mark.parametrize("method", [*vocabulary.METHODS, b"CONNECT", b"TRACE"])
 def test_027_every_method_of_the_registry_is_known(method: bytes, version: bytes, minor: int) -> None:
@@ -219,6 +226,7 @@ def test_a_target_is_not_judged_with_its_line(target: bytes) -> None:
     assert request_line(b"GET %b HTTP/1.1" % target) == ("GET", target, 1)
 
 
+@pytest.mark.threat(27)
 @pytest.mark.parametrize(
     "line",
     [
@@ -245,6 +253,7 @@ def request(*lines: bytes, minor: int = 1) -> RequestSection:
     return RequestSection(b"\r\n".join((b"Host: a", *lines)), minor)
 
 
+@pytest.mark.threat(35)
 @pytest.mark.parametrize("minor", [0, 1])
 @pytest.mark.parametrize(
     ("lines", "length"),
@@ -290,6 +299,7 @@ MISFRAMED: Final = [
 ]  # fmt: skip
 
 
+@pytest.mark.threat(35)
 @pytest.mark.parametrize("minor", [0, 1])
 @pytest.mark.parametrize("lines", MISFRAMED)
 def test_035_an_ambiguous_length_is_refused(lines: list[bytes], minor: int) -> None:
@@ -298,12 +308,14 @@ def test_035_an_ambiguous_length_is_refused(lines: list[bytes], minor: int) -> N
         request(*lines, minor=minor)
 
 
+@pytest.mark.threat(35)
 def test_035_there_are_no_chunks_in_http_1_0() -> None:
     """It does not know them (RFC 9112 section 6.1)."""
     with pytest.raises(BadFraming):
         request(CHUNKED_LINE, minor=0)
 
 
+@pytest.mark.threat(1)
 @pytest.mark.parametrize(
     ("raw", "minor", "is_proper"),
     [
@@ -327,6 +339,7 @@ def test_001_a_request_has_one_host(raw: bytes, minor: int, *, is_proper: bool) 
             RequestSection(raw, minor)
 
 
+@pytest.mark.threat(45)
 @pytest.mark.parametrize(
     ("lines", "minor", "expects"),
     [
@@ -358,6 +371,7 @@ def test_what_is_concluded_of_a_section_belongs_to_it_alone() -> None:
     assert second.memo == {}
 
 
+@pytest.mark.threat(35)
 @given(st.lists(st.sampled_from("0123456789+-_ .,xa\u0665\xb2").map(str.encode), max_size=25).map(b"".join))
 def test_035_a_length_is_digits_alone(value: bytes) -> None:
     """What `int` would take besides is none."""
@@ -377,6 +391,7 @@ def answer(*lines: bytes, line: bytes = b"HTTP/1.1 200 OK") -> AnswerHead:
     return AnswerHead(b"\r\n".join((line, *lines)))
 
 
+@pytest.mark.threat(70)
 @pytest.mark.parametrize(
     ("line", "status"),
     [
@@ -395,6 +410,7 @@ def test_070_a_status_line_is_a_version_and_a_code(line: bytes, status: int) -> 
     assert answer(b"A: 1", line=line).values == {b"a": [b"1"]}
 
 
+@pytest.mark.threat(70)
 @pytest.mark.parametrize(
     "line",
     [
@@ -412,6 +428,7 @@ def test_070_anything_else_is_no_status_line(line: bytes) -> None:
         answer(line=line)
 
 
+@pytest.mark.threat(44)
 @pytest.mark.parametrize(
     ("status", "lines", "get", "head"),
     [
@@ -456,6 +473,7 @@ def test_each_framing_has_its_decoder() -> None:
     assert empty.done
 
 
+@pytest.mark.threat(64)
 def test_064_an_answer_may_have_so_many_extensions_and_trailers_and_no_more() -> None:
     """They are held until the end of the body is there."""
     for size, is_taken in ((BARREN_MOST - 20, True), (BARREN_MOST + 1, False)):
@@ -480,6 +498,7 @@ def test_the_declared_length_is_known_whatever_it_is_about(lines: list[bytes], l
         assert answer(*lines, line=b"HTTP/1.1 %d X" % status).length == length
 
 
+@pytest.mark.threat(35)
 @pytest.mark.parametrize(
     ("line", "lines"),
     [
@@ -638,6 +657,7 @@ CHUNKED_BODIES: Final = {
 }
 
 
+@pytest.mark.threat(36)
 @pytest.mark.parametrize("name", CHUNKED_BODIES)
 def test_036_a_chunked_body_is_read_the_same_wherever_it_is_cut(name: str) -> None:
     """The body, its trailers, and what is behind it; an end that is cut off is no end."""
@@ -690,6 +710,7 @@ BAD_CHUNKED_BODIES: Final = {
 }
 
 
+@pytest.mark.threat(36)
 @pytest.mark.parametrize("name", BAD_CHUNKED_BODIES)
 def test_036_a_broken_chunked_body_is_refused_wherever_it_is_cut(name: str) -> None:
     """Every other reading is one that two parsers may not share."""
@@ -714,6 +735,7 @@ def test_064_a_size_line_is_bounded(length: int, step: int, *, is_taken: bool) -
             take(Chunked(BARREN), sliced(line[:-1], range(0, len(line), step)))
 
 
+@pytest.mark.threat(64)
 @pytest.mark.parametrize("step", [1, 7, 100_000])
 @pytest.mark.parametrize(("over", "is_taken"), [(0, True), (1, False)])
 def test_064_what_comes_without_a_byte_of_the_body_is_bounded(over: int, step: int, *, is_taken: bool) -> None:
@@ -791,6 +813,7 @@ def outcome(pieces: Sequence[bytes]) -> object:
     return body, behind, None if decoder.trailers is None else decoder.trailers.raw
 
 
+@pytest.mark.threat(36)
 @given(st.lists(st.sampled_from(_PIECES), max_size=12).map(b"".join), cuts)
 def test_036_what_becomes_of_any_bytes_does_not_depend_on_how_they_are_cut(wire: bytes, at: list[int]) -> None:
     """Neither the body nor the verdict."""
@@ -827,6 +850,7 @@ def test_a_sized_body_does_not_depend_on_how_it_is_cut(length: int, wire: bytes,
     assert take(decoder, sliced(wire, at)) == (wire[:length], wire[length:] if whole else None)
 
 
+@pytest.mark.threat(80)
 def test_no_error_of_this_part_holds_a_byte_of_what_came() -> None:
     """080: they end up in tracebacks."""
     for broken in (lambda: Section(b"SECRET"), lambda: request_line(b"SECRET"), lambda: answer(line=b"SECRET")):

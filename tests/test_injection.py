@@ -18,6 +18,7 @@ NAMESAKE = Place("query", "Authorization")
 P = Replace(b"PLACEHOLDER")
 
 
+@pytest.mark.threat(50)
 @pytest.mark.parametrize(
     ("token", "kinds"),
     [
@@ -67,6 +68,7 @@ def test_050_any_token_in_a_query_is_one_parameter(token: str) -> None:
 ALL = (HEADER, QUERY, COOKIE)
 
 
+@pytest.mark.threat(49)
 @pytest.mark.parametrize(
     ("inject", "places", "fields", "query", "filled"),
     [
@@ -127,6 +129,7 @@ def _outgoing(*, query: bytes | None = None, cookies: list[bytes] | None = None)
     return Outgoing("POST", b"/v2/a%2Fb", query, lines, cookies or [])
 
 
+@pytest.mark.threat(39)
 def test_039_the_credential_is_the_very_last_field() -> None:
     """So nothing before it can take it away; the lines before it stand as they are."""
     head = _outgoing(query=b"a&&b", cookies=[b"a=b", b"c=d"]).head(

@@ -15,6 +15,7 @@ INSTANCES: Final = 8
 EXPIRIES: Final = [3, pytest.param(10 if TIMES == 1 else 50, marks=pytest.mark.slow)]
 
 
+@pytest.mark.threat(88, 124)
 @pytest.mark.parametrize("expiries", EXPIRIES)
 async def test_088_eight_instances_refresh_once_for_all(
     either: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, expiries: int
@@ -31,6 +32,7 @@ async def test_088_eight_instances_refresh_once_for_all(
     assert tracker.double.refresh_reuses == 0
 
 
+@pytest.mark.threat(128)
 async def test_one_that_dies_in_the_middle_of_a_refresh_locks_nobody_out(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting
 ) -> None:

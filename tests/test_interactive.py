@@ -184,6 +184,7 @@ async def test_verifier_and_code_are_masked_and_the_tokens_too(server: Server) -
     assert server.outside.redactor.text(" ".join(spoken)) == "*** *** *** ***"
 
 
+@pytest.mark.threat(110)
 @pytest.mark.parametrize(
     ("promised", "name", "taken"),
     [(True, True, True), (True, False, False), (False, False, True), (False, "https://evil.example", False)],
@@ -223,6 +224,7 @@ async def test_a_login_waits_for_its_own_answer_only(server: Server) -> None:
     assert server.asked == []
 
 
+@pytest.mark.threat(110)
 async def test_nobody_comes(server: Server) -> None:
     """The wait ends, and the person is told how to begin again."""
     login = replace(server.login(Somebody(lambda _url: None), "authorization_code"), wait=0.05)

@@ -34,6 +34,7 @@ def login(endpoint: Api, upstream: object) -> dict[str, Any]:
 # -- 1
 
 
+@pytest.mark.threat(23)
 @pytest.mark.parametrize(
     "target",
     ["//{other}/x", "/http://{other}/", "/@{other}/", "/?url=http://{other}/", "http://{other}/", "{other}"],
@@ -51,6 +52,7 @@ async def test_invariant_1_a_credential_is_sent_only_to_the_origins_it_is_bound_
         assert all(seen.all("host") == [upstream.url.removeprefix("http://")] for seen in upstream.seen)
 
 
+@pytest.mark.threat(54, 61)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_invariant_1_also_where_the_upstream_or_the_token_endpoint_redirects(
     proxying: StartProxy, canaries: Canaries, clock: HeldClock, status: int
@@ -117,6 +119,7 @@ GARBAGE = {
 }
 
 
+@pytest.mark.threat(52)
 @pytest.mark.parametrize("reply", GARBAGE)
 async def test_invariant_2_without_a_token_nothing_reaches_the_upstream(
     proxying: StartProxy, canaries: Canaries, clock: HeldClock, reply: str
@@ -136,6 +139,7 @@ async def test_invariant_2_without_a_token_nothing_reaches_the_upstream(
         assert len(endpoint.seen) == 1
 
 
+@pytest.mark.threat(52)
 @pytest.mark.parametrize("switch", ["down", "hang"])
 async def test_invariant_2_also_where_the_token_has_just_ended(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, switch: str
@@ -170,6 +174,7 @@ ATTACKS: dict[str, tuple[str, list[tuple[str, str]]]] = {
 }
 
 
+@pytest.mark.threat(49)
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_invariant_3_nothing_a_client_sends_removes_replaces_or_reveals_the_credential(
     proxying: StartProxy, keyed: Keyed, attack: str
@@ -193,6 +198,7 @@ async def test_invariant_3_nothing_a_client_sends_removes_replaces_or_reveals_th
     assert answer.status == 200
 
 
+@pytest.mark.threat(26)
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "OPTIONS", "HEAD"])
 async def test_invariant_3_no_method_reveals_the_credential(
     proxying: StartProxy, keyed: Keyed, method: str
@@ -234,6 +240,7 @@ async def test_invariant_3_also_where_an_upstream_repeats_its_head(
 # -- 4
 
 
+@pytest.mark.threat(75)
 async def test_invariant_4_no_live_secret_appears_in_any_output(
     proxying: StartProxy, keyed: Keyed, canaries: Canaries
 ) -> None:
@@ -264,6 +271,7 @@ async def test_invariant_4_no_live_secret_appears_in_any_output(
     assert "***" in shown[0]
 
 
+@pytest.mark.threat(22)
 async def test_invariant_4_no_client_reads_the_key_of_another_out_of_a_head_that_comes_again(
     proxying: StartProxy, keyed: Keyed
 ) -> None:
@@ -289,6 +297,7 @@ async def test_invariant_4_no_client_reads_the_key_of_another_out_of_a_head_that
 # -- 5
 
 
+@pytest.mark.threat(86)
 @pytest.mark.parametrize("status", [200, 500], ids=["it succeeds", "it fails"])
 async def test_invariant_5_at_most_one_token_request_per_credential_is_in_flight(
     proxying: StartProxy, canaries: Canaries, clock: HeldClock, status: int
@@ -324,6 +333,7 @@ async def test_invariant_5_at_most_one_token_request_per_credential_is_in_flight
 # -- 6
 
 
+@pytest.mark.threat(103)
 async def test_invariant_6_a_request_is_answered_by_the_upstream_at_most_twice(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -347,6 +357,7 @@ async def test_invariant_6_a_request_is_answered_by_the_upstream_at_most_twice(
     assert all(len(set(tokens)) == len(tokens) for tokens in seen_by_id.values())
 
 
+@pytest.mark.threat(103)
 async def test_invariant_6_also_where_connections_are_lost_in_between(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -475,6 +486,7 @@ async def test_invariant_8_a_body_that_ended_early_does_not_look_complete(
 # -- 9
 
 
+@pytest.mark.threat(69, 87)
 async def test_invariant_9_a_client_that_hangs_up_frees_its_upstream_connection_and_cancels_no_refresh(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -506,6 +518,7 @@ async def test_invariant_9_a_client_that_hangs_up_frees_its_upstream_connection_
 # -- 10
 
 
+@pytest.mark.threat(22, 72)
 async def test_invariant_10_one_clients_cookies_never_reach_another(
     proxying: StartProxy, canaries: Canaries, clock: HeldClock
 ) -> None:

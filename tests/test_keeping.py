@@ -155,6 +155,7 @@ async def bench(tmp_path: Path, clock: HeldClock, canaries: Canaries) -> AsyncIt
         await source.close(0.0)
 
 
+@pytest.mark.threat(90)
 async def test_090_a_token_is_stored_before_anybody_gets_it(bench: Bench) -> None:
     """And nobody gets it while it is being written."""
     source, script = bench.process()
@@ -207,6 +208,7 @@ ABSURD = {
 }
 
 
+@pytest.mark.threat(95)
 @pytest.mark.parametrize("absurd", ABSURD.values(), ids=ABSURD)
 async def test_095_times_that_cannot_be_cost_one_refresh(bench: Bench, absurd: Record) -> None:
     """A clock was wrong, then or now: nobody knows when the token ends, and it is not sent."""
@@ -220,6 +222,7 @@ async def test_095_times_that_cannot_be_cost_one_refresh(bench: Bench, absurd: R
     assert script.asked_with == [got.refresh_token]
 
 
+@pytest.mark.threat(95)
 @pytest.mark.parametrize("jump", [-366 * 86400.0, 366 * 86400.0])
 async def test_095_a_wall_clock_that_jumps_by_a_year_costs_one_refresh(bench: Bench, jump: float) -> None:
     """Between two runs; and nothing while one runs."""
@@ -309,6 +312,7 @@ async def test_132_whoever_begins_with_an_old_record_ends_as_after_any_refusal(b
     assert len(script.asked_with) == 1
 
 
+@pytest.mark.threat(50)
 async def test_050_a_stored_token_that_cannot_be_sent_in_its_place_is_not_taken_over(bench: Bench) -> None:
     """The place may have changed since."""
     await bench.put(replace(bench.record(), token=Secret("FORBIDDEN")))
@@ -318,6 +322,7 @@ async def test_050_a_stored_token_that_cannot_be_sent_in_its_place_is_not_taken_
     assert len(script.asked_with) == 1
 
 
+@pytest.mark.threat(89)
 @pytest.mark.parametrize("error", [CredentialRejected, LoginRequired])
 async def test_089_who_is_rejected_takes_over_what_somebody_else_got_meanwhile(
     bench: Bench, error: type[CredentialRejected]
@@ -336,6 +341,7 @@ async def test_089_who_is_rejected_takes_over_what_somebody_else_got_meanwhile(
     assert not list(bench.folder.rglob("*.json"))
 
 
+@pytest.mark.threat(89)
 @pytest.mark.parametrize("error", [CredentialRejected, LoginRequired])
 async def test_089_a_record_that_was_rejected_stays(bench: Bench, error: type[CredentialRejected]) -> None:
     """The error counts, and the record is there for people; nobody asks again."""
@@ -364,6 +370,7 @@ def undecided() -> CredentialUnavailable:
     return failure
 
 
+@pytest.mark.threat(90)
 async def test_090_it_is_noted_before_a_refresh_token_is_redeemed(bench: Bench) -> None:
     """And the note goes with the token that comes of it."""
     source, script = bench.process()
@@ -380,6 +387,7 @@ async def test_090_it_is_noted_before_a_refresh_token_is_redeemed(bench: Bench) 
     assert (after.generation, after.redeeming) == (2, False)
 
 
+@pytest.mark.threat(90)
 @pytest.mark.parametrize("can_begin", [True, False])
 async def test_090_after_a_crash_a_spent_refresh_token_comes_again_only_where_nothing_else_can(
     bench: Bench, *, can_begin: bool
@@ -631,6 +639,7 @@ async def rejected(bench: Bench) -> tuple[TokenSource, Script]:
     return source, script
 
 
+@pytest.mark.threat(102)
 async def test_102_what_a_person_stores_is_noticed_within_two_seconds(bench: Bench) -> None:
     """The store is looked at no more often, however many requests there are."""
     source, script = await rejected(bench)
@@ -724,6 +733,7 @@ async def test_a_token_that_is_fresh_costs_a_look_in_two_seconds(bench: Bench) -
     assert bench.shelf.loads - looks in (2, 3)
 
 
+@pytest.mark.threat(102)
 async def test_102_who_holds_a_fresh_token_follows_a_logout(bench: Bench) -> None:
     """Within two seconds of the next request, and without a token request of its own."""
     source, script = bench.process()
@@ -753,6 +763,7 @@ async def test_102_who_holds_a_fresh_token_follows_a_new_login(bench: Bench) -> 
     assert (await source.token(WAIT)).value == record.token
 
 
+@pytest.mark.threat(91)
 async def test_091_what_could_not_be_written_is_written_as_soon_as_it_can(bench: Bench) -> None:
     """Not only at the end, which may be a SIGKILL."""
     source, script = bench.process()
@@ -807,6 +818,7 @@ async def test_090_a_new_refresh_token_is_kept_whatever_else_is_wrong_with_its_r
     assert script.asked_with[-1] not in (None, failure.rotated)
 
 
+@pytest.mark.threat(88)
 async def test_088_a_refresh_token_that_somebody_else_replaced_is_redeemed_by_nobody(bench: Bench) -> None:
     """The reply gave the other one a refresh token and no token of use, so the generation is the same."""
     await bench.put(bench.record())
@@ -846,6 +858,7 @@ async def test_091_a_new_refresh_token_that_could_not_be_stored_is_the_one_that_
     assert stored.refresh_token == failure.rotated
 
 
+@pytest.mark.threat(102)
 async def test_102_a_record_that_is_gone_takes_its_refresh_token_along(bench: Bench) -> None:
     """Somebody logged out: the next token request begins anew."""
     source, script = bench.process()
@@ -863,6 +876,7 @@ async def test_102_a_record_that_is_gone_takes_its_refresh_token_along(bench: Be
 # -- a store that fails
 
 
+@pytest.mark.threat(91)
 async def test_091_a_store_that_fails_costs_no_request_and_is_told_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -926,6 +940,7 @@ async def test_111_the_end_does_not_wait_for_a_store(bench: Bench, *, busy: bool
     assert await bench.stored() is None
 
 
+@pytest.mark.threat(111)
 async def test_111_a_token_that_was_being_stored_when_the_end_came_is_stored(bench: Bench) -> None:
     """Its refresh token was redeemed already."""
     source, script = bench.process()
@@ -943,6 +958,7 @@ async def test_111_a_token_that_was_being_stored_when_the_end_came_is_stored(ben
     assert stored.token is granted.token
 
 
+@pytest.mark.threat(93)
 async def test_093_a_turn_that_is_not_given_back_is_an_error_of_its_own(bench: Bench) -> None:
     """To ask without it might redeem one refresh token twice. A token that is still good serves."""
     bench.shelf.busy = True
@@ -1016,6 +1032,7 @@ async def test_088_who_begins_with_what_is_stored_does_not_begin_without_the_sto
     assert (await source.token(WAIT)).value is record.token
 
 
+@pytest.mark.threat(94)
 @pytest.mark.parametrize("needs_turn", [True, False])
 async def test_094_a_turn_that_was_lost_asks_for_nothing(bench: Bench, *, needs_turn: bool) -> None:
     """It is told, and tried again from the beginning: somebody else may have a token by then."""
@@ -1031,6 +1048,7 @@ async def test_094_a_turn_that_was_lost_asks_for_nothing(bench: Bench, *, needs_
     assert (await source.token(WAIT)).value is record.token
 
 
+@pytest.mark.threat(94)
 async def test_094_who_comes_too_late_takes_over_what_is_there(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:

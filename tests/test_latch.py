@@ -51,6 +51,7 @@ def digests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
+@pytest.mark.threat(107)
 async def test_a_latch_survives_a_restart_and_holds_for_its_secret_only(folder: Path) -> None:
     """A changed secret is tried; the old one back is still known to be wrong."""
     before = Latch(folder)
@@ -215,6 +216,7 @@ PLANTED: dict[str, bytes | Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.threat(92)
 @pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
 async def test_what_is_not_our_file_counts_as_not_set_and_is_moved_aside(
     folder: Path, file: Path, planted: bytes | Callable[[Path], None]

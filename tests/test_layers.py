@@ -251,6 +251,7 @@ def test_nobody_but_the_commands_imports_the_server() -> None:
     }
 
 
+@pytest.mark.threat(48)
 @pytest.mark.parametrize("path", PATHS)
 def test_the_client_of_aiohttp_is_for_token_endpoints_only(path: str) -> None:
     """On the data path it would replay, rewrite and mangle (E8 to E21)."""

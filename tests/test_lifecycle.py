@@ -66,6 +66,7 @@ def test_the_four_decisions(
     assert decide(life, now, after) == (token if uses else None, refreshes)
 
 
+@pytest.mark.threat(97)
 @pytest.mark.parametrize(
     ("lifetime", "due_in"),
     [(1.0, 0.9), (5.0, 4.5), (30.0, 27.0), (60.0, 54.0), (600.0, 540.0), (3600.0, 3540.0), (0.0, 0.0)],
@@ -76,6 +77,7 @@ def test_097_the_margin_is_never_more_than_a_tenth_of_the_lifetime(lifetime: flo
     assert stale_at(token, 60.0) == pytest.approx(100.0 + due_in)
 
 
+@pytest.mark.threat(97)
 @pytest.mark.parametrize("lifetime", [1, 5, 30, 60])
 def test_097_a_busy_credential_is_refreshed_once_a_lifetime(lifetime: int) -> None:
     """Ten requests a second for two minutes: one token request each time that the tenth begins, and no more."""
@@ -96,6 +98,7 @@ def test_a_token_without_an_expiry_is_never_due() -> None:
     assert state(Life(60.0, ENDLESS), 1e12) == "fresh"
 
 
+@pytest.mark.threat(95, 96)
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
@@ -113,6 +116,7 @@ def test_095_state_is_derived_from_token_and_clock(now: float, expected: str) ->
     assert state(Life(60.0), now) == "invalid"
 
 
+@pytest.mark.threat(108)
 @given(st.integers(0, 10**6), st.floats(0, 1, exclude_max=True), st.none() | st.floats(allow_nan=True))
 def test_108_back_off_stays_within_its_bounds(count: int, random: float, retry_after: float | None) -> None:
     """Between one second and five minutes, or what the server asks for, up to an hour."""
@@ -124,6 +128,7 @@ def test_108_back_off_stays_within_its_bounds(count: int, random: float, retry_a
         assert pause >= retry_after
 
 
+@pytest.mark.threat(108)
 def test_108_back_off_doubles_its_bound_and_is_spread_over_all_of_it() -> None:
     """Full jitter: many proxies that failed together do not return together."""
     assert [back_off(count, 0.999999) for count in (1, 2, 3, 8, 9, 10**6)] == pytest.approx(
@@ -143,6 +148,7 @@ def test_a_failure_is_told_with_the_seconds_that_are_left(failure: Failure, now:
     assert error.retry_after == left
 
 
+@pytest.mark.threat(98)
 def test_098_refusals_of_one_generation_are_one_piece_of_evidence() -> None:
     """A thousand requests that were refused together close the gate once, for one second."""
     gate = Gate()
@@ -153,6 +159,7 @@ def test_098_refusals_of_one_generation_are_one_piece_of_evidence() -> None:
     assert gate.closed_until == 51.0
 
 
+@pytest.mark.threat(98)
 def test_098_each_newer_generation_that_does_not_cure_doubles_the_pause() -> None:
     """1, 2, 4 … 300 seconds."""
     gate, pauses, now = Gate(), [], 0.0
@@ -165,6 +172,7 @@ def test_098_each_newer_generation_that_does_not_cure_doubles_the_pause() -> Non
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, GATE_LAST, GATE_LAST, GATE_LAST]
 
 
+@pytest.mark.threat(99)
 def test_099_only_a_cured_retry_opens_the_gate() -> None:
     """And the next refusal that is not cured begins at one second again; old evidence stays known."""
     gate = Gate()
@@ -179,6 +187,7 @@ def test_099_only_a_cured_retry_opens_the_gate() -> None:
     assert (gate.is_open(3.9), gate.is_open(4.0)) == (False, True)
 
 
+@pytest.mark.threat(99)
 def test_099_a_forbidden_path_costs_eleven_token_requests_in_ten_minutes() -> None:
     """12,000 refusals, twenty a second, whatever the token."""
     gate, generation, requests = Gate(), 1, 0

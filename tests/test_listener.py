@@ -106,6 +106,7 @@ REFUSED: Final = [
 ]
 
 
+@pytest.mark.threat(74, 85)
 @CUT
 @pytest.mark.parametrize(("wire", "code"), REFUSED)
 @on_each_loop
@@ -135,6 +136,7 @@ async def test_074_a_malformed_request_is_neither_echoed_nor_logged(
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.threat(46)
 @pytest.mark.parametrize("ahead", [False, True], ids=["behind", "in one segment"])
 @on_each_loop
 async def test_046_a_malformed_request_behind_others_does_not_spoil_their_answers(
@@ -162,6 +164,7 @@ async def test_046_a_malformed_request_behind_others_does_not_spoil_their_answer
         assert await client.at_end()
 
 
+@pytest.mark.threat(105)
 @on_each_loop
 async def test_105_a_client_that_goes_on_sending_gets_its_refusal_all_the_same(artefacts: Artefacts) -> None:
     """RFC 9112 section 9.6: a reset, for bytes that nobody read, would overtake the answer."""
@@ -189,6 +192,7 @@ async def test_105_a_refused_client_that_never_ends_is_cut_off(
         await everybody_left(listener)
 
 
+@pytest.mark.threat(33)
 @on_each_loop
 async def test_033_a_client_that_speaks_tls_is_refused_at_once(artefacts: Artefacts) -> None:
     """`https://` where `http://` was meant: nothing that begins so becomes a request, so more is not waited for."""
@@ -198,6 +202,7 @@ async def test_033_a_client_that_speaks_tls_is_refused_at_once(artefacts: Artefa
         assert await client.at_end()
 
 
+@pytest.mark.threat(85)
 @on_each_loop
 async def test_085_many_malformed_requests_cost_one_line_each(
     artefacts: Artefacts, caplog: pytest.LogCaptureFixture
@@ -224,6 +229,7 @@ BAD_CHUNKS: Final = {
 }
 
 
+@pytest.mark.threat(36)
 @CUT
 @pytest.mark.parametrize("wire", [pytest.param(wire, id=name) for name, wire in BAD_CHUNKS.items()])
 @on_each_loop
@@ -283,6 +289,7 @@ PARTS: Final = {
 }
 
 
+@pytest.mark.threat(116)
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("over", [0, 1], ids=["at the limit", "one byte more"])
 @pytest.mark.parametrize("step", [LIMIT * 2, 100, 1])
@@ -304,6 +311,7 @@ async def test_116_a_request_beyond_the_limit_is_refused_by_its_own_code(
             assert await client.at_end()
 
 
+@pytest.mark.threat(116)
 @pytest.mark.parametrize(
     ("begin", "wire", "code"),
     [
@@ -359,6 +367,7 @@ async def test_some_empty_lines_in_front_of_a_request_are_passed_over(
         assert (answer.body == b"/x|", answer.code) == (is_taken, "" if is_taken else "bad_request")
 
 
+@pytest.mark.threat(112)
 @pytest.mark.parametrize("begin", [b"", GET], ids=["first request", "second request"])
 @on_each_loop
 async def test_112_a_head_that_is_not_whole_in_time_is_408(begin: bytes, artefacts: Artefacts) -> None:
@@ -379,6 +388,7 @@ async def test_112_a_head_that_is_not_whole_in_time_is_408(begin: bytes, artefac
         assert await client.at_end()
 
 
+@pytest.mark.threat(112)
 @pytest.mark.parametrize(
     "before", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["first", "behind another"]
 )
@@ -405,6 +415,7 @@ IDLE: Final = {
 }
 
 
+@pytest.mark.threat(112)
 @pytest.mark.parametrize("name", IDLE)
 @on_each_loop
 async def test_112_an_idle_connection_ends_without_an_answer(name: str, artefacts: Artefacts) -> None:
@@ -498,6 +509,7 @@ async def test_a_body_of_no_bytes_is_complete_with_its_head(framed: bytes, artef
     assert seen == [True, False]
 
 
+@pytest.mark.threat(112, 115)
 @on_each_loop
 async def test_115_one_connection_too_many_is_answered_and_ended(artefacts: Artefacts) -> None:
     """Those that are there go on; when one goes, there is room again."""
@@ -517,6 +529,7 @@ async def test_115_one_connection_too_many_is_answered_and_ended(artefacts: Arte
         assert listener.codes == ["overloaded"]
 
 
+@pytest.mark.threat(46)
 @pytest.mark.parametrize(
     "wire",
     [
@@ -553,6 +566,7 @@ async def test_114_what_nobody_takes_yet_waits_in_the_socket(wire: bytes, artefa
 # -- order, keep-alive, HEAD
 
 
+@pytest.mark.threat(46)
 @CUT
 @on_each_loop
 async def test_046_pipelined_requests_are_answered_in_their_order(artefacts: Artefacts, *, in_bytes: bool) -> None:
@@ -618,6 +632,7 @@ async def test_what_a_connection_remembers_of_a_request_is_not_taken_for_another
     assert seen == [(1, [b"1"]), (1, [b"1"]), (0, [b"1"]), (0, [b"2"]), (1, [b"2"]), (1, [b"1"])]
 
 
+@pytest.mark.threat(1)
 @pytest.mark.parametrize("first", ["unix", "tcp"])
 async def test_001_what_a_unix_client_may_leave_out_no_other_client_may(
     proxying: StartProxy, tmp_path: Path, first: str
@@ -645,6 +660,7 @@ async def test_the_answer_to_a_head_has_no_body_and_the_next_one_is_in_order(art
         assert (await client.ask("GET", "/next")).body == b"/next|"
 
 
+@pytest.mark.threat(65)
 @on_each_loop
 async def test_065_a_compressed_upload_stays_as_it_is(artefacts: Artefacts) -> None:
     """10 MB of zeros are 10 kB on the way in, and here too."""
@@ -667,6 +683,7 @@ def end_one_side(client: Client) -> None:
     client.writer.write_eof()
 
 
+@pytest.mark.threat(69)
 @pytest.mark.parametrize("leave", [hang_up, end_one_side])
 @pytest.mark.parametrize(
     "wire",
@@ -721,6 +738,7 @@ async def test_a_handler_that_fails_ends_its_connection_and_is_logged_once(
     assert [record.message for record in caplog.records] == ["internal_error"]
 
 
+@pytest.mark.threat(122)
 @on_each_loop
 async def test_122_closing_ends_what_rests_and_lets_what_is_in_progress_be_answered(artefacts: Artefacts) -> None:
     """What rests: a connection behind an answer, a new one, and one with a part of a head."""

@@ -150,6 +150,7 @@ async def test_without_a_refresh_token_it_logs_in(
     assert registered == ["at-1", "rt-1"]
 
 
+@pytest.mark.threat(101)
 @pytest.mark.parametrize(("rotated", "kept"), [("rt-2", "rt-2"), (None, "rt-1"), ("", "rt-1")])
 async def test_with_a_refresh_token_it_refreshes_and_keeps_the_old_one_if_there_is_no_new(
     vendor: Vendor, make: Maker, description: LoginDescription, rotated: str | None, kept: str
@@ -175,6 +176,7 @@ async def test_a_rejected_refresh_is_followed_by_a_login(
     assert vendor.paths == ["/refresh", "/login"]
 
 
+@pytest.mark.threat(108)
 @pytest.mark.parametrize(
     ("status", "headers", "retry_after", "sentence"),
     [
@@ -221,6 +223,7 @@ async def test_an_endpoint_that_is_down_leaves_the_password_alone(
     assert vendor.asked == []
 
 
+@pytest.mark.threat(107)
 @pytest.mark.parametrize("status", [400, 401, 403, 409, 422])
 async def test_a_rejected_login_is_final_and_says_what_mends_it(
     vendor: Vendor, make: Maker, description: LoginDescription, status: int

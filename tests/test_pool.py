@@ -93,6 +93,7 @@ async def test_what_rests_is_taken_at_once_and_what_does_not_is_not() -> None:
         assert pool.take() is None
 
 
+@pytest.mark.threat(43)
 @pytest.mark.parametrize("what", ["data", "FIN", "an end that is only announced", "our own close", "its time"])
 @on_each_loop
 async def test_043_what_spoiled_while_it_rested_is_not_taken_but_closed(what: str) -> None:
@@ -146,6 +147,7 @@ async def test_a_connection_that_was_not_proven_clean_is_closed_on_release() -> 
         await (await upstream.peer()).ended.wait()
 
 
+@pytest.mark.threat(43)
 @pytest.mark.parametrize("what", ["data", "FIN"])
 @on_each_loop
 async def test_an_idle_connection_with_something_pending_is_replaced(what: str) -> None:
@@ -205,6 +207,7 @@ async def test_a_waiter_for_a_fresh_one_takes_the_place_of_a_used_one() -> None:
         assert await behind is connection
 
 
+@pytest.mark.threat(117)
 @on_each_loop
 async def test_there_are_never_more_connections_than_the_size() -> None:
     """117: 40 requests at once over 3 connections, each served."""
@@ -221,6 +224,7 @@ async def test_there_are_never_more_connections_than_the_size() -> None:
         assert (most, len(upstream.peers), upstream.requests) == (3, 3, 40)
 
 
+@pytest.mark.threat(117)
 @pytest.mark.parametrize("clean", [True, False], ids=["clean", "closed"])
 @on_each_loop
 async def test_waiters_are_served_in_their_order_and_no_newcomer_passes_them(*, clean: bool) -> None:
@@ -279,6 +283,7 @@ async def test_a_waiter_that_gives_up_loses_nothing(when: str, *, clean: bool) -
         assert pool.open == 1
 
 
+@pytest.mark.threat(117)
 @on_each_loop
 async def test_the_wait_for_a_connection_is_bounded_and_leaves_nothing_behind() -> None:
     """117: `connect` bounds it, then 504; the next release serves the next request."""
@@ -424,6 +429,7 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.threat(71)
 @pytest.mark.parametrize(
     ("host", "error", "proxy_error"),
     [
@@ -447,6 +453,7 @@ async def test_a_failed_connect_becomes_the_error_that_says_why(
         assert pool.open == 0
 
 
+@pytest.mark.threat(67)
 @on_each_loop
 async def test_a_connect_that_nobody_answers_ends_in_time() -> None:
     """067: 504 after `connect` seconds, and the place in the pool is free again."""
@@ -466,6 +473,7 @@ async def test_a_failed_connect_gives_its_place_to_the_next_waiter() -> None:
     assert pool.open == 0
 
 
+@pytest.mark.threat(119)
 @on_each_loop
 async def test_every_connection_that_came_is_ended_whatever_happened_on_it() -> None:
     """119: 100 connections that end in every way; the upstream sees the end of each, none is forgotten."""

@@ -153,6 +153,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.threat(2, 5, 35, 80)
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
 async def test_080_what_is_refused_is_told_in_fixed_words_and_reaches_nobody(
     proxying: StartProxy, keyed: Keyed, canaries: Canaries, case: Case
@@ -234,6 +235,7 @@ async def test_the_answer_to_a_head_has_no_body(proxying: StartProxy, keyed: Key
         assert (await client.ask("GET")).status == 200
 
 
+@pytest.mark.threat(115)
 async def test_over_the_limit_of_connections_is_503(proxying: StartProxy, keyed: Keyed) -> None:
     """The one too many is answered and closed; when another has gone, there is room again."""
     async with api() as upstream:
@@ -293,6 +295,7 @@ def test_a_problem_document_says_the_same_in_its_body_and_in_its_fields(kind: ty
     assert body.isascii()
 
 
+@pytest.mark.threat(70)
 @pytest.mark.parametrize(
     ("status", "line"),
     [(200, b"HTTP/1.1 200 OK"), (431, b"HTTP/1.1 431 Request Header Fields Too Large"), (299, b"HTTP/1.1 299 ")],

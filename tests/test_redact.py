@@ -52,6 +52,7 @@ REVEALERS: Final = {
 }
 
 
+@pytest.mark.threat(77)
 def test_077_only_the_listed_modules_reveal_a_secret() -> None:
     """A new caller of `reveal` is a decision; its reason belongs into the table."""
     found = {
@@ -75,6 +76,7 @@ def test_077_only_the_class_itself_touches_the_value_inside() -> None:
 VALUE = "s3cret-canary-value"
 
 
+@pytest.mark.threat(77)
 @pytest.mark.parametrize(
     "show",
     [repr, str, format, "{}".format, "{!r:>30}".format, "%s".__mod__, lambda secret: f"{[secret]}", ascii],
@@ -87,6 +89,7 @@ def test_077_a_secret_shows_a_mask(show: Callable[[Secret], str]) -> None:
     assert VALUE not in repr(Token(Secret(VALUE), 1, 0.0, refresh_token=Secret(VALUE)))
 
 
+@pytest.mark.threat(77)
 @pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps, hash, vars, iter, bytes])
 def test_077_a_secret_cannot_be_taken_out_by_machinery(take: Callable[[object], object]) -> None:
     """Not pickled, copied, hashed, put into JSON, looked into; and the refusal does not say it either."""
@@ -153,6 +156,7 @@ def _inner(encoded: str) -> str:
     return encoded.strip("'\"").removeprefix("b'").removeprefix('b"').rstrip("=")
 
 
+@pytest.mark.threat(76)
 @pytest.mark.parametrize("form", ENCODERS)
 @given(secret=secrets, before=surroundings, after=surroundings)
 @pytest.mark.unmeasured
@@ -172,6 +176,7 @@ def test_076_no_form_of_a_secret_survives_in_any_text(form: str, secret: str, be
         assert piece not in masked or piece in before + MASK + after
 
 
+@pytest.mark.threat(76)
 @given(secrets, st.integers(PREFIX, 60), surroundings)
 def test_076_a_secret_that_was_cut_is_masked_up_to_the_cut(secret: str, length: int, after: str) -> None:
     """An HTTP library logs the first 100 bytes of a line (E1)."""
@@ -185,6 +190,7 @@ def test_076_a_secret_that_was_cut_is_masked_up_to_the_cut(secret: str, length: 
 JWT_HEADER = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9."
 
 
+@pytest.mark.threat(76)
 def test_076_tokens_that_begin_alike_do_not_hide_each_other() -> None:
     """All JWTs of one issuer do: the longer one must not take only the shared beginning of the shorter."""
     short, long = JWT_HEADER + "short-payload.short-signature", JWT_HEADER + "a-much-longer-payload.and-signature"
@@ -260,6 +266,7 @@ def test_only_exact_values_are_masked_by_values() -> None:
     assert not redactor.knows("registered-valu")
 
 
+@pytest.mark.threat(76)
 @pytest.mark.parametrize(
     ("text", "masked"),
     [
@@ -365,6 +372,7 @@ def test_the_version_changes_with_what_is_known() -> None:
     assert len(set(seen)) == 3
 
 
+@pytest.mark.threat(118)
 @pytest.mark.parametrize(
     "piece", ["bearer ", "password", "password =", "eyJ-", "eyJaaaaaaaa.", "va.", "/~", "a", " "]
 )
@@ -413,6 +421,7 @@ def test_077_a_redactor_does_not_print_what_it_knows() -> None:
     assert VALUE not in f"{redactor!r}{redactor._generations!r}"
 
 
+@pytest.mark.threat(79)
 @given(st.text())
 def test_079_printable_text_is_one_line_of_ascii(text: str) -> None:
     """And says the same: nothing is lost, ordinary text is untouched."""
@@ -422,6 +431,7 @@ def test_079_printable_text_is_one_line_of_ascii(text: str) -> None:
         assert line.encode().decode("unicode_escape") == text
 
 
+@pytest.mark.threat(79)
 @pytest.mark.parametrize(
     ("text", "line"),
     [

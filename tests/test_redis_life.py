@@ -120,6 +120,7 @@ async def state(proxy: Proxy) -> dict[str, Any]:
     return dict(found)
 
 
+@pytest.mark.threat(88)
 async def test_088_a_fleet_asks_once_for_each_expiry(fleet: Fleet, clock: HeldClock) -> None:
     """Four at once, ten times: whoever waits takes over what the first one got, and no client sees any of it."""
     double = fleet.vendor.double

@@ -73,13 +73,21 @@ class Fleet:
         return made
 
 
+@asynccontextmanager
+async def closing(made: Fleet) -> AsyncIterator[Fleet]:
+    """Closes its stores, also where a test fails: their watches would keep the loop from its end."""
+    try:
+        yield made
+    finally:
+        for store in made.stores:
+            await store.close()
+
+
 @pytest.fixture
 async def fleet(server: RedisServer) -> AsyncIterator[Fleet]:
     """No store yet."""
-    made = Fleet(server)
-    yield made
-    for store in made.stores:
-        await store.close()
+    async with closing(Fleet(server)) as made:
+        yield made
 
 
 async def held(store: RedisStore, name: str = "c") -> bool:
@@ -109,6 +117,7 @@ async def test_what_was_saved_last_comes_back_elsewhere(fleet: Fleet, record: Re
     assert await one.load("c", OTHER) == newer
 
 
+@pytest.mark.threat(131)
 async def test_131_the_server_holds_nothing_in_the_clear(
     fleet: Fleet, record: Record, artefacts: Artefacts
 ) -> None:
@@ -142,6 +151,7 @@ async def test_133_a_new_key_reads_what_the_old_one_sealed(
     assert await new.load("c", BINDING) == record
 
 
+@pytest.mark.threat(132)
 @pytest.mark.parametrize("harm", ["flipped", "cut", "empty", "another's"])
 async def test_132_what_is_not_as_it_was_written_does_not_open(fleet: Fleet, record: Record, harm: str) -> None:
     """The next token takes its place."""
@@ -282,6 +292,7 @@ async def test_a_turn_is_kept_for_as_long_as_it_takes(fleet: Fleet) -> None:
     await store.confirm("c")
 
 
+@pytest.mark.threat(94)
 async def test_094_a_turn_that_was_lost_is_noticed_and_not_taken_back(fleet: Fleet) -> None:
     """Neither is that of the next holder ended by it."""
     one, two = fleet.store(), fleet.store()
@@ -297,6 +308,7 @@ async def test_094_a_turn_that_was_lost_is_noticed_and_not_taken_back(fleet: Fle
     assert not await held(two)
 
 
+@pytest.mark.threat(94)
 async def test_094_a_late_save_is_refused(fleet: Fleet, record: Record) -> None:
     """The one that slept may write neither over what the next holder wrote nor over what it removed."""
     one, two = fleet.store(), fleet.store()
@@ -489,6 +501,7 @@ async def test_088_a_turn_has_one_holder_among_all_processes(fleet: Fleet, recor
             assert await other.process.wait() == 0
 
 
+@pytest.mark.threat(128)
 async def test_090_a_process_that_dies_with_the_turn_locks_others_out_for_one_lease(fleet: Fleet) -> None:
     """No longer."""
     store = fleet.store()
@@ -711,6 +724,7 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
         pytest.skip("this machine's redis-server speaks no TLS")
 
 
+@pytest.mark.threat(59)
 async def test_059_a_server_with_tls_is_verified_and_shown_a_certificate(
     secured: Secured, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -718,24 +732,22 @@ async def test_059_a_server_with_tls_is_verified_and_shown_a_certificate(
     keys = tmp_path / "keys"
     monkeypatch.setenv("SSLKEYLOGFILE", str(keys))
     shown = client_context(secured.bundle, cert=secured.client)
-    fleet = Fleet(secured.server)
     at: dict[str, Any] = {"path": None, "port": secured.port}
-    store = fleet.store(host="localhost", tls=shown, **at)
-    async with store.turn("c"):
-        await store.save("c", BINDING, record)
-    assert await store.load("c", BINDING) == record
     contexts: list[tuple[str, ssl.SSLContext | None]] = [
         ("127.0.0.1", shown),
         ("localhost", client_context(cert=secured.client)),
         ("localhost", client_context(secured.bundle)),
         ("localhost", None),
     ]
-    for host, context in contexts:
-        [said] = await refusals(fleet.store(host=host, tls=context, **at), record)
-        assert said == f"The server {host}:{secured.port} (store.url) does not answer."
+    async with closing(Fleet(secured.server)) as fleet:
+        store = fleet.store(host="localhost", tls=shown, **at)
+        async with store.turn("c"):
+            await store.save("c", BINDING, record)
+        assert await store.load("c", BINDING) == record
+        for host, context in contexts:
+            [said] = await refusals(fleet.store(host=host, tls=context, **at), record)
+            assert said == f"The server {host}:{secured.port} (store.url) does not answer."
     assert not keys.exists()
-    for each in fleet.stores:
-        await each.close()
 
 
 def test_a_server_is_called_by_its_address() -> None:

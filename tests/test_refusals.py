@@ -19,6 +19,7 @@ def _challenge(value: str) -> tuple[bytes, bytes]:
     return b"WWW-Authenticate", value.encode("latin-1")
 
 
+@pytest.mark.threat(99, 109)
 @pytest.mark.parametrize(
     ("status", "headers", "expected"),
     [
@@ -121,6 +122,7 @@ def test_only_answers_that_a_rule_is_about_are_looked_at() -> None:
     assert (anything.concerns(200), anything.needs_body(200)) == (True, False)
 
 
+@pytest.mark.threat(65)
 @pytest.mark.parametrize(
     ("content_type", "coding", "expected"),
     [
@@ -139,6 +141,7 @@ def test_only_plain_json_is_looked_into(content_type: str | None, coding: str | 
     assert is_plain_json(fields) is expected
 
 
+@pytest.mark.threat(100)
 @pytest.mark.parametrize(
     ("challenges", "expected"),
     [
@@ -178,6 +181,7 @@ def test_100_the_error_of_the_first_bearer_challenge(challenges: list[str], expe
     assert bearer_error(challenges) == expected
 
 
+@pytest.mark.threat(100)
 @given(st.lists(st.text(alphabet='Bearer eo="\\,;\t\x00é', max_size=60), max_size=3))
 def test_100_any_challenge_is_read_without_an_error(challenges: list[str]) -> None:
     """And what is found was there."""
@@ -193,6 +197,7 @@ def _quoted(text: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
+@pytest.mark.threat(100)
 @given(st.lists(st.tuples(st.sampled_from(["realm", "scope", "error_uri"]), _free), max_size=4), _word, st.data())
 def test_100_no_text_in_quotes_hides_the_error_or_pretends_to_be_it(
     others: list[tuple[str, str]], error: str, data: st.DataObject
@@ -211,12 +216,14 @@ def test_a_glob_matches_as_its_naive_reading_does(pattern: str, text: str) -> No
     assert bool(glob(pattern).fullmatch(text)) == bool(re.fullmatch(naive, text, re.IGNORECASE | re.DOTALL))
 
 
+@pytest.mark.threat(118)
 def test_118_a_glob_tries_no_place_twice() -> None:
     """Twenty stars against a long run of the same letter: the naive expression would outlive the test run."""
     assert glob("*a" * 20 + "*b").fullmatch("a" * 5000) is None
     assert glob_expression("a*b*c") == "a(?>.*?b).*c"
 
 
+@pytest.mark.threat(118)
 @pytest.mark.parametrize(
     "piece", ["Bearer ", ",", "a", "a=", '"', '\\"', 'a="\\"', "=", " ", "error ", 'a="', ", a"]
 )

@@ -50,6 +50,7 @@ async def gone(proxy: Proxy) -> None:
 # -- targets and routes
 
 
+@pytest.mark.threat(23, 29)
 @pytest.mark.parametrize(
     "target",
     [
@@ -107,6 +108,7 @@ async def test_029_a_request_takes_the_route_of_its_host_and_its_longest_prefix(
         assert seen == [arrives]
 
 
+@pytest.mark.threat(28)
 @pytest.mark.parametrize(
     "target",
     [
@@ -127,6 +129,7 @@ async def test_028_a_denied_path_is_denied_in_every_reading(
         assert [seen.target for seen in upstream.seen] == ["/administration"]
 
 
+@pytest.mark.threat(28)
 @pytest.mark.parametrize(
     ("method", "target", "allowed"),
     [
@@ -199,6 +202,7 @@ HOP_BY_HOP = [
 ]  # fmt: skip
 
 
+@pytest.mark.threat(40)
 async def test_039_hop_by_hop_fields_cross_in_neither_direction(proxying: StartProxy, keyed: Keyed) -> None:
     """Those that Connection names included (RFC 9110 section 7.6.1); an answer's Trailer announces what passes."""
     mine = [*HOP_BY_HOP, "Proxy-Authorization: Basic eDp5", "X-Stays: 1"]
@@ -214,6 +218,7 @@ async def test_039_hop_by_hop_fields_cross_in_neither_direction(proxying: StartP
         assert received(upstream.peers[0].received).names() == ["Host", "X-Stays", "Authorization"]
 
 
+@pytest.mark.threat(39)
 async def test_040_naming_a_field_in_connection_takes_nothing_of_ours_away(
     proxying: StartProxy, keyed: Keyed
 ) -> None:
@@ -228,6 +233,7 @@ async def test_040_naming_a_field_in_connection_takes_nothing_of_ours_away(
         assert got.names() == ["Host", "Content-Length", "Authorization"]
 
 
+@pytest.mark.threat(20, 32)
 @pytest.mark.parametrize(
     "name",
     ["Forwarded", "X-Forwarded-For", "x-forwarded-host", "X-Forwarded-Proto", "X_Forwarded_For", "X-Forwarded-Port",
@@ -253,6 +259,7 @@ async def test_a_route_sets_and_removes_fields_and_names_its_host(proxying: Star
     assert seen.all("host") == ["other.example:8443"]
 
 
+@pytest.mark.threat(62)
 async def test_062_an_answer_field_that_echoes_the_token_is_dropped(proxying: StartProxy, keyed: Keyed) -> None:
     """And only that field."""
 
@@ -266,6 +273,7 @@ async def test_062_an_answer_field_that_echoes_the_token_is_dropped(proxying: St
     assert answer["x-fine"] == "1"
 
 
+@pytest.mark.threat(10)
 async def test_cookies_of_ours_cross_in_neither_direction(proxying: StartProxy, keyed: Keyed) -> None:
     """Every other cookie does, with every byte."""
 
@@ -325,6 +333,7 @@ async def test_an_origin_of_our_own_becomes_the_upstreams(proxying: StartProxy, 
 # -- framing and bodies
 
 
+@pytest.mark.threat(38)
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE", "PUT", "PATCH", "OPTIONS"])
 async def test_038_a_known_length_stays_known_and_a_chunked_body_stays_chunked(
     proxying: StartProxy, keyed: Keyed, method: str
@@ -446,6 +455,7 @@ async def test_a_client_that_reads_slowly_slows_the_upstream_and_loses_nothing(
             assert await client.reader.readexactly(len(block)) == block
 
 
+@pytest.mark.threat(45)
 async def test_a_100_comes_only_after_the_guard_and_the_token(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -467,6 +477,7 @@ async def test_a_100_comes_only_after_the_guard_and_the_token(
             assert (await client.answer()).json()["data"][0]["length"] == 3
 
 
+@pytest.mark.threat(45)
 async def test_a_100_comes_only_with_a_token(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -612,6 +623,7 @@ async def test_008_an_answer_that_breaks_off_looks_broken_to_the_client(
         assert line["error"] == "upstream_protocol"
 
 
+@pytest.mark.threat(67)
 async def test_an_upstream_that_says_nothing_in_time_is_504(proxying: StartProxy, keyed: Keyed) -> None:
     """`timeouts.first_byte`."""
     async with Upstream([REQUEST]) as upstream:
@@ -622,6 +634,7 @@ async def test_an_upstream_that_says_nothing_in_time_is_504(proxying: StartProxy
             await within(upstream.peers[0].ended.wait())
 
 
+@pytest.mark.threat(67)
 async def test_an_upstream_that_pauses_too_long_is_cut(proxying: StartProxy, keyed: Keyed) -> None:
     """`timeouts.idle` between bytes: the head is out, so the end must be visible."""
     async with Upstream([REQUEST, OK.replace(b": 4", b": 9")]) as upstream:
@@ -633,6 +646,7 @@ async def test_an_upstream_that_pauses_too_long_is_cut(proxying: StartProxy, key
             assert line["error"] == "upstream_timeout"
 
 
+@pytest.mark.threat(113)
 async def test_a_client_that_pauses_too_long_within_its_body_is_408(proxying: StartProxy, keyed: Keyed) -> None:
     """And the upstream sees an end that is none."""
     async with Upstream([REQUEST]) as upstream:
@@ -656,6 +670,7 @@ async def test_an_upstream_that_stops_reading_an_upload_is_504(proxying: StartPr
             assert (answer.status, answer.code) == (504, "upstream_timeout")
 
 
+@pytest.mark.threat(114)
 async def test_a_client_that_stops_reading_is_let_go(proxying: StartProxy, keyed: Keyed) -> None:
     """After `timeouts.idle` its upstream connection is free, and its own connection is gone."""
     body = bytes(64_000_000)
@@ -671,6 +686,7 @@ async def test_a_client_that_stops_reading_is_let_go(proxying: StartProxy, keyed
             assert line["error"] == "client_stalled"
 
 
+@pytest.mark.threat(67)
 async def test_a_connection_that_cannot_be_had_in_time_is_504(proxying: StartProxy, keyed: Keyed) -> None:
     """The only one of the pool is in use."""
     async with Upstream([REQUEST]) as upstream:
@@ -772,6 +788,7 @@ def _basic(key: str) -> str:
     return base64.b64encode(f"user:{key}".encode()).decode()
 
 
+@pytest.mark.threat(20)
 @pytest.mark.parametrize(
     "mode",
     [
@@ -809,6 +826,7 @@ async def test_the_client_key_opens_in_every_carrier_and_never_reaches_the_upstr
         assert secret.encode() not in peer.received
 
 
+@pytest.mark.threat(11, 20)
 @pytest.mark.parametrize("wrong", ["", "x", "{key}x", "{head}", "~{key}"])
 async def test_a_wrong_client_key_opens_nothing(
     proxying: StartProxy, canaries: Canaries, keyed: Keyed, wrong: str
@@ -834,6 +852,7 @@ async def test_a_wrong_client_key_opens_nothing(
 ALLOWED = "https://app.example"
 
 
+@pytest.mark.threat(4)
 async def test_004_an_allowed_page_gets_our_grant_and_not_the_upstreams(proxying: StartProxy, keyed: Keyed) -> None:
     """On the upstream's answers and on our own errors; credentialed, so never a star."""
 
@@ -862,6 +881,7 @@ async def test_004_an_allowed_page_gets_our_grant_and_not_the_upstreams(proxying
         assert len(upstream.seen) == 2
 
 
+@pytest.mark.threat(5)
 async def test_004_a_preflight_is_answered_here(proxying: StartProxy, keyed: Keyed, canaries: Canaries) -> None:
     """Browsers send no key with it; nothing reaches the upstream."""
     key = canaries.mint("key")
@@ -882,6 +902,7 @@ async def test_004_a_preflight_is_answered_here(proxying: StartProxy, keyed: Key
         assert upstream.seen == []
 
 
+@pytest.mark.threat(122)
 async def test_122_draining_finishes_what_is_in_flight(proxying: StartProxy, keyed: Keyed) -> None:
     """The answer says that the connection ends; new connections are not taken."""
     go = asyncio.Event()
@@ -967,6 +988,7 @@ async def test_the_log_of_an_upload_that_was_broken_off_tells_what_came(proxying
         assert (line["bytes_in"], line["error"]) == (3, "client_closed")
 
 
+@pytest.mark.threat(46)
 async def test_114_a_client_that_asks_and_does_not_read_stops_being_served(proxying: StartProxy) -> None:
     """Pipelined requests whose answers nobody takes must not pile up in memory."""
 

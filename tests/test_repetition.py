@@ -93,6 +93,7 @@ def deleted_files() -> int:
 # -- repeats
 
 
+@pytest.mark.threat(104)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize(
     ("size", "on_disk"),
@@ -119,6 +120,7 @@ async def test_104_a_refused_upload_is_repeated_from_memory_or_from_disk(
         assert deleted_files() == before
 
 
+@pytest.mark.threat(104)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_104_an_upload_beyond_what_is_kept_is_not_repeated_and_the_next_one_succeeds(
     refreshing: Refreshing, tracker: Vendor[TeleTracker], framing: str
@@ -143,6 +145,7 @@ async def test_104_an_upload_beyond_what_is_kept_is_not_repeated_and_the_next_on
 AFTERWARDS: Final[dict[str, list[Step]]] = {"reads on": [], "closes": [CLOSE], "resets": [RESET]}
 
 
+@pytest.mark.threat(105)
 @pytest.mark.parametrize("then", AFTERWARDS)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize(
@@ -204,6 +207,7 @@ async def test_105_a_refusal_behind_more_than_is_kept_reaches_a_client_that_stil
         await within(upstream.peers[0].ended.wait())
 
 
+@pytest.mark.threat(105)
 @pytest.mark.parametrize("then", [*AFTERWARDS, "stops reading"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_105_an_early_answer_wins_however_the_upstream_ends_its_side(
@@ -226,6 +230,7 @@ async def test_105_an_early_answer_wins_however_the_upstream_ends_its_side(
         assert all(len(peer.received) < len(body) for peer in upstream.peers)
 
 
+@pytest.mark.threat(57)
 async def test_105_a_static_token_is_not_tried_again_within_an_upload(proxying: StartProxy, keyed: Keyed) -> None:
     """Its refusal passes at once, and says whose it is."""
     async with (
@@ -265,6 +270,7 @@ def static(
     return start()
 
 
+@pytest.mark.threat(45)
 @pytest.mark.parametrize("value", ["100-continue", "100-Continue"])
 async def test_045_a_100_is_the_upstreams(proxying: StartProxy, keyed: Keyed, value: str) -> None:
     """The expectation is forwarded; the client waits for the upstream's word, with every byte of the body."""
@@ -293,6 +299,7 @@ async def nothing_comes(client: Client) -> bool:
     return not client.reader._buffer  # type: ignore[attr-defined]  # StreamReader has no other way to look
 
 
+@pytest.mark.threat(45)
 @pytest.mark.parametrize("size", [3, 2 * MIB], ids=["small", "more than is kept"])
 async def test_045_a_refusal_of_an_expectation_costs_no_byte_of_the_body(refreshing: Refreshing, size: int) -> None:
     """The token is refreshed and the expectation sent again; the client sees one 100, and sends its body once."""
@@ -311,6 +318,7 @@ async def test_045_a_refusal_of_an_expectation_costs_no_byte_of_the_body(refresh
         assert len(set(tokens(upstream))) == 2
 
 
+@pytest.mark.threat(45)
 @pytest.mark.parametrize("status", [b"401 Unauthorized", b"404 Not Found", b"413 Content Too Large", b"200 OK"])
 async def test_045_a_final_answer_to_an_expectation_passes_and_its_connection_serves_nobody_else(
     proxying: StartProxy, keyed: Keyed, status: bytes
@@ -361,6 +369,7 @@ async def test_045_a_client_of_http_1_0_gets_no_100(proxying: StartProxy, keyed:
         assert received(upstream.peers[0].received).all("expect") == []
 
 
+@pytest.mark.threat(45)
 @pytest.mark.parametrize("value", ["something", "100-continue, something", "200-continue", "100-continue=1", ""])
 async def test_045_any_other_expectation_is_417_and_reaches_nobody(
     proxying: StartProxy, keyed: Keyed, value: str

@@ -56,6 +56,7 @@ def is_open(number: int) -> bool:
     return True
 
 
+@pytest.mark.threat(104)
 @pytest.mark.parametrize(
     ("length", "memory", "disk", "held"),
     [
@@ -84,6 +85,7 @@ def test_104_a_body_is_kept_up_to_both_bounds_together(
     assert whole(kept) == (body if held else b"")
 
 
+@pytest.mark.threat(104)
 @given(
     st.lists(st.binary(max_size=3000), max_size=20),
     st.integers(0, 20_000),
@@ -122,6 +124,7 @@ def test_a_body_in_tiny_pieces_costs_little_more_than_its_length() -> None:
     assert whole(kept) == b"ab" * 100_000
 
 
+@pytest.mark.threat(121)
 def test_104_the_file_has_no_name_and_nobody_else_may_read_it(folder: Path) -> None:
     """And there is none before memory is full."""
     kept = Replay(10, 100)

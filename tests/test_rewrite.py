@@ -66,6 +66,7 @@ def test_061_a_reference_to_the_upstream_becomes_one_to_the_proxy(name: str, ref
     assert _value(name, reference.encode("latin-1")) == expected.encode("latin-1")
 
 
+@pytest.mark.threat(61)
 @pytest.mark.parametrize(
     "reference",
     [
@@ -336,6 +337,7 @@ def _names_the_upstream(reference: str) -> bool:
     return origin == ("https", "api.example", 443) and "@" not in parts.netloc
 
 
+@pytest.mark.threat(61)
 @given(_schemes, _authorities, _tails, st.sampled_from(["upstream", "client"]), st.sampled_from([b"", KEY]))
 def test_061_what_names_another_origin_is_never_touched(
     scheme: str, authority: str, tail: str, host: str, key: bytes
@@ -500,6 +502,7 @@ def test_the_target_of_a_refresh_is_rewritten(value: str, expected: str) -> None
 # -- cookies
 
 
+@pytest.mark.threat(10)
 @pytest.mark.parametrize(
     ("cookie", "expected"),
     [
@@ -553,6 +556,7 @@ def test_a_cookie_path_that_is_the_same_here_stays_to_the_byte() -> None:
         assert _value("set-cookie", cookie, _rewriter(ROOT)) == cookie
 
 
+@pytest.mark.threat(10)
 @pytest.mark.parametrize("path", ["/login", "/v20", "/v", "/V2", "/v2%2F", "//v2", "/billing"])
 def test_010_a_cookie_for_another_path_of_the_upstream_is_dropped(path: str) -> None:
     """This route would never send it back, and left alone it might go to another route's upstream."""
@@ -605,6 +609,7 @@ def test_a_browser_sends_a_cookie_with_the_requests_that_the_upstream_meant(
 # -- what stops here, and the switches
 
 
+@pytest.mark.threat(4, 73)
 @pytest.mark.parametrize("name", [*sorted(CORS | STICKY), b"access-control-of-tomorrow"])
 def test_004_073_grants_and_what_would_reach_beyond_the_proxy_stop_here(name: bytes) -> None:
     """Whatever they say."""
@@ -681,6 +686,7 @@ def test_063_no_value_brings_forth_a_control_character_or_an_error(
     assert found is None or not set(found) & {*range(9), *range(10, 32), 127}
 
 
+@pytest.mark.threat(118)
 @pytest.mark.parametrize(
     ("name", "begin", "piece"),
     [

@@ -94,6 +94,7 @@ detours = st.builds(
 )
 
 
+@pytest.mark.threat(29)
 @pytest.mark.parametrize(
     ("target", "path", "query"),
     [
@@ -118,6 +119,7 @@ def test_029_a_target_is_split_and_not_a_byte_is_changed(target: str, path: str,
     assert split_target(target.encode()) == (path.encode(), None if query is None else query.encode())
 
 
+@pytest.mark.threat(24, 30)
 @pytest.mark.parametrize(
     "target",
     [
@@ -279,6 +281,7 @@ STAYING = [
 ]
 
 
+@pytest.mark.threat(28)
 @pytest.mark.parametrize("rest", CLIMBING)
 @pytest.mark.parametrize("strip", [True, False])
 def test_028_dot_segments_that_climb_above_the_route_are_refused_in_every_reading(
@@ -351,6 +354,7 @@ UPSTREAMS: Final[dict[str, Callable[[str], str]]] = {
 }
 
 
+@pytest.mark.threat(28)
 @pytest.mark.parametrize("upstream", UPSTREAMS)
 @given(path=detours)
 def test_028_a_path_that_any_upstream_reads_as_denied_is_denied(upstream: str, path: bytes) -> None:
@@ -361,6 +365,7 @@ def test_028_a_path_that_any_upstream_reads_as_denied_is_denied(upstream: str, p
             Policy(None, [Rule(None, ("/Admin", "/Admin/*"))]).check("GET", path)
 
 
+@pytest.mark.threat(28)
 @pytest.mark.parametrize("upstream", UPSTREAMS)
 @given(path=detours | paths)
 def test_028_a_path_that_any_upstream_reads_as_not_allowed_is_refused(upstream: str, path: bytes) -> None:
@@ -371,6 +376,7 @@ def test_028_a_path_that_any_upstream_reads_as_not_allowed_is_refused(upstream: 
             Policy([Rule(None, ("/x", "/x/*"))], []).check("GET", path)
 
 
+@pytest.mark.threat(28)
 @pytest.mark.parametrize(
     "path",
     [
@@ -467,6 +473,7 @@ def test_an_empty_allow_denies_everything_and_no_policy_nothing() -> None:
     NO_POLICY.check("GET", b"/../..")
 
 
+@pytest.mark.threat(118)
 def test_118_a_path_with_too_many_readings_is_refused_at_once() -> None:
     """Hundreds of escapes and dots would otherwise have half a million readings."""
     path = f"/{''.join(map(''.join, itertools.product(PIECES, repeat=2)))}".encode()
@@ -488,6 +495,7 @@ def test_the_shortcut_of_climbs_overlooks_nothing(path: bytes) -> None:
     assert climbs(path) is (min(depths) < 0)
 
 
+@pytest.mark.threat(23)
 @given(
     path=paths.map(b"/r".__add__) | paths,
     prefix=st.sampled_from([b"", b"/r"]),

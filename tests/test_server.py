@@ -27,6 +27,7 @@ def taken() -> socket.socket:
     return other
 
 
+@pytest.mark.threat(19)
 async def test_019_an_address_that_is_taken_stops_the_start_and_frees_the_others(
     proxying: StartProxy, taken: socket.socket
 ) -> None:
@@ -69,6 +70,7 @@ async def test_the_admin_listener_can_be_off(proxying: StartProxy) -> None:
         assert proxy.instance.admin_url is None
 
 
+@pytest.mark.threat(122)
 async def test_122_a_request_in_flight_is_finished_and_new_connections_are_not_taken(proxying: StartProxy) -> None:
     """The answer says that the connection ends with it."""
     arrived, go_on = asyncio.Event(), asyncio.Event()
@@ -93,6 +95,7 @@ async def test_122_a_request_in_flight_is_finished_and_new_connections_are_not_t
         assert proxy.lines("stopped")
 
 
+@pytest.mark.threat(122)
 async def test_122_a_hung_upstream_does_not_keep_it_from_ending(proxying: StartProxy) -> None:
     """After `limits.drain` the request is cut, visibly."""
     arrived = asyncio.Event()
@@ -113,6 +116,7 @@ async def test_122_a_hung_upstream_does_not_keep_it_from_ending(proxying: StartP
             assert [line["error"] for line in proxy.lines()] == ["drain_timeout"]
 
 
+@pytest.mark.threat(111)
 async def test_111_a_token_request_in_flight_is_waited_for_on_shutdown(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:

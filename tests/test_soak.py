@@ -135,6 +135,7 @@ async def held(instance: Running) -> Held:
     return Held(rss, readings[-1], entries(instance, "task"), told["tasks"], told["objects"])
 
 
+@pytest.mark.threat(119)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this machine has no /proc")
 async def test_what_a_process_has_does_not_grow(

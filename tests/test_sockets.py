@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
+@pytest.mark.threat(19)
 def test_port_0_takes_a_free_port_and_the_same_one_for_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """019: one name, one port; the URL tells which."""
     addresses(monkeypatch, "127.0.0.1", "127.0.0.2", "127.0.0.1")
@@ -41,6 +42,7 @@ def test_port_0_takes_a_free_port_and_the_same_one_for_every_address(monkeypatch
             sock.close()
 
 
+@pytest.mark.threat(19)
 def test_019_several_addresses_are_bound_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits on the second one: the first is free again, and no other port is taken instead."""
     addresses(monkeypatch, "127.0.0.1", "127.0.0.2")
@@ -50,6 +52,20 @@ def test_019_several_addresses_are_bound_all_or_none(monkeypatch: pytest.MonkeyP
             bind_tcp("several.example", port)
         with socket.create_server(("127.0.0.1", port)):
             pass
+
+
+@pytest.mark.threat(19)
+@pytest.mark.parametrize("shares", [False, True])
+def test_019_only_those_share_a_port_who_both_ask_for_it(*, shares: bool) -> None:
+    """Neither does one that shares let in one that does not, nor the other way round."""
+    [first] = bind_tcp("127.0.0.1", 0, reuse_port=shares)
+    with closing(first):
+        port = first.getsockname()[1]
+        with pytest.raises(ListenError, match="listens there"):
+            bind_tcp("127.0.0.1", port, reuse_port=not shares)
+        with pytest.raises(ListenError, match="listens there") if not shares else nullcontext():
+            for sock in bind_tcp("127.0.0.1", port, reuse_port=shares):
+                sock.close()
 
 
 @pytest.mark.parametrize(("host", "words"), [("192.0.2.1", "no such address"), ("host.invalid", "no such address")])
@@ -99,6 +115,7 @@ def short_path(tmp_path: Path) -> Iterator[Path]:
         os.chdir(before)
 
 
+@pytest.mark.threat(16)
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_016_a_unix_socket_is_its_owners_alone_whatever_the_umask(umask: int, tmp_path: Path) -> None:
     """Mode 0600 by umask at bind, so that there is no instant before a chmod; the umask is put back."""
@@ -112,6 +129,29 @@ def test_016_a_unix_socket_is_its_owners_alone_whatever_the_umask(umask: int, tm
         os.umask(before)
 
 
+@pytest.mark.threat(16)
+def test_016_a_unix_socket_is_private_at_the_instant_of_its_bind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mode that is set behind it comes too late for whoever connects first."""
+    modes = []
+
+    class Watched(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            modes.append(stat.S_IMODE(Path(address).stat().st_mode))
+
+    before = os.umask(0o000)
+    try:
+        with short_path(tmp_path) as path:
+            monkeypatch.setattr("proxy.sockets.socket.socket", Watched)
+            bind_unix(path).close()
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+
+
+@pytest.mark.threat(17)
 def test_017_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     """Its process is gone; nobody answers there."""
     with short_path(tmp_path) as path:
@@ -122,6 +162,7 @@ def test_017_a_stale_socket_is_replaced(tmp_path: Path) -> None:
             client.connect(str(path))
 
 
+@pytest.mark.threat(17)
 @pytest.mark.parametrize("what", ["live socket", "regular file", "symlink to a stale socket", "folder"])
 def test_017_what_is_no_stale_socket_is_left_alone(what: str, tmp_path: Path) -> None:
     """A sentence says what is there; the file is untouched."""

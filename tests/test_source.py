@@ -72,6 +72,7 @@ async def bench(tmp_path: Path, canaries: Canaries, clock: HeldClock) -> AsyncIt
     await source.close(0.0)
 
 
+@pytest.mark.threat(76)
 async def test_a_token_is_registered_before_anybody_gets_it(bench: Bench) -> None:
     """Access and refresh token, in one go."""
     granted = bench.grant()
@@ -133,6 +134,7 @@ async def test_without_leave_to_ask_only_a_token_that_is_there_is_given(bench: B
     assert len(bench.script.asked_with) == 2
 
 
+@pytest.mark.threat(50)
 async def test_050_a_token_that_cannot_be_sent_in_its_place_is_no_token(bench: Bench) -> None:
     """The answer is treated as invalid, and nothing of it is shown."""
     bench.script.outcomes.put_nowait(Granted(Secret("FORBIDDEN" + bench.canaries.mint("token"))))
@@ -151,6 +153,7 @@ async def test_a_defect_of_a_grant_is_a_failure_like_any_other(
     assert "a defect in the token request" in caplog.text
 
 
+@pytest.mark.threat(108)
 async def test_108_retries_are_spaced_by_a_growing_pause_and_retry_after_is_a_lower_bound(bench: Bench) -> None:
     """Random 0.5: half way between one second and the doubled bound."""
     pauses = []
@@ -277,6 +280,7 @@ async def test_a_token_without_a_known_end_needs_no_timer(bench: Bench) -> None:
     assert await bench.token() is token
 
 
+@pytest.mark.threat(111)
 async def test_111_the_end_waits_for_a_flight_as_long_as_told(bench: Bench) -> None:
     """Then it is cut off; nobody is left waiting."""
     waiting = asyncio.create_task(bench.source.token(WAIT))
@@ -284,6 +288,21 @@ async def test_111_the_end_waits_for_a_flight_as_long_as_told(bench: Bench) -> N
     await bench.source.close(0.01)
     with pytest.raises(CredentialUnavailable, match="shutting down"):
         await waiting
+
+
+@pytest.mark.threat(111)
+async def test_111_a_flight_that_ends_in_time_is_kept_by_the_end(bench: Bench) -> None:
+    """Its refresh token has replaced the old one, whether or not somebody still waits for it."""
+    waiting = asyncio.create_task(bench.source.token(WAIT))
+    await until(lambda: bench.script.asked_with)
+    ending = asyncio.create_task(bench.source.close(WAIT))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not ending.done()
+    granted = bench.grant()
+    await ending
+    assert (await waiting).value is granted.token
+    assert bench.heard.events == ["c requested", "c obtained"]
 
 
 async def test_a_report_tells_times_and_no_values(bench: Bench) -> None:

@@ -126,6 +126,7 @@ async def test_093_whoever_stands_still_with_a_folder_is_waited_for(
     assert tracker.double.token_requests == {"login": 1, "refresh": 1}
 
 
+@pytest.mark.threat(93)
 async def test_093_whoever_stands_still_longer_than_others_wait_is_reported(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting
 ) -> None:

@@ -113,6 +113,7 @@ async def test_a_stored_token_that_the_upstream_refuses_is_renewed_as_any_other(
     assert stored.token_requests == {"login": 1, "refresh": 1}
 
 
+@pytest.mark.threat(132)
 async def test_a_stored_refresh_token_that_is_refused_leads_to_a_login(stored: Stored, clock: HeldClock) -> None:
     """The file was lost and came back from a backup, say (132)."""
     async with stored.proxy() as proxy:
@@ -156,6 +157,7 @@ async def test_132_an_old_file_that_is_put_back_under_a_running_proxy_is_replace
     assert stored.tracker.double.refresh_reuses == 0
 
 
+@pytest.mark.threat(53)
 async def test_053_another_upstream_never_gets_the_stored_token(stored: Stored) -> None:
     """Not even once: the record is bound to the origins that it was got for."""
     async with stored.proxy() as proxy:
@@ -176,6 +178,7 @@ CHANGED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.threat(53)
 @pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
 async def test_053_a_stored_token_serves_only_the_credential_that_got_it(
     stored: Stored, change: dict[str, Any]
@@ -190,6 +193,7 @@ async def test_053_a_stored_token_serves_only_the_credential_that_got_it(
     assert stored.token_requests == {"login": 2}
 
 
+@pytest.mark.threat(133)
 async def test_133_a_lost_key_costs_a_login(stored: Stored) -> None:
     """And is told."""
     async with stored.proxy() as proxy:
@@ -201,6 +205,7 @@ async def test_133_a_lost_key_costs_a_login(stored: Stored) -> None:
     assert stored.token_requests == {"login": 2}
 
 
+@pytest.mark.threat(88)
 async def test_088_a_second_instance_takes_over_what_the_first_one_got(stored: Stored, clock: HeldClock) -> None:
     """At the start, and each time the token is over: one token request for both."""
     async with stored.proxy() as one, stored.proxy() as two:
@@ -214,6 +219,7 @@ async def test_088_a_second_instance_takes_over_what_the_first_one_got(stored: S
     assert stored.tracker.double.refresh_reuses == 0
 
 
+@pytest.mark.threat(88)
 async def test_088_two_instances_that_need_a_token_at_once_ask_once(stored: Stored, clock: HeldClock) -> None:
     """The second one waits for its turn, reads again, and has nothing to ask for any more."""
     double = stored.tracker.double
@@ -249,6 +255,7 @@ def _open_to_others(folder: Path) -> None:
     folder.mkdir(mode=0o755)
 
 
+@pytest.mark.threat(91)
 @pytest.mark.parametrize("spoil", [_a_file_in_the_way, _open_to_others])
 async def test_091_where_nothing_can_be_written_tokens_serve_from_memory(
     stored: Stored, clock: HeldClock, spoil: Callable[[Path], None]
@@ -290,6 +297,7 @@ async def test_a_forced_refresh_asks_also_after_a_restart(stored: Stored) -> Non
     assert stored.token_requests == {"login": 1, "refresh": 1}
 
 
+@pytest.mark.threat(102)
 async def test_102_a_record_that_somebody_removed_is_used_no_more(stored: Stored, clock: HeldClock) -> None:
     """Its refresh token neither: this one logs in anew, with a later number."""
     async with stored.proxy() as proxy:

@@ -47,6 +47,7 @@ def test_what_is_sealed_opens(content: bytes, binding: bytes) -> None:
     assert first != second
 
 
+@pytest.mark.threat(132)
 def test_132_every_changed_bit_is_noticed() -> None:
     """In the header, the nonce, the content and the tag."""
     sealed = ring().seal(CONTENT, BINDING)
@@ -56,6 +57,7 @@ def test_132_every_changed_bit_is_noticed() -> None:
             assert ring().open(damaged, BINDING) is None
 
 
+@pytest.mark.threat(132)
 def test_132_what_is_cut_or_longer_does_not_open() -> None:
     """At every length."""
     sealed = ring().seal(CONTENT, BINDING)
@@ -80,6 +82,7 @@ def test_what_was_never_sealed_does_not_open(found: bytes) -> None:
     assert ring().open(header + found, BINDING) is None
 
 
+@pytest.mark.threat(53)
 def test_053_another_binding_does_not_open() -> None:
     """Another account, another upstream."""
     sealed = ring().seal(CONTENT, BINDING)
@@ -88,6 +91,7 @@ def test_053_another_binding_does_not_open() -> None:
     assert ring().open(sealed, b"") is None
 
 
+@pytest.mark.threat(133)
 def test_133_the_first_key_seals_and_all_open() -> None:
     """A rotation; without the old key what it sealed is lost, and only that."""
     old = ring(KEY).seal(CONTENT, BINDING)
@@ -296,6 +300,7 @@ async def test_only_files_outlive_the_process(folder: Path, record: Record) -> N
 # -- files
 
 
+@pytest.mark.threat(131)
 async def test_131_a_file_is_private_and_shows_nothing(folder: Path, record: Record) -> None:
     """The canaries in it are searched for at the end of this test; modes are those of ssh."""
     store = FileStore(folder, ring())
@@ -319,6 +324,7 @@ async def test_no_name_leaves_the_folder(folder: Path, record: Record, name: str
     assert await store.load("c", BINDING) == record
 
 
+@pytest.mark.threat(132)
 async def test_132_a_file_under_another_name_does_not_open(folder: Path, record: Record) -> None:
     """Two credentials of one account: the files exchanged."""
     store = FileStore(folder, ring())
@@ -330,6 +336,7 @@ async def test_132_a_file_under_another_name_does_not_open(folder: Path, record:
     assert [await store.load(name, BINDING) for name in "cd"] == [Missing.UNREADABLE] * 2
 
 
+@pytest.mark.threat(133)
 async def test_133_a_new_key_reads_what_the_old_one_sealed(folder: Path, record: Record) -> None:
     """And seals it anew with the next token; then the old key may go."""
     await FileStore(folder, ring(KEY)).save("c", BINDING, record)
@@ -376,6 +383,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.threat(92)
 @pytest.mark.parametrize("harm", HOSTILE.values(), ids=HOSTILE)
 async def test_092_a_file_that_is_not_as_it_was_written_does_not_open(
     folder: Path, record: Record, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], object]
@@ -415,6 +423,7 @@ async def test_132_a_file_of_which_any_byte_was_changed_is_no_record(folder: Pat
     assert await store.load("c", BINDING) == record
 
 
+@pytest.mark.threat(90)
 @pytest.mark.parametrize("step", ["mkstemp", "fsync", "replace"])
 async def test_090_a_write_that_breaks_off_leaves_the_old_record_and_nothing_beside_it(
     folder: Path, record: Record, monkeypatch: pytest.MonkeyPatch, step: str
@@ -455,6 +464,7 @@ async def test_090_a_crash_before_the_rename_leaves_the_old_record(
     assert await FileStore(folder, ring()).load("c", BINDING) == newer
 
 
+@pytest.mark.threat(90)
 async def test_a_save_is_on_the_disk_before_and_after_the_rename(
     folder: Path, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,6 +486,7 @@ async def test_a_save_is_on_the_disk_before_and_after_the_rename(
     assert steps == ["content", "rename", "folder"]
 
 
+@pytest.mark.threat(88)
 async def test_088_two_stores_on_one_folder_exclude_each_other(folder: Path) -> None:
     """As two processes do."""
     one, two = FileStore(folder, ring()), FileStore(folder, ring())
@@ -484,6 +495,7 @@ async def test_088_two_stores_on_one_folder_exclude_each_other(folder: Path) -> 
     assert not await held(two)
 
 
+@pytest.mark.threat(93)
 async def test_093_who_holds_a_turn_for_too_long_is_an_error_for_those_who_wait(folder: Path) -> None:
     """503 of its own; the holder is not disturbed."""
     patient, hurried = FileStore(folder, ring()), FileStore(folder, ring(), patience=0.02)
@@ -495,6 +507,7 @@ async def test_093_who_holds_a_turn_for_too_long_is_an_error_for_those_who_wait(
         assert await held(patient)
 
 
+@pytest.mark.threat(93)
 async def test_093_a_lock_file_that_was_removed_locks_nobody_out(folder: Path) -> None:
     """Nor two in: the turn is that of the file which is there."""
     store = FileStore(folder, ring())
@@ -505,6 +518,7 @@ async def test_093_a_lock_file_that_was_removed_locks_nobody_out(folder: Path) -
     assert not await held(store)
 
 
+@pytest.mark.threat(93)
 async def test_093_a_lock_file_that_is_replaced_between_opening_and_locking_is_opened_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

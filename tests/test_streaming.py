@@ -73,6 +73,7 @@ STREAMS: Final[dict[str, tuple[bytes, Callable[[bytes], bytes], Step]]] = {
 }
 
 
+@pytest.mark.threat(68)
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("framing", STREAMS)
 async def test_068_the_head_and_each_event_arrive_at_once(between: Between, framing: str, version: str) -> None:
@@ -251,6 +252,7 @@ PUMPED: Final = {
 }
 
 
+@pytest.mark.threat(68, 114)
 @pytest.mark.parametrize("framing", PUMPED)
 async def test_114_a_reader_that_stops_stops_the_upstream(proxying: StartProxy, keyed: Keyed, framing: str) -> None:
     """An endless answer to a client that does not read: the proxy holds little of it, and loses nothing."""
@@ -305,6 +307,7 @@ async def test_114_an_upstream_that_does_not_read_stops_the_client(
 # -- framed as it came
 
 
+@pytest.mark.threat(38)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS", "PROPFIND"])
 async def test_038_any_method_may_carry_a_body(between: Between, method: str, framing: str) -> None:
@@ -329,6 +332,7 @@ async def test_038_any_method_may_carry_a_body(between: Between, method: str, fr
         assert b"content-length" not in second.lower()
 
 
+@pytest.mark.threat(38)
 @pytest.mark.parametrize(
     ("opening", "fields"),
     [
@@ -364,6 +368,7 @@ BODYLESS: Final = [
 ]
 
 
+@pytest.mark.threat(44)
 @pytest.mark.parametrize(("method", "says", "fields"), BODYLESS)
 async def test_044_an_answer_without_a_body_leaves_both_connections_in_order(
     between: Between, method: str, says: str, fields: list[tuple[str, str]] | None
@@ -379,6 +384,7 @@ async def test_044_an_answer_without_a_body_leaves_both_connections_in_order(
         assert len(upstream.peers) == 1
 
 
+@pytest.mark.threat(43)
 @pytest.mark.parametrize("extra", [b"evil", OK.replace(b"fine", b"evil")], ids=["bytes", "an answer"])
 @pytest.mark.parametrize(
     ("method", "says", "fields"),
@@ -420,6 +426,7 @@ CONFLICTS: Final = {
 }
 
 
+@pytest.mark.threat(35)
 @pytest.mark.parametrize("case", CONFLICTS)
 async def test_035_an_answer_whose_end_is_ambiguous_is_502(between: Between, case: str) -> None:
     """RFC 9112 section 6.3; nothing of it passes, and its connection serves nobody else."""
@@ -479,6 +486,7 @@ async def test_a_client_of_http_1_0_keeps_its_connection_where_it_asks_and_a_len
         assert (answer.body, answer["connection"]) == (b"fine", "close")
 
 
+@pytest.mark.threat(62)
 @pytest.mark.parametrize("kind", ["interim", "trailer"])
 async def test_062_an_echo_of_the_token_beside_the_head_is_dropped_too(
     between: Between, keyed: Keyed, kind: str
@@ -540,6 +548,7 @@ async def test_a_head_that_is_much_like_the_one_before_is_read_for_itself(betwee
             assert (got.method, got.target, got.fields[1]) == (method, target, (name, value))
 
 
+@pytest.mark.threat(46)
 async def test_046_fifty_requests_in_one_segment_are_answered_in_order(proxying: StartProxy, keyed: Keyed) -> None:
     """Uploads, a HEAD and a refused one among them; the first answers last, and the others wait for it."""
     first = asyncio.Event()
@@ -635,6 +644,7 @@ BROKEN: Final = {
 }
 
 
+@pytest.mark.threat(66)
 @pytest.mark.parametrize("end", [CLOSE, EOF, RESET], ids=["close", "half-close", "reset"])
 @pytest.mark.parametrize("framing", BROKEN)
 async def test_066_an_answer_that_is_cut_anywhere_is_never_complete(
@@ -672,6 +682,7 @@ async def everything(client: Client) -> bytes:
     return got
 
 
+@pytest.mark.threat(66)
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_066_a_stream_that_only_the_end_completes_is_reset_where_it_breaks(
     between: Between, version: str
@@ -697,6 +708,7 @@ HANG_UPS: Final[dict[str, Callable[[Client], None]]] = {
 }
 
 
+@pytest.mark.threat(69)
 @pytest.mark.parametrize("how", HANG_UPS)
 @pytest.mark.parametrize("when", ["before the head", "within the answer", "within the upload"])
 async def test_069_a_client_that_hangs_up_frees_its_upstream_connection(
@@ -717,6 +729,7 @@ async def test_069_a_client_that_hangs_up_frees_its_upstream_connection(
         await until(proxy.lines)
 
 
+@pytest.mark.threat(103)
 @pytest.mark.parametrize("end", [CLOSE, RESET], ids=["close", "reset"])
 async def test_103_an_upstream_that_leaves_within_an_upload_is_502_and_gets_no_second_one(
     between: Between, end: Action

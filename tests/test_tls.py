@@ -85,6 +85,7 @@ async def test_a_certificate_of_the_configured_authority_is_trusted(authority: t
         assert upstream.peers[0].alpn == "http/1.1"
 
 
+@pytest.mark.threat(59)
 @pytest.mark.parametrize("case", ["unknown authority", "another host", "expired"])
 @on_each_loop
 async def test_a_certificate_that_proves_nothing_is_refused(case: str, authority: trustme.CA, bundle: Path) -> None:
@@ -115,6 +116,7 @@ async def test_an_upstream_is_told_why_its_certificate_is_refused(bundle: Path) 
     assert reasons == ["TLSV1_ALERT_UNKNOWN_CA"]
 
 
+@pytest.mark.threat(59)
 @on_each_loop
 async def test_verification_is_off_only_where_the_config_says_so(authority: trustme.CA) -> None:
     """059: `insecure` takes any certificate; it is the only way to get there."""
@@ -122,6 +124,7 @@ async def test_verification_is_off_only_where_the_config_says_so(authority: trus
         await exchange(upstream.origin, client_context(insecure=True))
 
 
+@pytest.mark.threat(60)
 @on_each_loop
 async def test_the_machines_certificates_do_not_add_to_a_configured_bundle(
     authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,6 +141,7 @@ async def test_the_machines_certificates_do_not_add_to_a_configured_bundle(
             await exchange(upstream.origin, client_context(other))
 
 
+@pytest.mark.threat(59)
 @on_each_loop
 async def test_the_keys_of_a_session_are_not_written_anywhere(
     authority: trustme.CA, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -152,6 +156,7 @@ async def test_the_keys_of_a_session_are_not_written_anywhere(
         assert keys.read_text()
 
 
+@pytest.mark.threat(59)
 @on_each_loop
 async def test_tls_1_1_is_refused(authority: trustme.CA, bundle: Path) -> None:
     """059: the same server is taken by a context that allows what is old."""
@@ -192,6 +197,7 @@ async def test_a_handshake_that_nobody_answers_ends_in_time(bundle: Path) -> Non
         assert pool.open == 0
 
 
+@pytest.mark.threat(66)
 @pytest.mark.parametrize("end", [CLOSE, RESET], ids=lambda end: end.name)
 @on_each_loop
 async def test_a_declared_length_is_kept_over_tls_too(end: Action, authority: trustme.CA, bundle: Path) -> None:
@@ -208,6 +214,7 @@ async def test_a_declared_length_is_kept_over_tls_too(end: Action, authority: tr
         assert pool.open == 0
 
 
+@pytest.mark.threat(60)
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"], ids=["missing", "empty", "no PEM"])
 def test_a_bundle_that_cannot_be_read_is_an_error_at_once(content: bytes | None, tmp_path: Path) -> None:
     """060: never a silent fall-back to what the machine trusts."""

@@ -134,6 +134,7 @@ async def test_an_answer_comes_back_whole_with_status_headers_and_body(
     )
 
 
+@pytest.mark.threat(54)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_handed_back_and_not_followed(
     listen: Listen, endpoint: TokenEndpoint, status: int
@@ -179,6 +180,7 @@ async def test_what_is_not_http_is_said_to_be_so(listen: Listen, endpoint: Token
     assert sentence == "The token endpoint's answer is not proper HTTP/1.1."
 
 
+@pytest.mark.threat(72)
 async def test_cookies_are_neither_kept_nor_sent(listen: Listen, endpoint: TokenEndpoint) -> None:
     """A session of one login must not colour the next."""
     server = await listen(b"HTTP/1.1 200 OK\r\nSet-Cookie: s=1; Path=/\r\nContent-Length: 0\r\n\r\n")
@@ -188,6 +190,7 @@ async def test_cookies_are_neither_kept_nor_sent(listen: Listen, endpoint: Token
     assert b"cookie" not in server.requests[1].lower()
 
 
+@pytest.mark.threat(58)
 async def test_proxies_and_netrc_of_the_environment_are_ignored(
     listen: Listen, endpoint: TokenEndpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -204,6 +207,7 @@ async def test_proxies_and_netrc_of_the_environment_are_ignored(
     assert b"authorization" not in server.requests[0].lower()
 
 
+@pytest.mark.threat(56)
 @pytest.mark.parametrize("size", [BODY_LIMIT, BODY_LIMIT + 1, 8 * 1024 * 1024])
 async def test_a_large_body_is_cut_so_that_it_is_refused(
     listen: Listen, endpoint: TokenEndpoint, size: int
@@ -218,6 +222,7 @@ async def test_a_large_body_is_cut_so_that_it_is_refused(
     await server.hung_up.wait()
 
 
+@pytest.mark.threat(56, 65)
 async def test_a_compressed_body_is_not_expanded(listen: Listen, endpoint: TokenEndpoint) -> None:
     """A small bomb stays small (threat 56)."""
     server = await listen(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08")
@@ -327,6 +332,7 @@ class TestTLS:
         assert len(contexts) == 1
         await client.close()
 
+    @pytest.mark.threat(55)
     @pytest.mark.parametrize(("given", "name"), [(False, "127.0.0.1"), (True, "other.example.com")])
     async def test_an_unknown_authority_or_another_name_gets_no_request(
         self, listen: Listen, authority: trustme.CA, ca: Path, *, given: bool, name: str
@@ -353,6 +359,7 @@ class TestTLS:
         assert context.verify_mode is ssl.CERT_REQUIRED
         assert context.check_hostname
 
+    @pytest.mark.threat(59)
     async def test_session_keys_are_not_written_to_a_file(
         self, listen: Listen, authority: trustme.CA, ca: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

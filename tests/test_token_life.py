@@ -23,6 +23,7 @@ async def at_once(proxy: Proxy, count: int, path: str = "/calls") -> Counter[int
 
 
 @pytest.mark.unmeasured
+@pytest.mark.threat(86)
 async def test_086_500_requests_at_once_on_an_expired_token_cost_one_token_request(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -36,6 +37,7 @@ async def test_086_500_requests_at_once_on_an_expired_token_cost_one_token_reque
 
 
 @pytest.mark.unmeasured
+@pytest.mark.threat(86)
 async def test_086_500_requests_refused_at_once_cost_one_token_request(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -64,6 +66,7 @@ async def test_086_first_requests_at_once_share_one_login(
         assert tracker.double.token_requests == {"login": 1}
 
 
+@pytest.mark.threat(87)
 async def test_087_a_client_that_hangs_up_during_the_refresh_loses_nothing(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -87,6 +90,7 @@ async def test_087_a_client_that_hangs_up_during_the_refresh_loses_nothing(
         assert tracker.double.refresh_reuses == 0
 
 
+@pytest.mark.threat(86)
 async def test_a_late_401_of_an_old_generation_costs_no_token_request(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -182,6 +186,7 @@ async def test_teletracker_403_with_strict_rotation_under_load(
         assert new > old
 
 
+@pytest.mark.threat(108)
 async def test_a_valid_token_keeps_serving_while_the_token_endpoint_is_down(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -201,6 +206,7 @@ async def test_a_valid_token_keeps_serving_while_the_token_endpoint_is_down(
         assert (answer.status, answer.code) == (503, "credential_unavailable")
 
 
+@pytest.mark.threat(52, 126)
 async def test_052_without_a_token_the_upstream_sees_nothing(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -219,6 +225,7 @@ async def test_052_without_a_token_the_upstream_sees_nothing(
         assert (await proxy.ask("GET", "/calls")).status == 200
 
 
+@pytest.mark.threat(107, 127)
 async def test_107_a_wrong_password_is_tried_once_however_many_requests_and_restarts_follow(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, canaries: Canaries
 ) -> None:
@@ -256,6 +263,7 @@ async def test_107_a_person_can_have_a_rejected_secret_tried_again(
     assert tracker.double.token_requests == {"login": 2}
 
 
+@pytest.mark.threat(99)
 async def test_099_a_forbidden_path_costs_two_token_requests_and_elsewhere_a_401_is_cured(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -273,6 +281,7 @@ async def test_099_a_forbidden_path_costs_two_token_requests_and_elsewhere_a_401
         assert sum(tracker.double.token_requests.values()) == sum(before.values()) + 1
 
 
+@pytest.mark.threat(98)
 async def test_098_the_gate_opens_again_after_its_pause_and_a_cure_opens_it_for_good(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -308,6 +317,7 @@ async def test_a_token_is_refreshed_ahead_behind_the_requests_back(
     assert tracker.double.refusals == {}
 
 
+@pytest.mark.threat(104)
 @pytest.mark.parametrize("size", [0, 1, 1024, 64 * 1024 - 1, 64 * 1024])
 async def test_104_a_body_up_to_the_bound_is_sent_again_byte_for_byte(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, size: int
@@ -323,6 +333,7 @@ async def test_104_a_body_up_to_the_bound_is_sent_again_byte_for_byte(
     assert tracker.double.refusals == {401: 1}
 
 
+@pytest.mark.threat(104)
 async def test_104_a_body_over_the_bound_is_not_sent_again_and_the_client_is_told(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:
@@ -338,6 +349,7 @@ async def test_104_a_body_over_the_bound_is_not_sent_again_and_the_client_is_tol
     assert tracker.double.token_requests == {"login": 1, "refresh": 1}
 
 
+@pytest.mark.threat(99)
 async def test_099_a_401_that_was_cured_into_a_403_is_a_cured_401(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:

@@ -142,6 +142,7 @@ async def test_a_101_passes_with_its_own_fields_and_none_that_frames(between: An
     assert answered == SWITCHED[:-4] + b"\r\nSec-WebSocket-Protocol: chat\r\nX-A: 1\r\nset-cookie: a=1\r\n\r\n"
 
 
+@pytest.mark.threat(6)
 @pytest.mark.parametrize(
     ("origin", "arrives"),
     [
@@ -166,6 +167,7 @@ async def test_006_a_page_that_may_call_may_open_a_websocket(
     assert got.all("origin") == [value.format(upstream=str(upstream.origin)) for value in arrives]
 
 
+@pytest.mark.threat(6)
 @pytest.mark.parametrize(
     ("wire", "code"),
     [
@@ -186,6 +188,7 @@ async def test_006_a_handshake_that_the_guard_refuses_reaches_nobody(between: An
         assert upstream.peers == []
 
 
+@pytest.mark.threat(11)
 async def test_a_handshake_needs_the_client_key_as_every_request_does(
     proxying: StartProxy, keyed: Keyed, canaries: Canaries
 ) -> None:
@@ -226,6 +229,7 @@ IMPROPER: Final = {
 }  # fmt: skip
 
 
+@pytest.mark.threat(41)
 @pytest.mark.parametrize("name", IMPROPER)
 async def test_041_an_improper_handshake_is_refused_and_its_connection_ends(between: Any, name: str) -> None:
     """RFC 6455 section 4.2.1; a body could hold another request, and is none."""
@@ -249,6 +253,7 @@ NOT_TAKEN: Final = {
 }
 
 
+@pytest.mark.threat(41)
 @pytest.mark.parametrize("name", NOT_TAKEN)
 async def test_041_any_other_upgrade_is_not_taken_and_leaves_an_ordinary_request(between: Any, name: str) -> None:
     """RFC 9110 section 7.8: the connection goes on speaking HTTP, and the upstream does not hear of it."""
@@ -294,6 +299,7 @@ WRONG: Final = {
 }
 
 
+@pytest.mark.threat(42)
 @pytest.mark.parametrize("name", WRONG)
 async def test_042_a_101_that_does_not_answer_this_handshake_is_502(between: Any, name: str) -> None:
     """RFC 6455 section 4.1: no tunnel to whoever did not understand; that connection is used no more."""
@@ -308,6 +314,7 @@ async def test_042_a_101_that_does_not_answer_this_handshake_is_502(between: Any
         assert (await client.ask("GET")).body == b"fine"
 
 
+@pytest.mark.threat(42)
 @pytest.mark.parametrize("wire", [head("GET", "/"), NOT_TAKEN["h2c"]], ids=["no upgrade", "h2c"])
 async def test_042_a_101_that_nobody_asked_for_is_502(between: Any, wire: bytes) -> None:
     """Even one that would answer a handshake."""

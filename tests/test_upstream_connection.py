@@ -191,6 +191,7 @@ PROPER: Final = {
 }
 
 
+@pytest.mark.threat(44)
 @pytest.mark.parametrize("in_bytes", [False, True], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in PROPER.items()])
 @on_each_loop
@@ -403,6 +404,7 @@ REFUSED: Final = {
 }
 
 
+@pytest.mark.threat(42)
 @pytest.mark.parametrize("wire", [pytest.param(wire, id=name) for name, wire in REFUSED.items()])
 @on_each_loop
 async def test_an_improper_answer_is_refused_and_its_connection_closed(wire: bytes) -> None:
@@ -416,6 +418,7 @@ async def test_an_improper_answer_is_refused_and_its_connection_closed(wire: byt
         await (await upstream.peer()).ended.wait()
 
 
+@pytest.mark.threat(63)
 @pytest.mark.parametrize("line", [b"X: a%cb", b"X:%c", b"X: a\r\nY: %c b"])
 @pytest.mark.parametrize("byte", [0x00, 0x01, 0x0B, 0x1B, 0x7F])
 @on_each_loop
@@ -482,6 +485,7 @@ WHOLE: Final = {
 }
 
 
+@pytest.mark.threat(43)
 @pytest.mark.parametrize("behind", [pytest.param(wire, id=name) for name, wire in BEHIND.items()])
 @pytest.mark.parametrize("case", WHOLE)
 @on_each_loop
@@ -495,6 +499,7 @@ async def test_bytes_behind_an_answer_leave_it_whole_and_end_the_connection(case
         assert (answer.complete, answer.error) == (True, None)
 
 
+@pytest.mark.threat(43)
 @on_each_loop
 async def test_bytes_on_an_idle_connection_close_it() -> None:
     """043: nobody asked for them."""
@@ -565,6 +570,7 @@ TRUNCATED: Final = {
 }
 
 
+@pytest.mark.threat(66)
 @pytest.mark.parametrize("end", [CLOSE, EOF, RESET], ids=lambda end: end.name)
 @pytest.mark.parametrize("wire", [pytest.param(wire, id=name) for name, wire in TRUNCATED.items()])
 @on_each_loop
@@ -581,6 +587,7 @@ async def test_an_end_before_the_declared_end_is_truncation(wire: bytes, end: Ac
         assert not connection.is_reusable
 
 
+@pytest.mark.threat(66)
 @pytest.mark.parametrize("case", ["reset", "our own close", "garbage in a chunk size"])
 @on_each_loop
 async def test_only_a_proper_end_of_the_connection_completes_a_body_that_ends_with_it(case: str) -> None:
@@ -653,6 +660,7 @@ UNENDING: Final[dict[str, tuple[bytes, bytes, type[UpstreamError]]]] = {
 }
 
 
+@pytest.mark.threat(64)
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in UNENDING.items()])
 @on_each_loop
 async def test_what_never_becomes_a_body_is_bounded_in_bytes(
@@ -666,6 +674,7 @@ async def test_what_never_becomes_a_body_is_bounded_in_bytes(
         await (await upstream.peer()).ended.wait()
 
 
+@pytest.mark.threat(64)
 @on_each_loop
 async def test_064_extensions_are_bounded_over_all_chunks_and_bytes_of_the_body_make_good_for_them() -> None:
     """Without a byte of the body there is an end to patience; a stream of small chunks with extensions is none."""
@@ -675,6 +684,7 @@ async def test_064_extensions_are_bounded_over_all_chunks_and_bytes_of_the_body_
         assert await body_of(await ask(connection)) == b"a" * 60
 
 
+@pytest.mark.threat(64)
 @pytest.mark.parametrize("wire", [pytest.param(wire, id=name) for name, wire in FLOODS.items()])
 @on_each_loop
 async def test_interim_answers_do_not_lengthen_the_time_for_the_head(wire: bytes) -> None:
@@ -684,6 +694,7 @@ async def test_interim_answers_do_not_lengthen_the_time_for_the_head(wire: bytes
             await ask(connection, first_byte=0.05)
 
 
+@pytest.mark.threat(67)
 @pytest.mark.parametrize("wire", [b"", b"H", OK, OK + b"X: 1\r\nContent-Le"])
 @on_each_loop
 async def test_a_head_that_is_not_whole_in_time_is_a_timeout(wire: bytes) -> None:
@@ -712,6 +723,7 @@ async def test_the_head_ends_its_deadline_and_each_byte_of_the_body_its_own() ->
             await answer.read(0.05)
 
 
+@pytest.mark.threat(63)
 @pytest.mark.parametrize(("fields", "accepted"), [(MOST_FIELDS, True), (MOST_FIELDS + 1, False)])
 @on_each_loop
 async def test_the_count_of_fields_is_bounded(fields: int, *, accepted: bool) -> None:
@@ -725,6 +737,7 @@ async def test_the_count_of_fields_is_bounded(fields: int, *, accepted: bool) ->
                 await ask(connection)
 
 
+@pytest.mark.threat(63)
 @pytest.mark.parametrize("pieces", [1, 2, 5])
 @pytest.mark.parametrize(("size", "accepted"), [(HEAD_BYTES - 100, True), (HEAD_BYTES + 1, False)])
 @on_each_loop

@@ -124,6 +124,7 @@ async def test_close_notify_is_the_proper_end(server: ssl.SSLContext, bundle: Pa
         assert transport.is_closing()
 
 
+@pytest.mark.threat(66)
 @pytest.mark.parametrize("end", ["FIN", "RST"])
 @on_each_loop
 async def test_an_end_without_close_notify_is_an_error_behind_all_that_came(

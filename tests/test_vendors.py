@@ -358,6 +358,7 @@ async def test_vanillas_tokens_are_not_for_clients(
 # -- plain credentials
 
 
+@pytest.mark.threat(49)
 @pytest.mark.parametrize(
     ("place", "arrives"),
     [
@@ -407,6 +408,7 @@ async def test_a_static_token_goes_where_its_places_say(
     assert seen.target == f"/?{kept}" + (f"&{wanted['query']}" if name else "")
 
 
+@pytest.mark.threat(57)
 @pytest.mark.parametrize(
     ("status", "challenge", "said"),
     [

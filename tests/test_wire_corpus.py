@@ -28,6 +28,11 @@ PLACES: Final = [{"header": "Authorization", "scheme": "Bearer"}, {"header": "X-
 LIMITS: Final = {"header_bytes": "8KiB", "body_bytes": "64KiB"}
 DENY: Final = [{"paths": ["/denied/*"]}]
 
+def marked(group: AnyGroup) -> pytest.MarkDecorator:
+    """The numbers that it is about, as a marker."""
+    return pytest.mark.threat(*group.numbers)
+
+
 in_bytes_or_whole = pytest.mark.parametrize(
     "in_bytes",
     [pytest.param(False, id="whole"), pytest.param(True, id="byte by byte", marks=pytest.mark.unmeasured)],
@@ -78,7 +83,7 @@ def assert_as_written(group: AnyGroup, wrong: Mapping[str, Sequence[str]]) -> No
 
 
 @in_bytes_or_whole
-@pytest.mark.parametrize("group", [pytest.param(group, id=group.name) for group in REQUESTS])
+@pytest.mark.parametrize("group", [pytest.param(each, id=each.name, marks=marked(each)) for each in REQUESTS])
 async def test_what_clients_send_comes_to_what_the_corpus_says(
     group: Group[RequestCase],
     proxying: StartProxy,
@@ -95,7 +100,7 @@ async def test_what_clients_send_comes_to_what_the_corpus_says(
 
 
 @in_bytes_or_whole
-@pytest.mark.parametrize("group", [pytest.param(group, id=group.name) for group in ANSWERS])
+@pytest.mark.parametrize("group", [pytest.param(each, id=each.name, marks=marked(each)) for each in ANSWERS])
 async def test_what_upstreams_answer_comes_to_what_the_corpus_says(
     group: Group[AnswerCase],
     proxying: StartProxy,
@@ -128,7 +133,7 @@ ELSEWHERE: Final = {
 
 def test_every_threat_of_the_wire_is_in_the_corpus() -> None:
     """A number that no group cites is excused in the table above, with its reason."""
-    cited = {int(threat) for group in GROUPS for threat in group.threats if threat.isdigit()}
+    cited = {number for group in GROUPS for number in group.numbers}
     assert THREATS - cited == set(ELSEWHERE)
 
 

@@ -123,6 +123,11 @@ class Group(Generic[C]):
     solo: str
     cases: tuple[C, ...] = field(repr=False)
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Those of `threats` that are cases of tests/threats.yaml."""
+        return tuple(int(threat) for threat in self.threats if threat.isdigit())
+
 
 def group_of(written: Mapping[str, Any], kind: type[C]) -> Group[C]:
     """The group as written; `kind` of its cases. Raises TypeError for a key that no case has."""
