@@ -102,6 +102,7 @@ class Instance:
             body_most=config.limits.body_bytes,
         )
         self._peers = build.peers(config)
+        self._most_connections = most_connections(config.limits.connections)
         self._data = self._server(self._relay.handle, self._peers)
         # It shows nothing of an upstream, so a browser may show what it says.
         self._admin = self._server(admin_handler(self, self.metrics, self.admin_key, Guard(browser=True)))
@@ -240,7 +241,7 @@ class Instance:
             header_bytes=limits.header_bytes,
             header_seconds=limits.header_time,
             idle_seconds=limits.idle,
-            most_connections=limits.connections,
+            most_connections=self._most_connections,
             admits=None if peers is None else peers.admits,
         )
 

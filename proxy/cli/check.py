@@ -6,7 +6,7 @@ import os
 import click
 import yaml
 
-from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, print_json, state_folder
+from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, print_json, state_folder
 from proxy.config import Config, find, load
 from proxy.config.effective import effective
 from proxy.errors import ConfigError
@@ -26,7 +26,7 @@ def check(config: str | None, *, as_json: bool) -> int:
     Example: bearer-proxy check -c config.yaml
     """
     try:
-        loaded = load(find(config, os.environ), environ=os.environ)
+        loaded = load_closed(find(config, os.environ))
         asyncio.run(_build(loaded))
     except ConfigError as error:
         if not as_json:

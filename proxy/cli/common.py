@@ -44,6 +44,12 @@ def ends_with_status(command: Callable[P, int]) -> Callable[P, None]:
     return ending
 
 
+def load_closed(source: Source) -> Config:
+    """The configuration, secrets read, in a process that nobody else can look into. Raises `ConfigError`."""
+    close_to_others(os.environ)
+    return load(source, environ=os.environ)
+
+
 def print_json(document: Any) -> None:  # noqa: ANN401  whatever JSON takes
     """Print an indented JSON document in ASCII."""
     click.echo(json.dumps(document, indent=2))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, print_json, state_folder
+from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, print_json, state_folder
 from proxy.config import Config, find, load
 from proxy.doctor import examine
 from proxy.findings import Finding
@@ -29,7 +29,7 @@ def doctor(config: str | None, *, as_json: bool) -> int:
     """
     # The findings say it all.
     logging.disable(logging.CRITICAL)
-    found = asyncio.run(_examined(load(find(config, os.environ), environ=os.environ), quiet=as_json))
+    found = asyncio.run(_examined(load_closed(find(config, os.environ)), quiet=as_json))
     if as_json:
         print_json({"findings": [asdict(each) for each in found]})
     return int(any(each.status == "failure" for each in found))

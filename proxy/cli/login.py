@@ -14,7 +14,7 @@ from proxy import adminclient, logs, runfile
 from proxy.build import Surroundings
 from proxy.build import latch as build_latch
 from proxy.build.opened import Lenders, Opened, opened, resting
-from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
+from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state_folder
 from proxy.cli.table import duration, instant
 from proxy.cli.terminal import Terminal
 from proxy.clock import SystemClock
@@ -50,7 +50,7 @@ def login(name: str | None, config: str | None, *, no_browser: bool) -> int:
     Example: bearer-proxy login calendar
     """
     source = find(config, os.environ)
-    loaded = load(source, environ=os.environ)
+    loaded = load_closed(source)
     chosen = _interactive(loaded, name)
     person = Terminal(os.environ, browser=not no_browser)
     asyncio.run(_log_in(loaded, chosen, person))
@@ -71,7 +71,7 @@ def logout(name: str | None, config: str | None) -> int:
     Example: bearer-proxy logout calendar
     """
     source = find(config, os.environ)
-    loaded = load(source, environ=os.environ)
+    loaded = load_closed(source)
     needs_person = name is None or name not in loaded.credentials or _needs_person(loaded.credentials[name])
     chosen = _interactive(loaded, name) if needs_person or name is None else name
     ended = asyncio.run(_log_out(loaded, chosen))

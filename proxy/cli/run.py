@@ -10,11 +10,12 @@ from typing import Final
 import click
 
 from proxy import __version__, logs, runfile
-from proxy.cli.common import CONFIG_OPTION, ends_with_status, state_folder
+from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state_folder
 from proxy.config import Config, Source, find, load, quick
 from proxy.config.presets import presets
 from proxy.lines import Lines
 from proxy.patterns import PATTERNS
+from proxy.process import is_root, raise_descriptors
 from proxy.redact import Redactor
 from proxy.server import Instance, World
 
@@ -68,7 +69,8 @@ def run(
             raise click.UsageError("Use either --config or --upstream.")
         given = sys.stdin.read(_STDIN_LIMIT) if token_stdin else None
         source = quick(upstream, listen, token_env=token_env, token_file=token_file, token_stdin=given)
-    loaded = load(source, environ=os.environ)
+    loaded = load_closed(source)
+    raise_descriptors()
     logs.set_up(redactor, level=loaded.log.level, style=loaded.log.format, lines=lines)
     world = World(redactor, state_folder(os.environ), lines=lines)
     with asyncio.Runner(loop_factory=_LOOP_FACTORY) as runner:
@@ -101,6 +103,8 @@ async def _serve(config: Config, world: World, source: Source) -> None:
     signals = _Signals()
     for warning in config.warnings:
         log.warning("config_warning", extra={"fields": {"detail": warning}})
+    if is_root():
+        log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})
     instance = await Instance.start(config, world)
     path = runfile.path_for(source.identity, os.environ)
     try:

@@ -1,0 +1,49 @@
+"""What the process does to itself at its start: no core dump, closed to debuggers, as many descriptors as it may have.
+
+A core dump, and whoever may attach a debugger, reads every secret (threat 83). `BEARER_PROXY_DUMPABLE=1` leaves both
+as they were, for those who look for a defect.
+"""
+
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+DUMPABLE: Final = "BEARER_PROXY_DUMPABLE"
+#: prctl(2).
+_PR_SET_DUMPABLE: Final = 4
+#: Descriptors that are no client's and no upstream's: listeners, the loop, the log, the store, token requests.
+RESERVE: Final = 64
+
+
+def close_to_others(environ: Mapping[str, str]) -> None:
+    """No core dump (setrlimit(2)), and not dumpable (prctl(2), Linux): /proc/PID is root's then."""
+    if environ.get(DUMPABLE) == "1":
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        # Where it is forbidden (seccomp), whoever forbade it has an opinion on debuggers, too.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def raise_descriptors() -> None:
+    """As many open files as the hard limit allows: the soft one is often 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def most_connections(wanted: int) -> int:
+    """`wanted`, or as many clients as there are descriptors for: two each, one to its upstream, beside the reserve.
+
+    So refreshes and the log go on where clients have all that there is for them (threat 115).
+    """
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, (soft - RESERVE) // 2))
+
+
+def is_root() -> bool:
+    """Does it run with more power than it needs (threat 129)?"""
+    return os.geteuid() == 0
