@@ -228,6 +228,7 @@ async def test_invariant_3_also_where_an_upstream_repeats_its_head(
     async with Upstream([REQUEST, echo] * 4) as upstream, api(grant) as endpoint:
         config = login(endpoint, upstream.origin)
         config["credential"]["response"]["lifetime"] = "/in"
+        config["pool"] = {"idle": "2h"}
         async with proxying(config, environ={"PIN": canaries.mint("key")}, clock=clock) as proxy:
             answers = [await proxy.ask("GET") for _ in range(2)]
             clock.move(3600)

@@ -182,7 +182,12 @@ async def test_a_rejected_refresh_is_followed_by_a_login(
     [
         (500, {}, None, "status 500"),
         (503, {"Retry-After": "30"}, 30.0, "status 503"),
-        (429, {"Retry-After": "Tue, 14 Nov 2023 22:15:20 GMT"}, 120.0, "status 429"),
+        (
+            429,
+            {"Date": "Tue, 14 Nov 2023 22:13:20 GMT", "Retry-After": "Tue, 14 Nov 2023 22:15:20 GMT"},
+            120.0,
+            "status 429",
+        ),
         (302, {"Location": "/elsewhere"}, None, "redirects are not followed"),
         (404, {}, None, "check its address"),
         (405, {}, None, "does not take this method"),
