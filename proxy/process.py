@@ -1,7 +1,6 @@
-"""What the process does to itself at its start: no core dump, closed to debuggers, as many descriptors as it may have.
+"""What the process does to itself at its start: no core dump, no debugger, all the descriptors that it may have.
 
-A core dump, and whoever may attach a debugger, reads every secret (threat 83). `BEARER_PROXY_DUMPABLE=1` leaves both
-as they were, for those who look for a defect.
+Either would show every secret (threat 83). `BEARER_PROXY_DUMPABLE=1` leaves that as it was, to look for a defect.
 """
 
 import ctypes
@@ -9,6 +8,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 DUMPABLE: Final = "BEARER_PROXY_DUMPABLE"
@@ -32,7 +32,8 @@ def raise_descriptors() -> None:
     """As many open files as the hard limit allows: the soft one is often 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        with suppress(OSError, ValueError):  # macOS has a lower limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def most_connections(wanted: int) -> int:

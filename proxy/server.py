@@ -32,6 +32,7 @@ from proxy.lines import Lines
 from proxy.listener.connection import Handler
 from proxy.listener.server import Server
 from proxy.peers import Peers
+from proxy.process import most_connections
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
 from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
@@ -102,7 +103,10 @@ class Instance:
             body_most=config.limits.body_bytes,
         )
         self._peers = build.peers(config)
-        self._most_connections = most_connections(config.limits.connections)
+        self._most_connections = most_connections(wanted := config.limits.connections)
+        if self._most_connections < wanted:
+            fields = {"limits.connections": wanted, "most": self._most_connections, "mend": "raise ulimit -n"}
+            log.warning("connections_capped", extra={"fields": fields})
         self._data = self._server(self._relay.handle, self._peers)
         # It shows nothing of an upstream, so a browser may show what it says.
         self._admin = self._server(admin_handler(self, self.metrics, self.admin_key, Guard(browser=True)))

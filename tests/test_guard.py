@@ -243,7 +243,7 @@ ORIGINS = {
 }
 
 
-@pytest.mark.threat(2, 3)
+@pytest.mark.threat(2, 3, 8)
 @pytest.mark.parametrize(("origin", "site"), list(itertools.product(ORIGINS, SITES)))
 def test_002_origin_and_site_decide_for_every_method(origin: str | None, site: str | None) -> None:
     """A simple request of a foreign page is refused, GET too; curl, which sends neither, is not (3)."""

@@ -34,7 +34,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
     "cli": {
         *("server", "demo", "doctor", "findings", "adminclient", "healthcheck"),
-        *("runfile", "clock", "compiled", "lines", "logs"),
+        *("process", "runfile", "clock", "compiled", "lines", "logs"),
         # `login` and `logout` work without a running instance.
         *("build", "credentials", "stores"),
     },
@@ -49,6 +49,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "admin",
         "listener",
         "sockets",
+        "process",
         "peers",
         "accesslog",
         "credentials",
@@ -82,6 +83,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "listener": {"accesslog", "alarm", "body", "flow", "problem", "work"},
     "peers": set(),
     "sockets": set(),
+    "process": set(),
     "problem": set(),
     "binding": {"credentials", "upstream"},
     "credentials": {"stores", "clock", "tls"},

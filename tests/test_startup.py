@@ -18,7 +18,8 @@ LOGIN: Final = "{type: login, login: {url: 'http://127.0.0.1:9/login', fields: {
 BUILD: Final = """
 import asyncio, json, os, sys
 from pathlib import Path
-from proxy.cli.run import Instance, Redactor, World, find, load
+from proxy.cli.common import load
+from proxy.cli.run import Instance, Redactor, World, find
 async def build():
     config = load(find(None, os.environ), environ=os.environ)
     await Instance(config, World(Redactor(), Path(sys.argv[1]))).close()

@@ -28,6 +28,7 @@ PLACES: Final = [{"header": "Authorization", "scheme": "Bearer"}, {"header": "X-
 LIMITS: Final = {"header_bytes": "8KiB", "body_bytes": "64KiB"}
 DENY: Final = [{"paths": ["/denied/*"]}]
 
+
 def marked(group: AnyGroup) -> pytest.MarkDecorator:
     """The numbers that it is about, as a marker."""
     return pytest.mark.threat(*group.numbers)

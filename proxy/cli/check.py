@@ -7,7 +7,7 @@ import click
 import yaml
 
 from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, print_json, state_folder
-from proxy.config import Config, find, load
+from proxy.config import Config, find
 from proxy.config.effective import effective
 from proxy.errors import ConfigError
 from proxy.redact import Redactor

@@ -2,13 +2,16 @@
 
 import functools
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
 import click
 
+from proxy.config import Config, Source, load
 from proxy.errors import BearerProxyError, ConfigError
+from proxy.process import close_to_others
 
 P = ParamSpec("P")
 

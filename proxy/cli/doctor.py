@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, print_json, state_folder
-from proxy.config import Config, find, load
+from proxy.config import Config, find
 from proxy.doctor import examine
 from proxy.findings import Finding
 from proxy.redact import Redactor

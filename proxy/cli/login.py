@@ -18,7 +18,7 @@ from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state
 from proxy.cli.table import duration, instant
 from proxy.cli.terminal import Terminal
 from proxy.clock import SystemClock
-from proxy.config import Config, CredentialConfig, OAuthCredential, find, load
+from proxy.config import Config, CredentialConfig, OAuthCredential, find
 from proxy.credentials.endpoint import Clients
 from proxy.credentials.interactive import Person, keep
 from proxy.credentials.logout import LoggedOut, log_out

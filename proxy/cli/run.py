@@ -11,7 +11,7 @@ import click
 
 from proxy import __version__, logs, runfile
 from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state_folder
-from proxy.config import Config, Source, find, load, quick
+from proxy.config import Config, Source, find, quick
 from proxy.config.presets import presets
 from proxy.lines import Lines
 from proxy.patterns import PATTERNS

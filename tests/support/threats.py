@@ -45,7 +45,7 @@ class Threat:
 def threats() -> dict[int, Threat]:
     """All cases, by number."""
     rooms: dict[str, dict[int, dict[str, object]]] = yaml.safe_load(DATA.read_text("utf-8"))
-    found = [Threat(number=n, room=room, **row) for room, rows in rooms.items() for n, row in rows.items()]  # type: ignore[arg-type]
+    found = [Threat(number=n, room=room, **row) for room, rows in rooms.items() for n, row in rows.items()]  # type: ignore[arg-type]  # a row that does not fit raises
     by_number = {each.number: each for each in sorted(found, key=lambda each: each.number)}
     if len(by_number) != len(found):
         raise ValueError(f"{DATA.name}: a number stands there twice")

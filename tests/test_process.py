@@ -1,0 +1,94 @@
+"""What a process does to itself at its start, seen from outside: core dumps, debuggers, descriptors, root."""
+
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.demo.teletracker import TeleTracker
+from proxy.process import DUMPABLE, RESERVE, most_connections
+from tests.support.client import connected
+from tests.support.instances import ROOT, fleet
+from tests.support.leaks import Artefacts
+from tests.support.vendors import Vendor
+
+#: What a process says of itself after `close_to_others`: prctl(PR_GET_DUMPABLE), and its limits of core dumps.
+ASK = """
+import ctypes, json, os, resource
+from proxy.process import close_to_others
+close_to_others(os.environ)
+print(json.dumps([ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE)]))
+"""
+
+
+def asked(environ: Mapping[str, str]) -> list[int]:
+    """Dumpable, soft and hard limit of core dumps, in a process of its own."""
+    run = subprocess.run(
+        [sys.executable, "-c", ASK], cwd=ROOT, env={**os.environ, **environ}, capture_output=True, check=True
+    )
+    found: list[int] = json.loads(run.stdout)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this machine is no Linux, which alone has prctl")
+@pytest.mark.threat(83)
+def test_083_neither_core_dumps_nor_debuggers_see_the_process() -> None:
+    """Unless somebody looks for a defect."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    assert asked({}) == [0, 0, 0]
+    assert asked({DUMPABLE: "1"}) == [1, *before]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this machine has no /proc/PID/limits")
+@pytest.mark.threat(83, 129)
+async def test_083_a_running_proxy_dumps_no_core_and_warns_of_root(
+    tracker: Vendor[TeleTracker], tmp_path: Path, artefacts: Artefacts
+) -> None:
+    """As the kernel tells it; no secret stands among its arguments."""
+    config = {"upstream": tracker.url, "credential": dict(tracker.credential)}
+    async with fleet(tmp_path, config, tracker.environ, artefacts) as instances:
+        running = await instances.start()
+        folder = Path("/proc", str(running.process.pid))
+        [core] = [line for line in (folder / "limits").read_text().splitlines() if line.startswith("Max core file")]
+        assert core.split()[4:6] == ["0", "0"]
+        artefacts.add("arguments", (folder / "cmdline").read_bytes())
+        assert bool(running.all("running_as_root")) is (os.geteuid() == 0)
+
+
+@pytest.mark.threat(115)
+@pytest.mark.parametrize(("soft", "most"), [(resource.RLIM_INFINITY, 1000), (4096, 1000), (1024, 480), (65, 1)])
+def test_115_connections_stop_below_the_descriptors(monkeypatch: pytest.MonkeyPatch, soft: int, most: int) -> None:
+    """Two for each client, and a reserve for what is ours."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, soft))
+    assert most_connections(1000) == most
+
+
+@pytest.mark.threat(115)
+async def test_115_with_all_places_taken_a_refresh_still_works(
+    tracker: Vendor[TeleTracker], tmp_path: Path, artefacts: Artefacts
+) -> None:
+    """One client more gets 503; those that are there are served, with a new token; then there is room again."""
+    few = RESERVE + 2 * 20
+    config: dict[str, Any] = {"upstream": tracker.url, "credential": dict(tracker.credential)}
+    async with fleet(tmp_path, config, tracker.environ, artefacts) as instances:
+        running = await instances.start("prlimit", f"--nofile={few}:{few}")
+        assert running.all("connections_capped")[0]["most"] == 20
+        async with connected(running.url, artefacts) as client:
+            assert (await client.ask("GET", "/calls", (), None)).status == 200
+            path = running.url.removeprefix("unix:")
+            others = [await asyncio.open_unix_connection(path) for _ in range(60)]
+            refused = await running.get()
+            assert (refused.status, refused.code) == (503, "overloaded")
+            tracker.double.expire()
+            assert (await client.ask("GET", "/calls", (), None)).status == 200
+            for _reader, writer in others:
+                writer.close()
+        await running.event("token_refreshed", 2)
+        assert (await instances.asked(running)) == [200]
