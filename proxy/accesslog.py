@@ -20,6 +20,8 @@ _COUNTER = itertools.count(1)
 #: More of a path, or more names of parameters, tell a reader nothing (threats 85, 118).
 PATH_LIMIT: Final = 2048
 KEYS_LIMIT: Final = 64
+#: What was no request is logged so often, and counted beyond that.
+MALFORMED_A_SECOND: Final = 10
 #: How many texts are kept as the line shows them, and up to which length.
 KEPT_TEXTS: Final = 512
 KEPT_LENGTH: Final = 256
@@ -95,6 +97,41 @@ class Observers:
         """Tell."""
         for observe in self._observers:
             observe(exchange)
+
+
+class Spared:
+    """Tells `observe` of every request, and of what was none at most ten times a second (threat 85).
+
+    The others are counted; `tell` gets the count before the next exchange of a later second. `now` is in seconds.
+    """
+
+    __slots__ = ("_left", "_now", "_observe", "_second", "_spared", "_tell")
+
+    def __init__(
+        self, observe: Callable[[Exchange], None], tell: Callable[[int], None], now: Callable[[], float]
+    ) -> None:
+        self._observe = observe
+        self._tell = tell
+        self._now = now
+        self._second = 0
+        self._left = 0
+        self._spared = 0
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Tell, or count."""
+        if exchange.method != "-" and not self._spared:
+            self._observe(exchange)
+            return
+        second = int(self._now())
+        if second != self._second:
+            if self._spared:
+                self._tell(self._spared)
+            self._second, self._left, self._spared = second, MALFORMED_A_SECOND, 0
+        if exchange.method != "-" or self._left:
+            self._left -= exchange.method == "-"
+            self._observe(exchange)
+        else:
+            self._spared += 1
 
 
 class AccessLog:

@@ -34,7 +34,7 @@ from the config and may appear.
         │   │   └── StoreUnavailable     503 store_unavailable (also StoreBusy, TurnLost, StoreOutdated)
         │   └── LoginRequired            503 login_required
         └── UpstreamError
-            ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamVia, UpstreamLost)
+            ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamOffLimits, …)
             ├── UpstreamDNS              502 upstream_dns
             ├── UpstreamTLS              502 upstream_tls (also UpstreamCertificate)
             ├── UpstreamProtocol         502 upstream_protocol (also UpstreamTruncated)
@@ -369,6 +369,16 @@ class UpstreamRefused(UpstreamUnreachable):
 
     explanation = "The upstream refused the connection: nothing listens at its address and port."
     proxy_error = "connection_refused"
+
+
+class UpstreamOffLimits(UpstreamUnreachable):
+    """The upstream's name leads to a metadata service, or to an address of the link (threat 71)."""
+
+    explanation = (
+        "The upstream's name leads only to addresses of the link, or of the cloud's metadata service, which are "
+        "never called: correct the name, or the resolver."
+    )
+    proxy_error = "destination_ip_prohibited"
 
 
 class UpstreamVia(UpstreamUnreachable):

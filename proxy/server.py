@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import build
-from proxy.accesslog import AccessLog, Exchange, Observers
+from proxy.accesslog import AccessLog, Exchange, Observers, Spared
 from proxy.admin.app import admin_handler
 from proxy.admin.metrics import Metrics
 from proxy.clock import Clock, SystemClock
@@ -235,7 +235,7 @@ class Instance:
             json_lines=self._config.log.format == "json",
             wall=self._world.clock.wall,
         )
-        return Observers(*told, write)
+        return Observers(*told, Spared(write, _tell_of_spared, self._world.clock.now))
 
     def _server(self, handler: Handler, peers: Peers | None = None) -> Server:
         limits = self._config.limits
@@ -284,6 +284,10 @@ class Instance:
                     "token_expires_soon" if left > 0 else "token_expired",
                     extra={"fields": {"credential": credential.name, "days": round(left / 86400, 1)}},
                 )
+
+
+def _tell_of_spared(count: int) -> None:
+    log.warning("malformed_requests", extra={"fields": {"not_logged": count}})
 
 
 def _bind(address: ListenAddress) -> list[socket.socket]:

@@ -16,18 +16,11 @@ from proxy.config.draft import Draft
 from proxy.config.listeners import ListenAddress, TcpAddress, UnixAddress
 from proxy.config.model import GuardConfig
 from proxy.config.problems import KeyPath, Problems
+from proxy.offlimits import is_metadata, is_off_limits
 from proxy.routes import Origin
 
 #: What `forwarded: true` sends.
 _FORWARDED: Final = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
-#: The metadata services of clouds: Google's, Azure's and Amazon's, Amazon's for containers, Azure's wire server,
-#: Alibaba's.
-_METADATA_HOSTS: Final = frozenset(
-    {
-        *("169.254.169.254", "169.254.170.2", "169.254.170.23", "168.63.129.16", "100.100.100.200"),
-        *("fd00:ec2::254", "fd00:ec2::23", "metadata.google.internal", "metadata"),
-    }
-)
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 
 
@@ -159,7 +152,13 @@ def _reaches(origin: Origin, address: ListenAddress) -> bool:
 def _metadata_services(draft: Draft, problems: Problems) -> None:
     """A route to them would give the machine's own identity to every client (WIRE 3.13)."""
     for index, route in draft.routes.items():
-        if _numbered(route.upstream_origin.host) in _METADATA_HOSTS:
+        host = _numbered(route.upstream_origin.host)
+        if is_off_limits(host) and not is_metadata(host):
+            sentence = (
+                "this address is of the link alone, where anybody may answer: write another one of the upstream"
+            )
+            problems.add(("routes", index, "upstream"), sentence)
+        elif is_metadata(host):
             sentence = (
                 "this is the cloud's metadata service, which gives the machine's identity to whoever asks: use a "
                 "credential of type metadata"

@@ -11,10 +11,12 @@ from proxy.errors import (
     UpstreamCertificate,
     UpstreamConnectTimeout,
     UpstreamDNS,
+    UpstreamOffLimits,
     UpstreamRefused,
     UpstreamTLS,
     UpstreamUnreachable,
 )
+from proxy.offlimits import is_off_limits
 from proxy.routes import Origin
 from proxy.upstream.eyeballs import connected, first_connected, resolve
 from proxy.upstream.tls import TLSLayer
@@ -94,4 +96,8 @@ class Dialer:
             return await connected(socket.AF_UNIX, origin.socket)
         if self._via is not None:
             return await tunnel(self._via, origin.host, origin.port)
-        return await first_connected(await resolve(origin.host, origin.port))
+        found = await resolve(origin.host, origin.port)
+        allowed = [address for address in found if not is_off_limits(address[1][0])]
+        if not allowed:
+            raise UpstreamOffLimits
+        return await first_connected(allowed)
