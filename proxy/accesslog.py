@@ -52,6 +52,7 @@ class Exchange:
         "seconds",
         "started_at",
         "status",
+        "token_in_body",
         "token_wait",
         "upstream_seconds",
     )
@@ -78,6 +79,8 @@ class Exchange:
         self.retried = False
         #: Answer headers that were dropped because they carried the token.
         self.echoes = 0
+        #: The token stood in the answer's body (`token_guard`).
+        self.token_in_body = False
 
     @property
     def request_id(self) -> str:

@@ -27,7 +27,7 @@ class Binding:
 
     `strip` is for requests that get our credential, `bare` for those that keep the client's own; `constants` are
     whole field lines of the route, `forwarded` adds those that say who called. `replay` bounds in bytes what of a
-    body is kept for the repeat, in memory and on disk.
+    body is kept for the repeat, in memory and on disk. `watches_bodies`: is the token looked for in answers?
     """
 
     route: Route
@@ -43,4 +43,5 @@ class Binding:
     constants: bytes = b""
     timeouts: Timeouts = Timeouts()
     replay: tuple[int, int] = (1 << 20, 64 << 20)
+    watches_bodies: bool = False
     gates: dict[str, Gate] = field(default_factory=dict)

@@ -29,6 +29,7 @@ from proxy.outbound import outgoing
 from proxy.passage import Passage
 from proxy.replay import Replay
 from proxy.routes import RouteTable
+from proxy.tokenguard import TokenGuard
 from proxy.upgrade import HANDSHAKE_LINES, is_handshake, tunnel
 
 log: Final = logging.getLogger("proxy")
@@ -155,8 +156,8 @@ class Relay:
             if attempt.answer.framing == SWITCHED:
                 await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
             else:
-                echoes = () if rendered is None else rendered.echoes
-                await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes)
+                echoes, guard = _watch(binding, rendered, exchange)
+                await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, guard=guard)
         finally:
             attempt.end()
 
@@ -165,6 +166,23 @@ class Relay:
         origins = request.section.values.get(b"origin", [])
         allowed = len(origins) == 1 and self._guard.allows_origin(origins[0])
         return cors_lines(origins[0]) if allowed else []
+
+
+def _watch(
+    binding: Binding, rendered: Rendered | None, exchange: Exchange
+) -> tuple[tuple[bytes, ...], TokenGuard | None]:
+    """What no answer may show, the token in any form; and who looks for it in the body, where that is asked for."""
+    if rendered is None or not rendered.echoes:
+        return (), None
+    if not binding.watches_bodies:
+        return rendered.echoes, None
+
+    def found() -> None:
+        exchange.token_in_body = True
+        names = {"request_id": exchange.request_id, "route": exchange.route, "credential": exchange.credential}
+        log.warning("token_in_body", extra={"fields": names})
+
+    return rendered.echoes, TokenGuard(rendered.echoes, found)
 
 
 async def _credential(

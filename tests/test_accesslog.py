@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.accesslog import KEPT_DURATIONS, KEPT_LENGTH, KEPT_TEXTS, AccessLog, Exchange
+from proxy.accesslog import KEPT_DURATIONS, KEPT_LENGTH, KEPT_TEXTS, AccessLog, Exchange, Spared
 from proxy.demo.teletracker import TeleTracker
 from proxy.lines import Lines
 from proxy.redact import MASK, Redactor, Secret, printable
@@ -239,3 +239,19 @@ async def test_waiting_for_a_token_is_counted_whatever_comes_of_it(
     assert statuses == [200, 200, 200, 200, 503, 503]
     assert [line["retried"] for line in lines] == [False, False, True, False, False, False]
     assert [lines[number]["token_wait_ms"] > 0 for number in (0, 2, 4)] == [True] * 3
+
+
+@pytest.mark.threat(85)
+def test_085_what_was_no_request_is_told_ten_times_a_second_and_then_counted() -> None:
+    """Requests are all told; the count comes before the next exchange of a later second."""
+    told: list[object] = []
+    clock = [5.0]
+    spared = Spared(lambda exchange: told.append(exchange.method), told.append, lambda: clock[0])
+    for _ in range(25):
+        spared(Exchange("-", "127.0.0.1", 0.0))
+        spared(Exchange("GET", "127.0.0.1", 0.0))
+    assert (told.count("-"), told.count("GET"), len(told)) == (10, 25, 35)
+    clock[0] = 6.0
+    spared(Exchange("GET", "127.0.0.1", 0.0))
+    spared(Exchange("-", "127.0.0.1", 0.0))
+    assert told[35:] == [15, "GET", "-"]

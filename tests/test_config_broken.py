@@ -743,14 +743,12 @@ rewrite: {location: "true", cookie: false, hsts: 0}
 => 3: rewrite.cookie: unknown key, did you mean cookies?
 ### settings that are not built
 upstream: https://a.example
-token_guard: off
 exec: {}
 guard: {}
 admin: {inspector: false}
 store: {kind: memory}
-=> 2: token_guard: this setting is not built yet: remove it
-=> 3: exec: this setting is not built yet: remove it
-=> 5: admin.inspector: this setting is not built yet: remove it
+=> 2: exec: this setting is not built yet: remove it
+=> 4: admin.inspector: this setting is not built yet: remove it
 ### a store of files without a folder
 upstream: https://a.example
 store: {kind: file, key: {env: STORE_KEY}}

@@ -22,6 +22,8 @@ ROOT: Final = Path(proxy.__file__).parent
 PURE: Final = {
     *("errors", "redact", "lifecycle", "grants", "guard", "routes", "globs", "fields", "query", "headers", "http1"),
     "clientkeys",
+    "tokenguard",
+    "offlimits",
     *("injection", "patterns", "refusals", "reverse", "rewrite"),
 }
 #: The standard library's data modules.

@@ -30,6 +30,7 @@ _COUNTERS: Final = {
     "retries": ("Requests sent again with a newer token: cured, or futile.", ("route", "outcome")),
     "guard_denials": ("Requests that guard, policy or a limit refused.", ("code",)),
     "echoes_dropped": ("Answer headers dropped because they carried the token.", ("route",)),
+    "tokens_in_bodies": ("Answers in whose bodies the token stood (token_guard).", ("route",)),
     "token_requests": ("Token requests sent.", ("credential",)),
     "tokens_obtained": ("Token requests that gave a token.", ("credential",)),
     "token_failures": ("Token requests that failed.", ("credential", "cause")),
@@ -67,7 +68,7 @@ class Metrics:
             row = self._rows[key] = [0] * (len(_BOUNDS) + 2)
         row[bisect_left(_BOUNDS, exchange.seconds)] += 1
         row[-1] += exchange.seconds
-        if exchange.refusals or exchange.retried or exchange.echoes or exchange.error:
+        if exchange.refusals or exchange.retried or exchange.echoes or exchange.error or exchange.token_in_body:
             self._count_rare(exchange)
 
     def _count_rare(self, exchange: Exchange) -> None:
@@ -77,6 +78,8 @@ class Metrics:
         if exchange.retried:
             cured = exchange.refusals < 2 and not exchange.error
             counts["retries", route, "cured" if cured else "futile"] += 1
+        if exchange.token_in_body:
+            counts["tokens_in_bodies", route] += 1
         if exchange.echoes:
             counts["echoes_dropped", route] += exchange.echoes
         if exchange.error in _DENIALS:

@@ -94,6 +94,7 @@ def _binding(
         constants="".join(f"{name}: {value}\r\n" for name, value in given.headers.set.items()).encode(),
         timeouts=Timeouts(given.timeouts.token, given.timeouts.first_byte, given.timeouts.idle),
         replay=(given.replay.memory, given.replay.disk),
+        watches_bodies=given.token_guard == "alarm",  # noqa: S105  a switch
     )
 
 

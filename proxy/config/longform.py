@@ -23,7 +23,6 @@ NOT_BUILT: Final = tuple(
     for path in (
         "exec",
         "admin.inspector",
-        "routes.*.token_guard",
         "credentials.*.response.upstream",
         "credentials.*.response.upstream_allow",
     )

@@ -1,6 +1,6 @@
 """The models of routes: one upstream each, and how requests reach it."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -187,6 +187,8 @@ class RouteConfig(Section):
     """Denied, even where allow holds; added to the preset's."""
     headers: HeaderRules = Field(default_factory=HeaderRules.model_construct)
     """Headers to set and remove."""
+    token_guard: Literal["off", "alarm"] = "off"  # noqa: S105  a switch
+    """alarm: notice the token in the bodies of answers, count and log it; no byte is changed."""
 
     @property
     def upstream_origin(self) -> Origin:
