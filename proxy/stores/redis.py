@@ -97,7 +97,7 @@ class RedisStore:
         #: The tag of what was read or written here last, which a write replaces.
         self._read: dict[str, str] = {}
         self._unusable: dict[str, str] = {}
-        self._ending: set[asyncio.Task[bool]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[None]] = set()
 
     async def load(self, name: str, binding: bytes) -> Record | Missing:
@@ -198,10 +198,14 @@ class RedisStore:
 
         It is waited for where the turn was had, and not where the server may be away.
         """
-        task = asyncio.create_task(lease.let_go(), name="end of a turn")
+        task = asyncio.create_task(self._let_go(lease), name="end of a turn")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-        if lease.is_taken and not await asyncio.shield(task):
+        if lease.is_taken:
+            await asyncio.shield(task)
+
+    async def _let_go(self, lease: Lease) -> None:
+        if not await lease.let_go():
             late = asyncio.create_task(self._end_late(lease), name="late end of a turn")
             self._late.add(late)
             late.add_done_callback(self._late.discard)

@@ -5,7 +5,9 @@ Law: what the server says of a failure is never shown, and neither is who we are
 
 import asyncio
 import re
+import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,13 @@ from typing import Any, Final
 
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -25,6 +33,7 @@ from proxy.redact import Secret
 COMMAND_SECONDS: Final = 3.0
 #: A connection that was left from before the server's restart is found out by using it.
 _RETRIES: Final = 1
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 _VERSION: Final = re.compile(r"[0-9.]{1,20}")
 #: Stand for keys of a text and of a hash.
 _TEXT, _HASH = "TEXT", "HASH"
@@ -74,12 +83,35 @@ class About:
     is_cluster: bool = False
 
 
+class _PlainConnection(Connection):
+    """A connection that forgets what it has not sent when it is closed.
+
+    The system would else go on to send it: what was asked for in vain would be given to nobody when the network is
+    back, a turn for one.
+    """
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[no-untyped-call]  # theirs
+        _forget_at_close(self)
+
+
 class _TLSConnection(SSLConnection):
-    """A connection with a context of ours: the library's own one writes the session's keys to `SSLKEYLOGFILE`."""
+    """The same, with a context of ours: the library's own one writes the session's keys to `SSLKEYLOGFILE`."""
 
     def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:  # noqa: ANN401  the library's
         super().__init__(**options)
         self.ssl_context.context = context
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[no-untyped-call]  # theirs
+        _forget_at_close(self)
+
+
+def _forget_at_close(connection: AbstractConnection) -> None:
+    """SO_LINGER with no time: closing sends a reset, and nothing that waits (socket(7))."""
+    writer = connection._writer  # noqa: SLF001  there is no other way to the socket
+    if writer is not None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 class RedisClient:
@@ -180,4 +212,4 @@ def _pool(server: Server, seconds: float) -> ConnectionPool:
     options |= {"host": server.host, "port": server.port}
     if server.tls is not None:
         return ConnectionPool(_TLSConnection, context=server.tls, **options)
-    return ConnectionPool(Connection, **options)
+    return ConnectionPool(_PlainConnection, **options)

@@ -144,8 +144,9 @@ class Relay:
             ending.cancel()
             await asyncio.gather(running, ending, return_exceptions=True)
             for each in {writer, *(way.writer for way in link.ways)}:
-                if link.is_reset:
-                    reset(each.get_extra_info("socket"))
+                # Whoever was reset meanwhile has no socket any more.
+                if link.is_reset and (sock := each.get_extra_info("socket")) is not None:
+                    reset(sock)
                     each.transport.abort()
                 else:
                     each.close()
