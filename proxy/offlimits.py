@@ -1,7 +1,6 @@
 """Addresses that no upstream may have: those of metadata services, and those of the link alone (threat 71)."""
 
 import ipaddress
-from contextlib import suppress
 from typing import Final
 
 #: The metadata services of clouds: Google's, Azure's and Amazon's, Amazon's for containers, Azure's wire server,
@@ -21,8 +20,9 @@ def is_metadata(host: str) -> bool:
 
 def is_off_limits(host: str) -> bool:
     """Is this name or address (in its usual form, without brackets) a metadata service's, or only of this link?"""
-    with suppress(ValueError):
+    try:
         address = ipaddress.ip_address(host.partition("%")[0])
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return (mapped or address).is_link_local or is_metadata(str(mapped or address))
-    return is_metadata(host)
+    except ValueError:
+        return is_metadata(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_link_local or is_metadata(str(mapped or address))

@@ -29,7 +29,7 @@ PURE: Final = {
 #: The standard library's data modules.
 DATA: Final = {
     *("base64", "binascii", "collections", "collections.abc", "dataclasses", "datetime", "email.utils", "enum"),
-    *("hashlib", "hmac", "html", "json", "math", "re", "struct", "typing", "urllib.parse"),
+    *("hashlib", "hmac", "html", "ipaddress", "json", "math", "re", "struct", "typing", "urllib.parse"),
 }
 #: Every other room may import the pure part, `config` (its types), the package's version, and these.
 MAY_IMPORT: Final[dict[str, set[str]]] = {
