@@ -103,9 +103,9 @@ async def _serve(config: Config, world: World, source: Source) -> None:
     signals = _Signals()
     for warning in config.warnings:
         log.warning("config_warning", extra={"fields": {"detail": warning}})
+    instance = await Instance.start(config, world)
     if is_root():
         log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})
-    instance = await Instance.start(config, world)
     path = runfile.path_for(source.identity, os.environ)
     try:
         _write_run_file(path, instance)
