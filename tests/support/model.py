@@ -249,7 +249,8 @@ class Process:
         world.ledger.expect("redeemed without a note", holds=was_noted or bool(cannot))
         if not was_noted:
             is_shared = durable is not None and durable.refresh_token == refresh_token
-            is_full = world.ledger.faults == FULL and not self.store.alone and not self.begins_anew
+            is_blind = bool(self.store.failing & {"turn", "load"})
+            is_full = world.ledger.faults == FULL and not is_blind and not self.begins_anew
             world.ledger.expect("redeemed behind the backs of others", holds=not is_shared or is_full)
         # A note may be another's, who has not done it yet.
         if not is_noted or self.store.failing & {"turn", "load"}:
