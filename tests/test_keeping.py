@@ -364,6 +364,14 @@ def undecided() -> CredentialUnavailable:
     return failure
 
 
+async def ask_where_the_disk_is_full(bench: Bench, source: TokenSource, script: Script) -> None:
+    """A refresh whose note cannot be written, and whose answer is lost."""
+    bench.shelf.broken = {"full"}
+    script.outcomes.put_nowait(undecided())
+    with pytest.raises(CredentialUnavailable):
+        await source.token(WAIT)
+
+
 async def test_090_it_is_noted_before_a_refresh_token_is_redeemed(bench: Bench) -> None:
     """And the note goes with the token that comes of it."""
     source, script = bench.process()
@@ -431,10 +439,7 @@ async def test_091_a_note_that_could_not_be_written_is_not_forgotten(
     """The disk is full, and the answer was lost: whoever redeems the refresh token again says so."""
     record = await bench.put(bench.record(age=3601))
     source, script = bench.process()
-    bench.shelf.broken = {"full"}
-    script.outcomes.put_nowait(undecided())
-    with pytest.raises(CredentialUnavailable):
-        await source.token(WAIT)
+    await ask_where_the_disk_is_full(bench, source, script)
     assert source.report().persisted is False
     bench.clock.move(60)
     script.outcomes.put_nowait(bench.granted())
@@ -451,10 +456,7 @@ async def test_091_a_note_that_could_not_be_written_is_written_before_the_next_a
     """As soon as there is room; who crashes then leaves it to the next one."""
     await bench.put(bench.record(age=3601))
     source, script = bench.process()
-    bench.shelf.broken = {"full"}
-    script.outcomes.put_nowait(undecided())
-    with pytest.raises(CredentialUnavailable):
-        await source.token(WAIT)
+    await ask_where_the_disk_is_full(bench, source, script)
     bench.shelf.broken = set()
     bench.clock.move(60)
     asking = asyncio.create_task(source.token(WAIT))
@@ -1237,10 +1239,7 @@ async def test_133_what_was_noted_in_memory_is_not_written_over_what_does_not_op
     """It is of the refresh token that the other one may have replaced."""
     record = await bench.put(bench.record(age=3601))
     source, script = bench.process()
-    bench.shelf.broken = {"full"}
-    script.outcomes.put_nowait(undecided())
-    with pytest.raises(CredentialUnavailable):
-        await source.token(WAIT)
+    await ask_where_the_disk_is_full(bench, source, script)
     bench.shelf.broken, bench.shelf.closed = set(), closed
     await source.close(WAIT)
     assert await bench.stored() == record

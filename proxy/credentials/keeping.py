@@ -155,8 +155,10 @@ class Keeping:
 
     def is_due(self, *, at_once: bool = False) -> bool:
         """Is a look at what others wrote to a lasting store due? Every `LOOK_SECONDS`, unless `at_once`."""
+        if not self._store.lasting:
+            return False
         now = self._clock.now()
-        if not self._store.lasting or (now - self._looked_at < LOOK_SECONDS and not at_once):
+        if now - self._looked_at < LOOK_SECONDS and not at_once:
             return False
         self._looked_at = now
         return True
