@@ -184,7 +184,9 @@ def _pool(server: Server, seconds: float) -> ConnectionPool:
         "db": server.database,
         "username": server.username,
         "password": None if server.password is None else server.password.reveal(),
-        "socket_timeout": seconds,
+        # Each command has a deadline of ours. With one of theirs it may not end where it is cancelled: they use
+        # `asyncio.wait_for`, which in Python 3.11 forgets that (CPython issue 81839).
+        "socket_timeout": None,
         "socket_connect_timeout": seconds,
         "retry": Retry(NoBackoff(), _RETRIES),
         # Nothing is asked that a user with few rights may not.
