@@ -9,7 +9,7 @@ DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay
     token_life listener http1 client_answer body upgrade upstream_connection upstream_tls attempt pool guard routes \
     clientkeys strangers headers injection rewrite refusals lifecycle source keeping store_life accesslog admin
 # What has properties besides, which are tried with more examples there.
-PROPERTIES = redact grants_login token_model
+PROPERTIES = redact grants_login token_model redis_double
 
 # Tests start the program hundreds of times; where nothing may be kept, each would compile all of it anew.
 KEEP = PYTHONDONTWRITEBYTECODE=

@@ -3,13 +3,12 @@
 import asyncio
 import json
 import logging
-import os
 import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,16 +16,16 @@ import pytest
 import trustme
 from redis import Redis
 
-from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable, TurnLost
+from proxy.errors import StoreOutdated, StoreUnavailable, TurnLost
 from proxy.redact import Secret
 from proxy.stores.base import Missing, Record
 from proxy.stores.lease import Lease
-from proxy.stores.redis import RedisStore, Timing
+from proxy.stores.redis import RedisStore
 from proxy.stores.redisclient import RedisClient, Server
-from proxy.stores.seal import Ring
 from proxy.tls import client_context
 from tests.support.harness import HeldClock
 from tests.support.leaks import Artefacts, Canaries
+from tests.support.places import ServerPlace
 from tests.support.redisserver import RedisServer, ServerRefusedError, free_port, needs_redis, serving
 from tests.support.waiting import until
 
@@ -35,9 +34,6 @@ pytestmark = needs_redis
 KEY, NEWER = b"k" * 32, b"n" * 32
 BINDING, OTHER = b"b" * 32, b"o" * 32
 TOKEN, TURN = "fleet:{c}:token", "fleet:{c}:turn"
-#: A machine that is busy is no defect; what runs out here, runs out soon.
-SHORT: Final = Timing(lease=0.5, patience=20.0)
-HURRIED: Final = replace(SHORT, patience=0.2)
 
 
 @pytest.fixture
@@ -56,38 +52,12 @@ def record(canaries: Canaries) -> Record:
     return Record(4, Secret(canaries.mint()), 1.8e9, 1.8e9 + 3600, Secret(canaries.mint("uuid")), 1.9e9)
 
 
-@dataclass
-class Fleet:
-    """Makes stores on one server: each is a process, as far as the server can see."""
-
-    server: RedisServer
-    clock: HeldClock = field(default_factory=HeldClock)
-    stores: list[RedisStore] = field(default_factory=list)
-
-    def store(self, *keys: bytes, timing: Timing = SHORT, **options: Any) -> RedisStore:
-        """One more, with these keys; `options` are those of the `Server`."""
-        client = RedisClient(Server(**({"path": str(self.server.socket)} | options)))
-        ring = Ring(keys or (KEY,), random=os.urandom)
-        made = RedisStore(client, ring, prefix="fleet", random=os.urandom, now=self.clock.now, timing=timing)
-        self.stores.append(made)
-        return made
-
-
-@asynccontextmanager
-async def closing(made: Fleet) -> AsyncIterator[Fleet]:
-    """Closes its stores, also where a test fails: their watches would keep the loop from its end."""
-    try:
-        yield made
-    finally:
-        for store in made.stores:
-            await store.close()
-
-
 @pytest.fixture
-async def fleet(server: RedisServer) -> AsyncIterator[Fleet]:
+async def fleet(server: RedisServer) -> AsyncIterator[ServerPlace]:
     """No store yet."""
-    async with closing(Fleet(server)) as made:
-        yield made
+    made = ServerPlace(server)
+    yield made
+    await made.close()
 
 
 async def held(store: RedisStore, name: str = "c") -> bool:
@@ -102,27 +72,12 @@ async def held(store: RedisStore, name: str = "c") -> bool:
 # -- records
 
 
-async def test_what_was_saved_last_comes_back_elsewhere(fleet: Fleet, record: Record) -> None:
-    """By name and binding; before that, and for others, nothing."""
-    one, two = fleet.store(), fleet.store()
-    assert (one.lasting, one.needs_turn) == (True, True)
-    assert await two.load("c", BINDING) is Missing.NOTHING
-    await one.save("c", BINDING, record)
-    assert await two.load("c", BINDING) == record
-    assert await two.load("c", OTHER) is Missing.UNREADABLE
-    assert await two.load("d", BINDING) is Missing.NOTHING
-    newer = replace(record, generation=5)
-    await two.save("c", OTHER, newer)
-    assert await one.load("c", BINDING) is Missing.UNREADABLE
-    assert await one.load("c", OTHER) == newer
-
-
 @pytest.mark.threat(131)
 async def test_131_the_server_holds_nothing_in_the_clear(
-    fleet: Fleet, record: Record, artefacts: Artefacts
+    fleet: ServerPlace, record: Record, artefacts: Artefacts
 ) -> None:
     """Neither does it hear any of it: keys, values, dump and every command are searched for the canaries."""
-    store = fleet.store()
+    store = fleet.open()
     with Redis(unix_socket_path=str(fleet.server.socket), protocol=2) as client, client.monitor() as monitor:
         async with store.turn("c"):
             await store.save("c", BINDING, record)
@@ -138,24 +93,13 @@ async def test_131_the_server_holds_nothing_in_the_clear(
     assert fleet.server.ask("HGET", TOKEN, "sealed").startswith(b"bearer-proxy 1 ")
 
 
-async def test_133_a_new_key_reads_what_the_old_one_sealed(
-    fleet: Fleet, record: Record, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Without the old one it does not open, which is told once for each record."""
-    await fleet.store(KEY).save("c", BINDING, record)
-    rotating, new = fleet.store(NEWER, KEY), fleet.store(NEWER)
-    assert await rotating.load("c", BINDING) == record
-    assert [await new.load("c", BINDING) for _ in range(3)] == [Missing.OTHER_KEY] * 3
-    assert [each.message for each in caplog.records] == ["stored_token_unusable"]
-    await rotating.save("c", BINDING, record)
-    assert await new.load("c", BINDING) == record
-
-
 @pytest.mark.threat(132)
 @pytest.mark.parametrize("harm", ["flipped", "cut", "empty", "another's"])
-async def test_132_what_is_not_as_it_was_written_does_not_open(fleet: Fleet, record: Record, harm: str) -> None:
+async def test_132_what_is_not_as_it_was_written_does_not_open(
+    fleet: ServerPlace, record: Record, harm: str
+) -> None:
     """The next token takes its place."""
-    store = fleet.store()
+    store = fleet.open()
     await store.save("c", BINDING, record)
     await store.save("d", BINDING, record)
     sealed = fleet.server.ask("HGET", TOKEN, "sealed")
@@ -173,9 +117,9 @@ async def test_132_what_is_not_as_it_was_written_does_not_open(fleet: Fleet, rec
 
 
 @pytest.mark.parametrize("name", ["}:token", "{c}", "a\nb", "c:turn", "d}"])
-async def test_no_name_is_anothers_key(fleet: Fleet, record: Record, name: str) -> None:
+async def test_no_name_is_anothers_key(fleet: ServerPlace, record: Record, name: str) -> None:
     """Names are quoted."""
-    store = fleet.store()
+    store = fleet.open()
     await store.save("c", BINDING, record)
     async with store.turn("c"), store.turn(name):
         await store.save(name, BINDING, replace(record, generation=9))
@@ -183,65 +127,22 @@ async def test_no_name_is_anothers_key(fleet: Fleet, record: Record, name: str) 
     assert fleet.server.ask("DBSIZE") == 2
 
 
-async def test_what_was_removed_is_gone_for_all(fleet: Fleet, record: Record) -> None:
-    """Removing it twice, or where nothing is, does no harm."""
-    one, two = fleet.store(), fleet.store()
-    await one.forget("c")
-    await one.save("c", BINDING, record)
-    await two.forget("c")
-    await two.forget("c")
-    assert [await each.load("c", BINDING) for each in (one, two, fleet.store())] == [Missing.LOGGED_OUT] * 3
-    await one.save("c", BINDING, record)
-    assert await two.load("c", BINDING) == record
-
-
-async def test_a_server_that_has_forgotten_is_no_logout(fleet: Fleet, record: Record) -> None:
+async def test_a_server_that_has_forgotten_is_no_logout(fleet: ServerPlace, record: Record) -> None:
     """It says nothing where there was something, and takes what is stored again."""
-    store = fleet.store()
+    store = fleet.open()
     await store.save("c", BINDING, record)
     fleet.server.ask("FLUSHALL")
     assert [await store.load("c", BINDING) for _ in range(2)] == [Missing.NOTHING] * 2
     await store.save("c", BINDING, record)
-    assert await fleet.store().load("c", BINDING) == record
+    assert await fleet.open().load("c", BINDING) == record
 
 
 # -- turns
 
 
-async def test_088_a_turn_has_one_holder_among_all_stores(fleet: Fleet) -> None:
-    """By name; it goes to the next one when the first lets go, by an exception too."""
-    one, two = fleet.store(), fleet.store()
-    async with one.turn("c"):
-        assert await held(one)
-        assert await held(two)
-        assert not await held(two, "d")
-    assert not await held(two)
-    with pytest.raises(ZeroDivisionError):
-        async with one.turn("c"):
-            raise ZeroDivisionError
-    assert not await held(two)
-    assert fleet.server.ask("KEYS", "*") == []
-
-
-async def test_turns_in_a_crowd_never_overlap(fleet: Fleet) -> None:
-    """Six stores, three times each."""
-    inside = 0
-
-    async def enter(store: RedisStore) -> None:
-        nonlocal inside
-        async with store.turn("c"):
-            inside += 1
-            assert inside == 1
-            await store.load("c", BINDING)
-            inside -= 1
-
-    stores = [fleet.store() for _ in range(6)]
-    await asyncio.gather(*(enter(store) for store in stores for _ in range(3)))
-
-
-async def test_who_waits_in_vain_leaves_nothing_behind(fleet: Fleet) -> None:
+async def test_who_waits_in_vain_leaves_nothing_behind(fleet: ServerPlace) -> None:
     """Cancelled at every step: before it asks, while it asks, while it waits, while it holds, while it lets go."""
-    one, two = fleet.store(), fleet.store()
+    one, two = fleet.open(), fleet.open()
 
     async def hold() -> None:
         async with two.turn("c"):
@@ -261,29 +162,13 @@ async def test_who_waits_in_vain_leaves_nothing_behind(fleet: Fleet) -> None:
             await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait({waiting})
-        assert await held(fleet.store())
+        assert await held(fleet.open())
     assert not await held(two)
 
 
-async def test_093_a_turn_that_is_not_given_back_is_an_error_of_its_own(fleet: Fleet) -> None:
-    """503 of its own, also in the same process; the holder is not disturbed."""
-    patient, hurried = fleet.store(), fleet.store(timing=HURRIED)
-    async with patient.turn("c"):
-        for _ in range(2):
-            with pytest.raises(StoreBusy, match="does not let go") as caught:
-                async with hurried.turn("c"):
-                    pass
-        assert (caught.value.status, caught.value.code) == (503, "store_unavailable")
-        await patient.confirm("c")
-    async with hurried.turn("c"):
-        with pytest.raises(StoreBusy):
-            async with hurried.turn("c"):
-                pass
-
-
-async def test_a_turn_is_kept_for_as_long_as_it_takes(fleet: Fleet) -> None:
+async def test_a_turn_is_kept_for_as_long_as_it_takes(fleet: ServerPlace) -> None:
     """It is renewed each third of the lease; seen on the server, which would let go by itself."""
-    store = fleet.store()
+    store = fleet.open()
     async with store.turn("c"):
         for _ in range(3):
             await until(lambda: fleet.server.ask("PTTL", TURN) < 400)
@@ -293,9 +178,9 @@ async def test_a_turn_is_kept_for_as_long_as_it_takes(fleet: Fleet) -> None:
 
 
 @pytest.mark.threat(94)
-async def test_094_a_turn_that_was_lost_is_noticed_and_not_taken_back(fleet: Fleet) -> None:
+async def test_094_a_turn_that_was_lost_is_noticed_and_not_taken_back(fleet: ServerPlace) -> None:
     """Neither is that of the next holder ended by it."""
-    one, two = fleet.store(), fleet.store()
+    one, two = fleet.open(), fleet.open()
     async with one.turn("c"):
         fleet.server.ask("DEL", TURN)
         with pytest.raises(TurnLost, match="ran out before a token was asked for"):
@@ -304,14 +189,14 @@ async def test_094_a_turn_that_was_lost_is_noticed_and_not_taken_back(fleet: Fle
             with pytest.raises(TurnLost):
                 await one.confirm("c")
             await two.confirm("c")
-            assert await held(fleet.store())
+            assert await held(fleet.open())
     assert not await held(two)
 
 
 @pytest.mark.threat(94)
-async def test_094_a_late_save_is_refused(fleet: Fleet, record: Record) -> None:
+async def test_094_a_late_save_is_refused(fleet: ServerPlace, record: Record) -> None:
     """The one that slept may write neither over what the next holder wrote nor over what it removed."""
-    one, two = fleet.store(), fleet.store()
+    one, two = fleet.open(), fleet.open()
     await one.save("c", BINDING, record)
     async with one.turn("c"):
         assert await one.load("c", BINDING) == record
@@ -329,9 +214,9 @@ async def test_094_a_late_save_is_refused(fleet: Fleet, record: Record) -> None:
         assert await one.load("c", BINDING) is Missing.LOGGED_OUT
 
 
-async def test_094_a_late_save_that_replaces_nothing_new_is_not_lost(fleet: Fleet, record: Record) -> None:
+async def test_094_a_late_save_that_replaces_nothing_new_is_not_lost(fleet: ServerPlace, record: Record) -> None:
     """Its refresh token is the only one that is good; the holder of the turn writes over it nevertheless."""
-    one, two = fleet.store(), fleet.store()
+    one, two = fleet.open(), fleet.open()
     await one.save("c", BINDING, record)
     async with one.turn("c"):
         await one.load("c", BINDING)
@@ -346,20 +231,59 @@ async def test_094_a_late_save_that_replaces_nothing_new_is_not_lost(fleet: Flee
             await one.save("c", BINDING, replace(record, generation=8))
 
 
-async def test_who_has_read_nothing_writes_only_where_nobody_has_the_turn(fleet: Fleet, record: Record) -> None:
-    """The server came back while somebody asked without a turn."""
-    one, two = fleet.store(), fleet.store()
+async def test_094_whoever_has_the_turn_notes_nothing_over_what_came_since_it_read(
+    fleet: ServerPlace, record: Record
+) -> None:
+    """The one that had it before was late, and redeems that very refresh token: the write tells who may."""
+    one, two = fleet.open(), fleet.open()
+    noted = replace(record, redeeming=True)
+    await one.save("c", BINDING, record)
     async with one.turn("c"):
+        await one.load("c", BINDING)
+        fleet.server.ask("DEL", TURN)
+        async with two.turn("c"):
+            assert await two.load("c", BINDING) == record
+            await one.save("c", BINDING, noted)
+            with pytest.raises(StoreOutdated):
+                await two.save("c", BINDING, noted)
+            assert await two.load("c", BINDING) == noted
+            await two.save("c", BINDING, noted)
+
+
+async def test_who_has_read_nothing_writes_only_where_nothing_is(fleet: ServerPlace, record: Record) -> None:
+    """The server came back while somebody had asked without a turn. With the turn it may write over anything."""
+    one, two, three = fleet.open(), fleet.open(), fleet.open()
+    async with one.turn("c"):
+        await two.save("c", BINDING, record)
         with pytest.raises(StoreOutdated):
-            await two.save("c", BINDING, record)
-    await two.save("c", BINDING, record)
-    assert await one.load("c", BINDING) == record
+            await three.save("c", BINDING, replace(record, generation=5))
+        assert await one.load("c", BINDING) == record
+    async with three.turn("c"):
+        await three.save("c", BINDING, replace(record, generation=5))
+    assert await one.load("c", BINDING) == replace(record, generation=5)
 
 
-async def test_what_is_sent_twice_happens_once(fleet: Fleet, record: Record) -> None:
+async def test_a_late_save_is_not_lost_on_a_server_that_has_forgotten(fleet: ServerPlace, record: Record) -> None:
+    """Nothing that is later is there. But nothing is redeemed there, and what was removed is another matter."""
+    one, two = fleet.open(), fleet.open()
+    async with one.turn("c"):
+        await one.save("c", BINDING, record)
+        await one.save("c", BINDING, replace(record, redeeming=True))
+        fleet.server.ask("FLUSHALL")
+        with pytest.raises(StoreOutdated):
+            await one.save("c", BINDING, replace(record, redeeming=True))
+        await one.save("c", BINDING, replace(record, generation=5))
+        assert await two.load("c", BINDING) == replace(record, generation=5)
+        fleet.server.ask("DEL", TURN)
+        await two.forget("c")
+        with pytest.raises(StoreOutdated):
+            await one.save("c", BINDING, record)
+
+
+async def test_what_is_sent_twice_happens_once(fleet: ServerPlace, record: Record) -> None:
     """The answer to the first was lost: the same tag and the same owner are no others'."""
     answers = []
-    store = fleet.store()
+    store = fleet.open()
     call = store._client.call
 
     async def twice(*words: str | bytes | int) -> Any:
@@ -374,6 +298,22 @@ async def test_what_is_sent_twice_happens_once(fleet: Fleet, record: Record) -> 
     assert all(first == second for first, second in answers[:-1])
     assert answers[-1] == (1, 0)
     assert await store.load("c", BINDING) == record
+
+
+async def test_whoever_is_cancelled_in_a_command_does_not_go_on(fleet: ServerPlace) -> None:
+    """At every step of it: a deadline around it would pass, and who waits for its end would wait for ever."""
+    client = fleet.open()._client
+    was_done = False
+    for steps in range(200):
+        asking = asyncio.create_task(client.call("HGET", TOKEN, "tag"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        was_done = asking.done()
+        asking.cancel()
+        await asyncio.wait({asking})
+        assert asking.cancelled() is not was_done, steps
+        if was_done:
+            break
 
 
 async def test_094_a_pause_between_question_and_answer_counts(clock: HeldClock) -> None:
@@ -487,9 +427,9 @@ async def holder(server: RedisServer, lease: float) -> AsyncIterator[Holder]:
         await process.communicate()
 
 
-async def test_088_a_turn_has_one_holder_among_all_processes(fleet: Fleet, record: Record) -> None:
+async def test_088_a_turn_has_one_holder_among_all_processes(fleet: ServerPlace, record: Record) -> None:
     """And passes when that process is through."""
-    store = fleet.store()
+    store = fleet.open()
     await store.save("c", BINDING, record)
     async with holder(fleet.server, 30.0) as other:
         assert await held(store)
@@ -502,9 +442,9 @@ async def test_088_a_turn_has_one_holder_among_all_processes(fleet: Fleet, recor
 
 
 @pytest.mark.threat(128)
-async def test_090_a_process_that_dies_with_the_turn_locks_others_out_for_one_lease(fleet: Fleet) -> None:
+async def test_090_a_process_that_dies_with_the_turn_locks_others_out_for_one_lease(fleet: ServerPlace) -> None:
     """No longer."""
-    store = fleet.store()
+    store = fleet.open()
     async with holder(fleet.server, 0.5) as other:
         other.process.kill()
         await other.process.wait()
@@ -513,10 +453,10 @@ async def test_090_a_process_that_dies_with_the_turn_locks_others_out_for_one_le
 
 
 async def test_094_a_process_that_stood_still_longer_than_its_lease_does_no_harm(
-    fleet: Fleet, record: Record
+    fleet: ServerPlace, record: Record
 ) -> None:
     """It neither asks with a turn that it has lost, nor writes over what came after it; both is told."""
-    store = fleet.store()
+    store = fleet.open()
     await store.save("c", BINDING, record)
     async with holder(fleet.server, 0.5) as other:
         other.process.send_signal(signal.SIGSTOP)
@@ -558,9 +498,11 @@ async def refusals(store: RedisStore, record: Record) -> set[str]:
     return said
 
 
-async def test_a_server_that_is_gone_is_told_and_one_that_is_back_is_used(fleet: Fleet, record: Record) -> None:
+async def test_a_server_that_is_gone_is_told_and_one_that_is_back_is_used(
+    fleet: ServerPlace, record: Record
+) -> None:
     """Connections from before the restart are no trouble; here it forgets what it held."""
-    store = fleet.store()
+    store = fleet.open()
     async with store.turn("c"):
         await store.save("c", BINDING, record)
     fleet.server.stop()
@@ -570,7 +512,7 @@ async def test_a_server_that_is_gone_is_told_and_one_that_is_back_is_used(fleet:
     async with store.turn("c"):
         await store.save("c", BINDING, record)
         await store.confirm("c")
-    assert await fleet.store().load("c", BINDING) == record
+    assert await fleet.open().load("c", BINDING) == record
 
 
 async def test_a_restart_in_the_middle_of_a_turn_ends_nothing(
@@ -579,8 +521,8 @@ async def test_a_restart_in_the_middle_of_a_turn_ends_nothing(
     """With persistence the turn goes on where it was, and so does the record."""
     artefacts.watch_tree(tmp_path)
     with serving(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
-        fleet = Fleet(server)
-        one, two = fleet.store(timing=replace(SHORT, lease=30.0)), fleet.store()
+        fleet = ServerPlace(server)
+        one, two = fleet.open(lease=30.0), fleet.open()
         async with one.turn("c"):
             await one.save("c", BINDING, record)
             server.stop()
@@ -590,13 +532,12 @@ async def test_a_restart_in_the_middle_of_a_turn_ends_nothing(
             await one.save("c", BINDING, replace(record, generation=5))
         assert not await held(two)
         assert await two.load("c", BINDING) == replace(record, generation=5)
-        await one.close()
-        await two.close()
+        await fleet.close()
 
 
-async def test_a_turn_that_a_server_forgot_is_lost(fleet: Fleet, record: Record) -> None:
+async def test_a_turn_that_a_server_forgot_is_lost(fleet: ServerPlace, record: Record) -> None:
     """Without persistence somebody else may have it; a write over what was not read is refused."""
-    one, two = fleet.store(timing=replace(SHORT, lease=30.0)), fleet.store()
+    one, two = fleet.open(lease=30.0), fleet.open()
     async with one.turn("c"):
         fleet.server.stop()
         with pytest.raises(StoreUnavailable, match="does not answer"):
@@ -610,9 +551,9 @@ async def test_a_turn_that_a_server_forgot_is_lost(fleet: Fleet, record: Record)
     assert not await held(two)
 
 
-async def test_a_server_that_says_nothing_has_its_time(fleet: Fleet, record: Record) -> None:
+async def test_a_server_that_says_nothing_has_its_time(fleet: ServerPlace, record: Record) -> None:
     """Each command ends. What the server does late is in nobody's way for longer than a lease."""
-    store = fleet.store()
+    store = fleet.open()
     store._client = RedisClient(Server(path=str(fleet.server.socket)), seconds=0.1)
     await store.save("c", BINDING, record)
     fleet.server.pause()
@@ -621,12 +562,12 @@ async def test_a_server_that_says_nothing_has_its_time(fleet: Fleet, record: Rec
     await until(lambda: not store._ending)
     async with store.turn("c"):
         await store.save("c", BINDING, record)
-    assert await fleet.store().load("c", BINDING) == record
+    assert await fleet.open().load("c", BINDING) == record
 
 
-async def test_what_the_server_refuses_is_told_without_its_words(fleet: Fleet, record: Record) -> None:
+async def test_what_the_server_refuses_is_told_without_its_words(fleet: ServerPlace, record: Record) -> None:
     """A full one, a replica, a key of another make."""
-    store = fleet.store()
+    store = fleet.open()
     fleet.server.ask("SET", TOKEN, "something else")
     with pytest.raises(StoreUnavailable, match=r"\(store.url\) refused a command: its user must be allowed"):
         await store.load("c", BINDING)
@@ -646,12 +587,12 @@ RULES: Final = ("~fleet:*", "+eval", "+get", "+set", "+del", "+pexpire", "+hget"
 
 
 async def test_a_user_of_the_access_list_needs_ten_commands(
-    fleet: Fleet, record: Record, canaries: Canaries
+    fleet: ServerPlace, record: Record, canaries: Canaries
 ) -> None:
     """On these keys alone; who we are is shown to nobody, and a wrong password is told."""
     password = canaries.mint("password")
     fleet.server.ask("ACL", "SETUSER", "proxy", "on", f">{password}", "resetchannels", *RULES)
-    store = fleet.store(username="proxy", password=Secret(password))
+    store = fleet.open(username="proxy", password=Secret(password))
     async with store.turn("c"):
         await store.save("c", BINDING, record)
         await store.confirm("c")
@@ -663,19 +604,19 @@ async def test_a_user_of_the_access_list_needs_ten_commands(
     fleet.server.ask("ACL", "SETUSER", "default", "off")
     wrong = Secret(canaries.mint("password"))
     for refused in ({}, {"password": wrong}, {"username": "proxy", "password": wrong}, {"username": "nobody"}):
-        [said] = await refusals(fleet.store(**refused), record)
+        [said] = await refusals(fleet.open(**refused), record)
         assert "does not let this user in, or not do what it must: check store.username" in said
 
 
 async def test_a_password_alone_is_that_of_the_default_user(
-    fleet: Fleet, record: Record, canaries: Canaries, artefacts: Artefacts, caplog: pytest.LogCaptureFixture
+    fleet: ServerPlace, record: Record, canaries: Canaries, artefacts: Artefacts, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A user who may not do something is told so as well; the library logs nothing."""
     password = canaries.mint("password")
     fleet.server.ask("CONFIG", "SET", "requirepass", password)
     fleet.server.password = password
     with caplog.at_level(logging.DEBUG):
-        store = fleet.store(password=Secret(password))
+        store = fleet.open(password=Secret(password))
         await store.save("c", BINDING, record)
         assert await store.load("c", BINDING) == record
         fleet.server.ask("ACL", "SETUSER", "default", "-hmget")
@@ -688,11 +629,11 @@ async def test_a_password_alone_is_that_of_the_default_user(
     artefacts.add("log", caplog.text)
 
 
-async def test_databases_are_apart(fleet: Fleet, record: Record) -> None:
+async def test_databases_are_apart(fleet: ServerPlace, record: Record) -> None:
     """By their number."""
-    await fleet.store(database=3).save("c", BINDING, record)
-    assert await fleet.store().load("c", BINDING) is Missing.NOTHING
-    assert await fleet.store(database=3).load("c", BINDING) == record
+    await fleet.open(database=3).save("c", BINDING, record)
+    assert await fleet.open().load("c", BINDING) is Missing.NOTHING
+    assert await fleet.open(database=3).load("c", BINDING) == record
 
 
 # -- TLS
@@ -732,22 +673,23 @@ async def test_059_a_server_with_tls_is_verified_and_shown_a_certificate(
     keys = tmp_path / "keys"
     monkeypatch.setenv("SSLKEYLOGFILE", str(keys))
     shown = client_context(secured.bundle, cert=secured.client)
+    fleet = ServerPlace(secured.server)
     at: dict[str, Any] = {"path": None, "port": secured.port}
+    store = fleet.open(host="localhost", tls=shown, **at)
+    async with store.turn("c"):
+        await store.save("c", BINDING, record)
+    assert await store.load("c", BINDING) == record
     contexts: list[tuple[str, ssl.SSLContext | None]] = [
         ("127.0.0.1", shown),
         ("localhost", client_context(cert=secured.client)),
         ("localhost", client_context(secured.bundle)),
         ("localhost", None),
     ]
-    async with closing(Fleet(secured.server)) as fleet:
-        store = fleet.store(host="localhost", tls=shown, **at)
-        async with store.turn("c"):
-            await store.save("c", BINDING, record)
-        assert await store.load("c", BINDING) == record
-        for host, context in contexts:
-            [said] = await refusals(fleet.store(host=host, tls=context, **at), record)
-            assert said == f"The server {host}:{secured.port} (store.url) does not answer."
+    for host, context in contexts:
+        [said] = await refusals(fleet.open(host=host, tls=context, **at), record)
+        assert said == f"The server {host}:{secured.port} (store.url) does not answer."
     assert not keys.exists()
+    await fleet.close()
 
 
 def test_a_server_is_called_by_its_address() -> None:

@@ -5,8 +5,8 @@ import base64
 import fcntl
 import hashlib
 import os
-from collections.abc import Collection, Mapping
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from proxy.stores.redisclient import RedisClient, Server
 from proxy.stores.redisrejections import RejectedOnServer
 from proxy.stores.rejections import Home, RejectedFolder, Rejection
 from proxy.stores.seal import Ring
-from tests.support.harness import HeldClock, StartProxy
+from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.instances import Running
 from tests.support.leaks import Canaries
 from tests.support.redisserver import RedisServer, needs_redis
@@ -396,18 +396,27 @@ async def test_107_a_password_that_was_changed_costs_one_failed_login(
     assert tracker.double.token_requests["login"] == 2
 
 
-async def test_107_who_is_logged_in_goes_on_while_others_are_rejected(
+@asynccontextmanager
+async def one_logged_in_and_one_rejected(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
-) -> None:
-    """Two processes with one state folder: the password was changed, and a session ends; nobody logs in again."""
+) -> AsyncIterator[tuple[Proxy, Proxy]]:
+    """Two processes: the first logged in, then the password was changed, and the second was rejected."""
     async with (
         proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy,
         proxying(tracker.config, environ=tracker.environ, clock=clock) as other,
     ):
         assert (await proxy.ask("GET", "/calls")).status == 200
-        right = tracker.double._account
-        tracker.double._account = replace(right, password="changed")
+        tracker.double._account = replace(tracker.double._account, password="changed")
         assert (await other.ask("GET", "/calls")).status == 502
+        yield proxy, other
+
+
+async def test_107_who_is_logged_in_goes_on_while_others_are_rejected(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """Two processes with one state folder: the password was changed, and a session ends; nobody logs in again."""
+    right = tracker.double._account
+    async with one_logged_in_and_one_rejected(proxying, tracker, clock) as (proxy, other):
         clock.move(3601)
         tracker.double.revoke_refresh()
         answer = await proxy.ask("GET", "/calls")
@@ -423,14 +432,7 @@ async def test_107_a_refresh_that_succeeds_clears_the_rejection(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, tmp_path: Path
 ) -> None:
     """The secret is right after all, or was changed back."""
-    async with (
-        proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy,
-        proxying(tracker.config, environ=tracker.environ, clock=clock) as other,
-    ):
-        assert (await proxy.ask("GET", "/calls")).status == 200
-        right = tracker.double._account
-        tracker.double._account = replace(right, password="changed")
-        assert (await other.ask("GET", "/calls")).status == 502
+    async with one_logged_in_and_one_rejected(proxying, tracker, clock) as (proxy, _other):
         assert len(list((tmp_path / "state" / "rejected").glob("*.json"))) == 1
         clock.move(3601)
         assert (await proxy.ask("GET", "/calls")).status == 200

@@ -15,12 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import StoreBusy, StoreUnavailable
+from proxy.errors import StoreUnavailable
 from proxy.redact import Secret
 from proxy.stores import files
 from proxy.stores.base import Missing, Record, Store
 from proxy.stores.file import FILE_LIMIT, FileStore
-from proxy.stores.memory import MemoryStore
 from proxy.stores.records import dump, parse
 from proxy.stores.seal import NONCE_BYTES, Ring
 from tests.support.leaks import Artefacts, Canaries
@@ -200,37 +199,6 @@ def record(canaries: Canaries) -> Record:
     return Record(4, Secret(canaries.mint()), 1.8e9, 1.8e9 + 3600, Secret(canaries.mint("uuid")), 1.9e9)
 
 
-@pytest.fixture(params=["memory", "file"])
-def store(request: pytest.FixtureRequest, folder: Path) -> Store:
-    """Either."""
-    return MemoryStore() if request.param == "memory" else FileStore(folder, ring())
-
-
-async def test_a_store_gives_back_what_was_saved_last(store: Store, record: Record) -> None:
-    """By name and binding; before that there is nothing, and for others nothing that opens."""
-    assert await store.load("c", BINDING) is Missing.NOTHING
-    await store.save("c", BINDING, record)
-    assert await store.load("c", BINDING) == record
-    assert await store.load("c", OTHER) is Missing.UNREADABLE
-    assert await store.load("d", BINDING) is Missing.NOTHING
-    newer = replace(record, generation=5)
-    await store.save("c", OTHER, newer)
-    assert await store.load("c", BINDING) is Missing.UNREADABLE
-    assert await store.load("c", OTHER) == newer
-
-
-async def test_a_store_forgets_whatever_it_is_bound_to(store: Store, record: Record) -> None:
-    """It says so afterwards, to all; and it does not mind that there is nothing."""
-    await store.forget("c")
-    assert await store.load("c", BINDING) is Missing.LOGGED_OUT
-    await store.save("c", BINDING, record)
-    assert await store.load("c", BINDING) == record
-    await store.forget("c")
-    await store.forget("c")
-    assert [await store.load("c", each) for each in (BINDING, OTHER)] == [Missing.LOGGED_OUT] * 2
-    assert await store.load("d", BINDING) is Missing.NOTHING
-
-
 async def held(store: Store, name: str = "c") -> bool:
     """Does somebody hold the turn?"""
     try:
@@ -238,63 +206,6 @@ async def held(store: Store, name: str = "c") -> bool:
             return False
     except TimeoutError:
         return True
-
-
-async def test_a_turn_has_one_holder(store: Store) -> None:
-    """By name; it goes to the next one when the first lets go, by an exception too."""
-    async with store.turn("c"):
-        assert await held(store)
-        assert not await held(store, "d")
-    assert not await held(store)
-    with pytest.raises(ZeroDivisionError):
-        async with store.turn("c"):
-            raise ZeroDivisionError
-    assert not await held(store)
-
-
-async def test_who_waits_for_a_turn_in_vain_leaves_nothing_behind(store: Store) -> None:
-    """Cancelled while it waits, and cancelled while it holds."""
-    entered = asyncio.Event()
-
-    async def hold() -> None:
-        async with store.turn("c"):
-            entered.set()
-            await asyncio.Event().wait()
-
-    async with store.turn("c"):
-        waiting = asyncio.create_task(hold())
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.wait({waiting})
-    assert not await held(store)
-    holding = asyncio.create_task(hold())
-    await entered.wait()
-    assert await held(store)
-    holding.cancel()
-    await asyncio.wait({holding})
-    assert not await held(store)
-
-
-async def test_turns_in_a_crowd_never_overlap(store: Store) -> None:
-    """Twenty at once."""
-    inside = 0
-
-    async def enter() -> None:
-        nonlocal inside
-        async with store.turn("c"):
-            inside += 1
-            assert inside == 1
-            await asyncio.sleep(0)
-            inside -= 1
-
-    await asyncio.gather(*(enter() for _ in range(20)))
-
-
-async def test_only_files_outlive_the_process(folder: Path, record: Record) -> None:
-    """Which is what `login` needs."""
-    assert (MemoryStore.lasting, FileStore.lasting) == (False, True)
-    await FileStore(folder, ring()).save("c", BINDING, record)
-    assert await FileStore(folder, ring()).load("c", BINDING) == record
 
 
 # -- files
@@ -334,17 +245,6 @@ async def test_132_a_file_under_another_name_does_not_open(folder: Path, record:
     (folder / "d.token").rename(folder / "c.token")
     (folder / "x").rename(folder / "d.token")
     assert [await store.load(name, BINDING) for name in "cd"] == [Missing.UNREADABLE] * 2
-
-
-@pytest.mark.threat(133)
-async def test_133_a_new_key_reads_what_the_old_one_sealed(folder: Path, record: Record) -> None:
-    """And seals it anew with the next token; then the old key may go."""
-    await FileStore(folder, ring(KEY)).save("c", BINDING, record)
-    rotating = FileStore(folder, ring(NEWER, KEY))
-    assert await rotating.load("c", BINDING) == record
-    assert await FileStore(folder, ring(NEWER)).load("c", BINDING) is Missing.OTHER_KEY
-    await rotating.save("c", BINDING, record)
-    assert await FileStore(folder, ring(NEWER)).load("c", BINDING) == record
 
 
 def _flip(path: Path) -> None:
@@ -484,27 +384,6 @@ async def test_a_save_is_on_the_disk_before_and_after_the_rename(
     monkeypatch.setattr(Path, "replace", rename)
     await FileStore(folder, ring()).save("c", BINDING, record)
     assert steps == ["content", "rename", "folder"]
-
-
-@pytest.mark.threat(88)
-async def test_088_two_stores_on_one_folder_exclude_each_other(folder: Path) -> None:
-    """As two processes do."""
-    one, two = FileStore(folder, ring()), FileStore(folder, ring())
-    async with one.turn("c"):
-        assert await held(two)
-    assert not await held(two)
-
-
-@pytest.mark.threat(93)
-async def test_093_who_holds_a_turn_for_too_long_is_an_error_for_those_who_wait(folder: Path) -> None:
-    """503 of its own; the holder is not disturbed."""
-    patient, hurried = FileStore(folder, ring()), FileStore(folder, ring(), patience=0.02)
-    async with patient.turn("c"):
-        with pytest.raises(StoreBusy, match="does not let go") as caught:
-            async with hurried.turn("c"):
-                pass
-        assert (caught.value.status, caught.value.code) == (503, "store_unavailable")
-        assert await held(patient)
 
 
 @pytest.mark.threat(93)

@@ -1,11 +1,13 @@
 """Any history of requests, failures, crashes and clocks that are set: what must hold of tokens always, does.
 
 The world is in `tests/support/model.py`: processes that share a store, and a token endpoint that ends a family of
-refresh tokens where one comes twice. Invariants I1, I2, I3 and I5 of the refresh (threats 86 to 102) are checked
-after each step, and at the end that nobody is locked out. I4 is held by the binding (`tests/test_store_life.py`).
+refresh tokens where one comes twice. In `tests/support/fleetmodel.py` they share a server. Invariants I1, I2, I3
+and I5 of the refresh (threats 86 to 102) are checked after each step, and at the end that nobody is locked out. I4
+is held by the binding (`tests/test_store_life.py`).
 """
 
 import asyncio
+import itertools
 import os
 import tempfile
 from dataclasses import dataclass
@@ -24,8 +26,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from proxy.credentials.logout import log_out
 from proxy.stores.base import Record
+from proxy.stores.redisclient import COMMAND_SECONDS
+from tests.support.fleetmodel import APART, FATES_OF_COMMANDS, PLACES, TIMING, TOKEN, FleetWorld, Member
 from tests.support.model import BINDING, FATES, NAME, POINTS, ROUNDING, Process, World
 from tests.support.rotating import LIFETIME
 from tests.support.watched import ALONE, FAULTS
@@ -37,13 +40,19 @@ REST: Final = 2 * LIFETIME + 60
 PROCESSES: Final = 3
 which: Final = st.integers(0, PROCESSES - 1)
 waits: Final = st.sampled_from([0.5, 30.0])
+places: Final = st.sampled_from(PLACES)
+LEASE: Final = TIMING.lease
+pauses: Final = st.sampled_from([0.0, LEASE / 3 + 1, LEASE - 1, LEASE + 1, 2 * LEASE + 1])
+fates_of_commands: Final = st.sampled_from([*FATES_OF_COMMANDS, *["fine"] * 3])
 
 
 @dataclass
 class Waiting:
     """Something that has to end by `due_at`."""
 
+    process: Process
     task: asyncio.Task[Any]
+    seconds: float
     due_at: float
 
 
@@ -56,13 +65,15 @@ class TokenLife(RuleBasedStateMachine):
     def begin(self, *, begins_anew: bool) -> None:
         """An empty store."""
         self.folder = tempfile.TemporaryDirectory()
-        self.world = World(
-            Path(self.folder.name) / "tokens", lasting=self.lasting, begins_anew=begins_anew or not self.lasting
-        )
-        self.processes = [Process(self.world) for _ in range(PROCESSES if self.lasting else 1)]
+        self.world = self.made(begins_anew=begins_anew or not self.lasting)
+        self.processes = [self.world.process() for _ in range(PROCESSES if self.lasting else 1)]
         self.waiting: list[Waiting] = []
         if not begins_anew and self.lasting:
             self.login()
+
+    def made(self, *, begins_anew: bool) -> World:
+        """The world."""
+        return World(Path(self.folder.name) / "tokens", lasting=self.lasting, begins_anew=begins_anew)
 
     def process(self, number: int) -> Process:
         """One of them."""
@@ -76,14 +87,14 @@ class TokenLife(RuleBasedStateMachine):
     def start(self, process: Process, coroutine: Any, seconds: float) -> asyncio.Task[Any]:
         """Begin something that must end in so many seconds, and go on until everything waits."""
         task = process.start(coroutine)
-        self.waiting.append(Waiting(task, self.world.clock.now() + seconds))
+        self.waiting.append(Waiting(process, task, seconds, self.world.clock.now() + seconds))
         self.world.loop.let_pass()
         return task
 
     def replace(self, process: Process) -> None:
         """It is killed, and another one takes its place."""
         process.kill()
-        self.processes[self.processes.index(process)] = Process(self.world)
+        self.processes[self.processes.index(process)] = self.world.process()
 
     # -- what clients, upstreams and people do
 
@@ -120,6 +131,8 @@ class TokenLife(RuleBasedStateMachine):
     def login(self) -> None:
         """A person logs in beside the processes, as the command does."""
         if self.is_quiet:
+            # That takes a person a second at least.
+            self.pass_time(1.0)
             self.world.run(self.world.logged_in())
 
     @precondition(lambda self: self.lasting)
@@ -127,8 +140,7 @@ class TokenLife(RuleBasedStateMachine):
     def logout(self) -> None:
         """A person logs out beside the processes."""
         if self.is_quiet:
-            self.world.run(log_out(self.world.store(), NAME, BINDING, None))
-            self.world.ledger.durable = None
+            self.world.run(self.world.logged_out())
 
     # -- what goes wrong
 
@@ -240,8 +252,10 @@ class TokenLife(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_longer_than_told(self) -> None:
         """I5."""
-        late = [each for each in self.waiting if self.world.clock.now() > each.due_at + ROUNDING]
-        assert all(each.task.done() for each in late)
+        for each in self.waiting:
+            due_at = max(each.due_at, each.process.went_on_at + each.seconds)
+            is_late = self.world.clock.now() > due_at + ROUNDING and not each.process.is_still
+            assert each.task.done() or not is_late
         self.waiting = [each for each in self.waiting if not each.task.done()]
 
     @invariant()
@@ -274,25 +288,33 @@ class TokenLife(RuleBasedStateMachine):
             self.world.close()
             self.folder.cleanup()
 
-    def recover(self) -> None:
-        """A login that lives serves everybody, and so does a grant that can begin anew."""
-        world = self.world
-        world.endpoint.fate, world.ledger.faults = "fine", frozenset()
+    def mend(self) -> None:
+        """Nothing fails, and nobody stands still."""
+        self.world.endpoint.fate, self.world.ledger.faults = "fine", frozenset()
         for each in self.processes:
             each.store.alone = frozenset()
             each.resume()
+
+    def recover(self) -> None:
+        """A login that lives serves everybody, and so does a grant that can begin anew."""
+        world = self.world
+        self.mend()
         self.pass_time(RECOVERY)
         self.nobody_waits_longer_than_told()
         for number, process in enumerate(self.processes):
-            kept = world.ledger.durable
-            lives = (
-                kept is not None
-                and kept.refresh_token is not None
-                and world.endpoint.lives(kept.refresh_token.reveal())
-            )
+            is_served = self.lives_on(process) or world.begins_anew
             self.force(number)
             self.ask(number, 30.0)
-            assert process.outcome == "served" or not (lives or world.begins_anew)
+            assert process.outcome == "served" or not is_served
+
+    def lives_on(self, _process: Process) -> bool:
+        """Is there a login that it can go on with?"""
+        kept = self.world.ledger.durable
+        return (
+            kept is not None
+            and kept.refresh_token is not None
+            and self.world.endpoint.lives(kept.refresh_token.reveal())
+        )
 
 
 class TokenLifeInMemory(TokenLife):
@@ -301,7 +323,142 @@ class TokenLifeInMemory(TokenLife):
     lasting = False
 
 
-@pytest.mark.parametrize("machine", [TokenLifeInMemory, TokenLife], ids=["memory", "file"])
+class TokenLifeByServer(TokenLife):
+    """Members of a fleet, and one server for their tokens."""
+
+    has_ended = False
+    world: FleetWorld
+    processes: list[Member]  # type: ignore[assignment]  # those of a `FleetWorld`
+
+    def process(self, number: int) -> Member:
+        """One of them."""
+        return self.processes[number]
+
+    def made(self, *, begins_anew: bool) -> FleetWorld:
+        """With a server in the place of a folder."""
+        return FleetWorld(begins_anew=begins_anew)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Is there a server? Whoever stands still has no turn any more, or is waited for."""
+        return self.world.fate == "fine"
+
+    @rule(fate=fates_of_commands)
+    def change_store(self, fate: str) -> None:
+        """What happens to everybody's commands from now on."""
+        self.world.fate = fate
+        for each in self.processes:
+            each.line.change(fate)
+
+    @rule(number=which, fate=fates_of_commands)
+    def change_store_for_one(self, number: int, fate: str) -> None:
+        """What happens to those of one member, while the others reach the server."""
+        self.process(number).line.change(fate)
+
+    @rule()
+    def lose_store(self) -> None:
+        """The server begins anew with nothing."""
+        self.world.empty()
+
+    @rule(seconds=st.sampled_from([5.0, LIFETIME, 31536000.0]))
+    def set_wall_clock(self, seconds: float) -> None:
+        """Forward: where numbers were forgotten, a login by a clock that is behind looks like an old one."""
+        super().set_wall_clock(seconds)
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 11.0, 29.0, 31.0, 61.0, 600.0, LIFETIME - 30, LIFETIME, REST]))
+    def pass_time(self, seconds: float) -> None:
+        """Timers ring meanwhile."""
+        self.world.loop.let_pass(seconds)
+
+    @rule(number=which, point=places, freezes=st.booleans())
+    def arm(self, number: int, point: str, *, freezes: bool) -> None:
+        """The next time that it comes there it stops, all of it or what does this alone."""
+        process = self.process(number)
+        process.armed, process.freezes = point, freezes
+
+    @rule(number=which, other=which, point=places, pause=pauses, freezes=st.booleans())
+    def stop_in_refresh(self, number: int, other: int, point: str, pause: float, *, freezes: bool) -> None:
+        """It stands still at a point of a refresh, for some time, while another one needs a token."""
+        self.process(number).resume()
+        self.ask(number, 30.0)
+        self.ask(other, 30.0)
+        self.arm(number, point, freezes=freezes)
+        self.refuse(number, 30.0)
+        self.refuse(other, 30.0)
+        self.pass_time(pause)
+
+    @rule(points=st.tuples(places, places), pauses=st.tuples(pauses, pauses))
+    def stop_two_in_refresh(self, points: tuple[str, str], pauses: tuple[float, float]) -> None:
+        """One stands still, and when its turn has passed to another one, that does too; then both go on."""
+        for number in range(2):
+            self.process(number).resume()
+            self.ask(number, 30.0)
+        for number, (point, pause) in enumerate(zip(points, pauses, strict=True)):
+            self.arm(number, point, freezes=True)
+            self.refuse(number, 30.0)
+            self.pass_time(pause)
+        self.go_on(0)
+        self.go_on(1)
+
+    @rule(number=which, heir=which, point=places)
+    def crash_in_refresh(self, number: int, heir: int, point: str) -> None:
+        """The same, and it is gone there."""
+        self.stop_in_refresh(number, number, point, 0.0, freezes=True)
+        self.replace(self.process(number))
+        self.ask(heir, 30.0)
+
+    @rule(number=which, other=which, point=places, fate=fates_of_commands, empties=st.booleans())
+    def fail_in_refresh(self, number: int, other: int, point: str, fate: str, *, empties: bool) -> None:
+        """The server goes away in the middle of it, and comes back, with or without what it had."""
+        self.stop_in_refresh(number, number, point, 0.0, freezes=True)
+        self.change_store(fate)
+        self.go_on(number)
+        self.pass_time(3.0)
+        if empties:
+            self.world.empty()
+        self.change_store("fine")
+        self.ask(other, 30.0)
+
+    @rule(number=which, wait=waits)
+    def restart(self, number: int, wait: float) -> None:
+        """It ends as it should, and begins again."""
+        process = self.process(number)
+        process.resume()
+        seconds = 2 * wait + 4 * COMMAND_SECONDS
+        task = self.start(process, process.end(wait), seconds)
+        self.pass_time(seconds + ROUNDING)
+        self.world.ledger.expect("the end takes too long", holds=task.done())
+        self.replace(process)
+
+    @invariant()
+    def what_is_said_to_be_durable_is(self) -> None:
+        """Or was: servers forget."""
+        for each in self.processes:
+            assert each.source.report().persisted is not True or each.held in self.world.written
+
+    @rule()
+    def logout(self) -> None:
+        """A person logs out beside the members, some of which may have been told of that, and others not."""
+        super().logout()
+        self.has_ended = True
+
+    def lives_on(self, process: Process) -> bool:
+        """Also the one that it remembers, where the server has forgotten it, and nobody has ended it."""
+        token = process.source._life.token
+        refresh_token = None if token is None else token.refresh_token
+        if self.has_ended or refresh_token is None or self.world.server.execute("HGET", TOKEN, "tag") is not None:
+            return super().lives_on(process)
+        return self.world.endpoint.lives(refresh_token.reveal())
+
+    def mend(self) -> None:
+        """The server too."""
+        super().mend()
+        self.change_store("fine")
+
+
+@pytest.mark.parametrize(
+    "machine", [TokenLifeInMemory, TokenLife, TokenLifeByServer], ids=["memory", "file", "redis"]
+)
 @pytest.mark.unmeasured
 def test_tokens_live_as_they_must_through_any_history(
     machine: type[TokenLife], monkeypatch: pytest.MonkeyPatch
@@ -355,3 +512,49 @@ def test_095_a_wall_clock_that_is_set_in_a_refresh_costs_one_token_request_more_
     for each in processes:
         each.kill()
     world.close()
+
+
+@pytest.mark.parametrize("begins_anew", [True, False], ids=["begins anew", "needs a person"])
+def test_094_two_that_stand_still_anywhere_in_a_refresh_redeem_nothing_twice_in_silence(
+    *, begins_anew: bool
+) -> None:
+    """The one for longer than its lease, the other where it has the turn: every two places."""
+    for points in itertools.product(APART, repeat=2):
+        machine = TokenLifeByServer()
+        machine.begin(begins_anew=begins_anew)
+        try:
+            machine.stop_two_in_refresh(points, (LEASE + 1.0, 0.0))
+        finally:
+            machine.teardown()
+        assert machine.world.ledger.broken == [], points
+
+
+def test_088_a_slow_token_endpoint_costs_nobody_the_turn() -> None:
+    """It is renewed for as long as the request takes; here nobody stands still."""
+    machine = TokenLifeByServer()
+    machine.begin(begins_anew=False)
+    try:
+        machine.stop_in_refresh(0, 1, "asked", 2 * LEASE + 1, freezes=False)
+        machine.nobody_waits_longer_than_told()
+        machine.nothing_is_broken()
+    finally:
+        machine.teardown()
+
+
+def test_102_a_logout_is_not_undone_by_a_member_that_stood_still() -> None:
+    """It may not note what it wanted to redeem, and ends what it holds."""
+    machine = TokenLifeByServer()
+    machine.begin(begins_anew=False)
+    try:
+        machine.arm(0, "confirmed", freezes=True)
+        machine.force(0)
+        machine.logout()
+        machine.go_on(0)
+        for _ in range(2):
+            machine.pass_time(REST)
+            machine.force(0)
+        machine.nothing_is_broken()
+        assert machine.world.ledger.durable is None
+        assert machine.process(0).outcome == "login_required"
+    finally:
+        machine.teardown()

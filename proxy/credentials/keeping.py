@@ -131,7 +131,7 @@ class Keeping:
     def _miss(self, found: Missing) -> None:
         """There is no record of use: what is held ends with a logout, and what was lost is stored again.
 
-        Who has not looked for a while cannot know whether what was lost had been replaced before.
+        Nobody knows whether somebody had replaced it before it was lost, and so it is noted.
         """
         was_there = self._sharing.was_there and self._store.lasting
         self._sharing.misses(found)
@@ -140,13 +140,11 @@ class Keeping:
             self._last = self._saved = None
         if was_there and found is Missing.NOTHING and self._last is not None:
             self._say("stored_token_lost", LOST)
-            self._saved = None
-            if self._last.refresh_token is not None and not self._sharing.is_recent(self._clock.now()):
-                self._last = replace(self._last, redeeming=True)
+            self._last, self._saved = replace(self._last, redeeming=self._last.refresh_token is not None), None
 
     def _has_saved(self, record: Record) -> None:
         self._saved = record
-        self._sharing.knows(record, self._clock.now())
+        self._sharing.knows(record)
 
     def rotated(self, held: Token) -> Token | None:
         """`held` with the refresh token that somebody else got in place of its own, without a token; else None."""
@@ -157,8 +155,10 @@ class Keeping:
 
     def is_due(self, *, at_once: bool = False) -> bool:
         """Is a look at what others wrote to a lasting store due? Every `LOOK_SECONDS`, unless `at_once`."""
+        if not self._store.lasting:
+            return False
         now = self._clock.now()
-        if not self._store.lasting or (now - self._looked_at < LOOK_SECONDS and not at_once):
+        if now - self._looked_at < LOOK_SECONDS and not at_once:
             return False
         self._looked_at = now
         return True

@@ -122,13 +122,14 @@ class OAuthGrant:
 
         What is redeemed along with it comes twice only where the server did not get as far (RFC 6749 section 5.2).
         """
-        try:
+
+        async def ask() -> Granted:
             return await self._asking.ask(await self._step(grant, parameters), REPLY, place)
-        except RejectedReply as error:
-            is_untouched = not parameters or error.code == "invalid_client"
-            if self._signer is None or not is_untouched or not self._signer.clock.learn(error.date):
-                raise
-        return await self._asking.ask(await self._step(grant, parameters), REPLY, place)
+
+        def is_untouched(error: RejectedReply) -> bool:
+            return not parameters or error.code == "invalid_client"
+
+        return await (ask() if self._signer is None else self._signer.clock.asked(ask, repeats=is_untouched))
 
     async def _step(self, grant: GrantName, parameters: Mapping[str, Value]) -> Step:
         url, signer = await self._token_url(), self._signer

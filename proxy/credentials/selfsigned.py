@@ -55,12 +55,7 @@ class GitHubAppGrant:
         Raises `CredentialRejected`, `CredentialUnavailable`.
         """
         try:
-            try:
-                return await self._ask()
-            except RejectedReply as error:
-                if not self._clock.learn(error.date):
-                    raise
-            return await self._ask()
+            return await self._clock.asked(self._ask)
         except RejectedReply as error:
             raise CredentialRejected(
                 f"GitHub rejects the app of credential {self._name!r}: check app_id, installation_id and key, "

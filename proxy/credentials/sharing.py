@@ -1,7 +1,7 @@
 """What those who share a store may have done since one looked, and so what may be redeemed of what one holds.
 
 Law: a refresh token that others have too, since it was read from the store or written there, is redeemed only in
-one's turn, and with what is in the store before one's eyes (threats 88, 133). No I/O; instants are parameters.
+one's turn, and with what is in the store before one's eyes (threats 88, 133). No I/O.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,6 @@ from proxy.errors import StoreUnavailable
 from proxy.redact import Secret
 from proxy.stores.base import Missing, Record
 
-#: Who saw so many seconds ago what was in the store knows what was lost with it.
-KNOWN_SECONDS: Final = 4.0
 LOST: Final = (
     "the store has lost the token (a folder that was removed or is not mounted, a server that does not keep its "
     "data); what is in memory is stored again"
@@ -44,12 +42,10 @@ class Sharing:
     #: Why it is not known what is in the store.
     blind: StoreUnavailable | None = None
     _refresh_token: Secret | None = None
-    _known_at: float = float("-inf")
 
-    def knows(self, record: Record, now: float) -> None:
+    def knows(self, record: Record) -> None:
         """It is in the store, read or written."""
-        self.was_there, self.blind = True, None
-        self._refresh_token, self._known_at = record.refresh_token, now
+        self.was_there, self.blind, self._refresh_token = True, None, record.refresh_token
 
     def misses(self, found: Missing) -> None:
         """There is no record of use; what does not open, and never did here, is none where the key is here."""
@@ -57,10 +53,6 @@ class Sharing:
         self.blind = StoreUnavailable(_MENDS[found].format(name=self.name)) if is_closed else None
         if found is Missing.LOGGED_OUT:
             self.was_there, self._refresh_token = False, None
-
-    def is_recent(self, now: float) -> bool:
-        """Was the record seen, or written, a moment ago?"""
-        return now - self._known_at <= KNOWN_SECONDS
 
     def has(self, last: Record | None) -> bool:
         """Would what is redeemed next, where `last` is held, be something that others have too?"""

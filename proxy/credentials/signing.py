@@ -5,11 +5,13 @@ import hashlib
 import logging
 import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal
 
 from proxy.clock import Wall
 from proxy.errors import ConfigError
+from proxy.grants.reply import RejectedReply
+from proxy.grants.request import Granted
 from proxy.redact import Borrowed, Secret
 
 log: Final = logging.getLogger("proxy.credentials")
@@ -54,6 +56,23 @@ class ServerClock:
         self._ahead = ahead
         log.warning("clock_skewed", extra={"fields": {"credential": self._name, "seconds": round(ahead)}})
         return True
+
+    async def asked(
+        self,
+        ask: Callable[[], Awaitable[Granted]],
+        *,
+        repeats: Callable[[RejectedReply], bool] = lambda _error: True,
+    ) -> Granted:
+        """What `ask` gives; asked once more where our clock may be why a JWT of ours was refused.
+
+        `repeats`: may it be, after this refusal? Raises what `ask` does.
+        """
+        try:
+            return await ask()
+        except RejectedReply as error:
+            if not repeats(error) or not self.learn(error.date):
+                raise
+        return await ask()
 
 
 class Signing:

@@ -191,14 +191,6 @@ class TokenSource:
         if refresh:
             await self._ask()
 
-    async def _follow(self) -> None:
-        """Use what somebody else put into the store, and nothing more where they logged out."""
-        await self._adopt()
-        held = self._life.token
-        if held is not None and self._keeping.forgotten:
-            ended = replace(held, expires_at=self._clock.now(), refresh_token=None, refresh_expires_at=None)
-            self._life = replace(self._life, token=ended)
-
     def _look_there(self) -> asyncio.Task[None]:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._there(), name=f"look at the store of {self.name}")
@@ -209,11 +201,14 @@ class TokenSource:
             await self._follow()
         self._keeping.save_soon()
 
-    async def _adopt(self) -> bool:
-        """Make a later token from the store the one that is used; was there one?"""
+    async def _follow(self) -> bool:
+        """Use a later token from the store, and nothing more where somebody logged out; was there one?"""
         token, held = await self._keeping.newer(), self._life.token
         if token is None or not self._fits(token.value.reveal()):
-            if held is not None and (rotated := self._keeping.rotated(held)) is not None:
+            if held is not None and self._keeping.forgotten:
+                ended = replace(held, expires_at=self._clock.now(), refresh_token=None, refresh_expires_at=None)
+                self._life = replace(self._life, token=ended)
+            elif held is not None and (rotated := self._keeping.rotated(held)) is not None:
                 self._mask(rotated)
                 self._life = replace(self._life, token=rotated)
             return False
@@ -254,7 +249,7 @@ class TokenSource:
             await self._keeping.save(replace(held, refresh_token=failure.rotated))
         # What is no passing trouble may be one's own old refresh token, and somebody else's new one (threat 89).
         passes = isinstance(failure, CredentialUnavailable) and not isinstance(failure, StoreOutdated)
-        if not passes and await self._adopt():
+        if not passes and await self._follow():
             return
         # One that says when to try again is not held against the secret: it stands on somebody else's token.
         retry = isinstance(failure, CredentialUnavailable) or failure.retry_after is not None or failure.is_lenders

@@ -8,7 +8,6 @@ nobody who does not need it.
 
 import asyncio
 import errno
-import fcntl
 import logging
 import os
 import stat
@@ -36,6 +35,7 @@ from proxy.stores.files import (
     sweep,
     write_whole,
 )
+from proxy.stores.locks import LOCK_FLAGS, PATIENCE_SECONDS, acquired, held
 from proxy.stores.records import UNUSABLE, open_record, seal_record
 from proxy.stores.seal import Ring
 
@@ -46,12 +46,6 @@ FILE_LIMIT: Final = 1 << 20
 #: What a logout leaves in the place of the record. It is not sealed: who has another key must be able to read it,
 #: and who can write it can remove the record as well. It needs no end; the next token takes its place.
 TOMBSTONE: Final = b"bearer-proxy logged out\n"
-#: How long somebody else may hold the turn: a token request takes 20 seconds at most.
-PATIENCE_SECONDS: Final = 30.0
-#: How often a held turn is asked for: first, and at last.
-_FIRST_PAUSE: Final = 0.01
-_LAST_PAUSE: Final = 0.25
-_LOCK_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 #: What is wrong with the disk is wrong for all who share it; anything else may be wrong for this process alone.
 _FOR_ALL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
@@ -159,28 +153,11 @@ class FileStore:
             await self._let_go(name, number)
 
     async def _acquire(self, name: str) -> int:
-        """The descriptor that holds the lock; closing it lets go.
-
-        It asks again and again, and holds nothing meanwhile: a thread that waits for a lock cannot be cancelled.
-        """
-        pause = _FIRST_PAUSE
+        """The descriptor that holds the lock; closing it lets go."""
         try:
-            async with asyncio.timeout(self._patience):
-                while (number := await self._tried(name)) is None:
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LAST_PAUSE)
+            return await acquired(lambda: self._start(self._try_lock, name), self._patience)
         except TimeoutError:
             raise StoreBusy from None
-        return number
-
-    async def _tried(self, name: str) -> int | None:
-        """One attempt; a lock that nobody waits for any more is let go as soon as it is there."""
-        attempt = self._start(self._try_lock, name)
-        try:
-            return await asyncio.shield(attempt)
-        except asyncio.CancelledError:
-            attempt.add_done_callback(_dropped)
-            raise
 
     async def _let_go(self, name: str, number: int) -> None:
         """Not before what is being written is written: a late rename would cover a later record."""
@@ -196,42 +173,34 @@ class FileStore:
         await self._start(os.close, number)
 
     def _try_lock(self, name: str) -> int | None:
-        """None: another has it. A file that was removed meanwhile locks nobody out (threat 93)."""
+        """None: another has it."""
         path = self._path(name, "lock")
         with self._translated("written"):
             self._prepare()
-            number = self._opened(path)
-            is_held = False
-            try:
-                is_held = self._locks(number, path)
-            finally:
-                if not is_held:
-                    os.close(number)
-            if is_held:
+            number = held(self._opened(path), path)
+            if number is not None:
                 sweep(self._path(name, "token"))
-            return number if is_held else None
-
-    def _locks(self, number: int, path: Path) -> bool:
-        found = os.fstat(number)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise self._no_lock(path)
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        there = stamp(path)
-        return there is not None and there[0] == found.st_ino
+            return number
 
     def _opened(self, path: Path) -> int:
-        """The lock file. Where nothing can be written, one that is there locks as well when it is read."""
+        """The lock file, this program's own. Raises OSError, `StoreUnavailable`."""
+        number = self._open(path)
+        found = os.fstat(number)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            os.close(number)
+            raise self._no_lock(path)
+        return number
+
+    def _open(self, path: Path) -> int:
+        """Where nothing can be written, a lock file that is there locks as well when it is read."""
         try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | _LOCK_FLAGS, 0o600)
+            return os.open(path, os.O_RDWR | os.O_CREAT | LOCK_FLAGS, 0o600)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
                 raise self._no_lock(path) from None
             if error.errno not in {errno.EROFS, errno.EACCES} or not path.exists():
                 raise
-        return os.open(path, os.O_RDONLY | _LOCK_FLAGS)
+        return os.open(path, os.O_RDONLY | LOCK_FLAGS)
 
     # -- the folder
 
@@ -277,8 +246,3 @@ class FileStore:
 
     def _no_lock(self, path: Path) -> StoreUnavailable:
         return StoreUnavailable(f"{path} is no file of this program's: remove it, and it is made anew.")
-
-
-def _dropped(attempt: "asyncio.Future[int | None]") -> None:
-    if not attempt.cancelled() and attempt.exception() is None and (number := attempt.result()) is not None:
-        os.close(number)

@@ -1,7 +1,8 @@
 """Keeps tokens on a Redis or Valkey server, so that a fleet of instances on many machines shares them.
 
-Law: values are sealed before they leave the process; whoever has the turn may write, and anybody else only where
-nobody has written since they read (threats 88, 94).
+Law: values are sealed before they leave the process; whoever has the turn may write a token. Anybody else may only
+where nobody has written since they read, and so may whoever notes that a refresh token is about to be redeemed: of
+all who read it one may (threats 88, 94).
 
 A credential has two keys: `PREFIX:{NAME}:token`, a hash of `tag` (a word that is new with each write) and `sealed`,
 and `PREFIX:{NAME}:turn`, who has the turn. A record that was removed leaves a tag that begins with a minus, and no
@@ -29,20 +30,16 @@ log: Final = logging.getLogger("proxy.stores")
 _TAG_BYTES: Final = 16
 _LATE_SHARE: Final = 10
 _GONE: Final = "-"
-#: Stands for the tag of a record that this process has never read, and for nobody's turn.
-_UNKNOWN: Final = "?"
-#: ARGV: whose turn it is here, the tag that was read, the new tag, the record. Sent twice, it says the same.
+#: In place of whose turn it is: whoever is about to redeem, whatever the turn; nobody here. And the tag of nothing.
+_REDEEMER: Final = "-"
+_NOBODY: Final = ""
+_NOTHING: Final = ""
+#: ARGV: whose turn it is here, the tag that was read, the new tag, the record. Sent twice, it says the same. Where
+#: nothing is, the server has forgotten all: a token that comes late is not lost, but nothing is redeemed.
 _SAVE: Final = """
 local tag = redis.call('HGET', KEYS[1], 'tag') or ''
 if tag == ARGV[3] then return 1 end
-local holder = redis.call('GET', KEYS[2])
-if holder ~= ARGV[1] then
-  if ARGV[2] == '?' then
-    if holder then return 0 end
-  elseif tag ~= ARGV[2] then
-    return 0
-  end
-end
+if tag ~= ARGV[2] and (ARGV[1] == '-' or tag ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'tag', ARGV[3], 'sealed', ARGV[4])
 return 1
 """
@@ -116,10 +113,11 @@ class RedisStore:
         """Replace what is there, unless others have written since. Raises `StoreOutdated`, `StoreUnavailable`."""
         lease = self._leases.get(name)
         tag = self._random(_TAG_BYTES).hex()
+        # Who had the turn before may be late, and note the same refresh token.
+        owner = _REDEEMER if record.redeeming else _NOBODY if lease is None else lease.owner
         written = await self._client.call(
             *("EVAL", _SAVE, 2, self._key(name, "token"), self._key(name, "turn")),
-            *(_UNKNOWN if lease is None else lease.owner, self._read.get(name, _UNKNOWN)),
-            *(tag, seal_record(self._ring, name, binding, record)),
+            *(owner, self._read.get(name, _NOTHING), tag, seal_record(self._ring, name, binding, record)),
         )
         if not written:
             raise StoreOutdated

@@ -15,13 +15,7 @@ from typing import Any, Final
 
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    ConnectionPool,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -84,7 +78,7 @@ class About:
 
 
 class _PlainConnection(Connection):
-    """A connection that forgets what it has not sent when it is closed.
+    """A connection that forgets what it has not sent when it is closed (SO_LINGER, socket(7)).
 
     The system would else go on to send it: what was asked for in vain would be given to nobody when the network is
     back, a turn for one.
@@ -92,26 +86,16 @@ class _PlainConnection(Connection):
 
     async def _connect(self) -> None:
         await super()._connect()  # type: ignore[no-untyped-call]  # theirs
-        _forget_at_close(self)
+        if self._writer is not None:
+            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
-class _TLSConnection(SSLConnection):
+class _TLSConnection(SSLConnection, _PlainConnection):
     """The same, with a context of ours: the library's own one writes the session's keys to `SSLKEYLOGFILE`."""
 
     def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:  # noqa: ANN401  the library's
         super().__init__(**options)
         self.ssl_context.context = context
-
-    async def _connect(self) -> None:
-        await super()._connect()  # type: ignore[no-untyped-call]  # theirs
-        _forget_at_close(self)
-
-
-def _forget_at_close(connection: AbstractConnection) -> None:
-    """SO_LINGER with no time: closing sends a reset, and nothing that waits (socket(7))."""
-    writer = connection._writer  # noqa: SLF001  there is no other way to the socket
-    if writer is not None:
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 class RedisClient:
@@ -200,7 +184,9 @@ def _pool(server: Server, seconds: float) -> ConnectionPool:
         "db": server.database,
         "username": server.username,
         "password": None if server.password is None else server.password.reveal(),
-        "socket_timeout": seconds,
+        # Each command has a deadline of ours. With one of theirs it may not end where it is cancelled: they use
+        # `asyncio.wait_for`, which in Python 3.11 forgets that (CPython issue 81839).
+        "socket_timeout": None,
         "socket_connect_timeout": seconds,
         "retry": Retry(NoBackoff(), _RETRIES),
         # Nothing is asked that a user with few rights may not.

@@ -11,6 +11,7 @@ from contextvars import Context, ContextVar, copy_context
 from pathlib import Path
 from typing import Any, Final
 
+from proxy.credentials.logout import log_out
 from proxy.credentials.source import TokenSource
 from proxy.errors import (
     CredentialError,
@@ -41,7 +42,7 @@ ROUNDING: Final = 1e-3
 #: Who waits for a turn asks several times a second; here hours pass.
 PATIENCE: Final = 2.0
 #: Where a process can be stopped in a refresh, in their order.
-POINTS: Final = ("turned", "noting", "noted", "asked", "answered", "saving", "saved")
+POINTS: Final = ("turned", "confirmed", "noting", "noted", "asked", "answered", "saving", "saved")
 #: What the token endpoint does; its answer does not come where it is `undone` or `lost`, and is `useless`.
 FATES: Final = ("fine", "down", "busy", "undone", "lost", "useless", "rejecting")
 
@@ -57,6 +58,9 @@ class Process:
         self.armed: str | None = None
         self.parked: list[asyncio.Future[None]] = []
         self.dead = False
+        #: Does nothing of it go on, and when did it go on last?
+        self.is_still = False
+        self.went_on_at = float("-inf")
         self.forced = False
         #: The refresh tokens that it redeemed, and those of them of which it could tell nobody.
         self.redeemed: set[str] = set()
@@ -73,7 +77,7 @@ class Process:
         world.processes.append(self)
         self.context: Context = copy_context()
         self.context.run(_PROCESS.set, self)
-        self.store = Watched(world.store(), world.ledger, stop=self.at, held=lambda: self.held)
+        self.store = Watched(world.store(self), world.ledger, stop=self.at, held=lambda: self.held)
         heard = Heard()
         self.source = TokenSource(
             NAME,
@@ -161,6 +165,7 @@ class Process:
         """The grant of this process: one attempt at the endpoint."""
         world, endpoint = self.world, self.world.endpoint
         self._judge_asking()
+        self._judge_turn(refresh_token)
         if refresh_token is not None:
             self._judge_redeeming(refresh_token)
         self.forced = False
@@ -224,17 +229,20 @@ class Process:
         world.ledger.expect("an older generation", holds=token.generation >= at_least)
 
     def _judge_asking(self) -> None:
-        """One at a time; only where a token is needed; and not in the pause after a failure."""
+        """Once at a time; only where a token is needed; and not in the pause after a failure."""
         world, now, token = self.world, self.world.clock.now(), self.source._life.token
-        shares = [each for each in world.asking if "turn" not in each.store.failing]
         world.ledger.expect("a process asks twice at once", holds=self not in world.asking)
-        world.ledger.expect("two ask at once", holds=not shares or "turn" in self.store.failing)
         due_at = None if token is None else stale_at(token, MARGIN)
         is_due = token is None or self.refused >= token.generation or (due_at is not None and now >= due_at)
         world.ledger.expect("a token was asked for that nobody needs", holds=is_due or self.forced)
         generation, until = self.paused
         pauses = generation == self.number and now < until - ROUNDING
         world.ledger.expect("asked in the pause", holds=not pauses or self.forced)
+
+    def _judge_turn(self, _refresh_token: Secret | None) -> None:
+        """Of all processes one at a time, unless they could not take turns."""
+        shares = [each for each in self.world.asking if "turn" not in each.store.failing]
+        self.world.ledger.expect("two ask at once", holds=not shares or "turn" in self.store.failing)
 
     def _judge_redeeming(self, refresh_token: Secret) -> None:
         """What others have is noted, durably, unless the disk is full and nothing else gives a token.
@@ -249,7 +257,8 @@ class Process:
         world.ledger.expect("redeemed without a note", holds=was_noted or bool(cannot))
         if not was_noted:
             is_shared = durable is not None and durable.refresh_token == refresh_token
-            is_full = world.ledger.faults == FULL and not self.store.alone and not self.begins_anew
+            is_blind = bool(self.store.failing & {"turn", "load"})
+            is_full = world.ledger.faults == FULL and not is_blind and not self.begins_anew
             world.ledger.expect("redeemed behind the backs of others", holds=not is_shared or is_full)
         # A note may be another's, who has not done it yet.
         if not is_noted or self.store.failing & {"turn", "load"}:
@@ -260,6 +269,9 @@ class Process:
 
 class World(logging.Handler):
     """All of it, and the ears for what is logged."""
+
+    #: Who says this may redeem its refresh token, which somebody else may have redeemed.
+    excuses: frozenset[str] = frozenset({"token_rotation_lost"})
 
     def __init__(self, folder: Path, *, lasting: bool, begins_anew: bool) -> None:
         super().__init__(logging.WARNING)
@@ -305,6 +317,11 @@ class World(logging.Handler):
             await store.save(NAME, BINDING, record)
             self.ledger.has_written(record)
 
+    async def logged_out(self) -> None:
+        """A person logs out beside the processes."""
+        await log_out(self.store(), NAME, BINDING, None)
+        self.ledger.durable = None
+
     def _task(self, loop: Any, coroutine: Any, **options: Any) -> Any:
         task = asyncio.Task(coroutine, loop=loop, **options)
         if (process := _PROCESS.get()) is not None:
@@ -317,20 +334,25 @@ class World(logging.Handler):
             self.ledger.broken.append(f"{task.get_name()} failed: {task.exception()!r}")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A defect is one; who says that a rotation was lost may redeem once more."""
+        """A defect is one; who says that something was lost may redeem once more."""
         self.ledger.expect(f"{record.getMessage()}: {record.exc_info}", holds=record.exc_info is None)
         self.ledger.expect("a record does not open", holds=record.msg != "stored_token_unusable")
-        process = _PROCESS.get()
-        token = None if process is None else process.source._life.token
-        if record.msg == "token_rotation_lost" and token is not None and token.refresh_token is not None:
-            self.endpoint.excused.add(token.refresh_token.reveal())
+        if record.msg in self.excuses:
+            process = _PROCESS.get()
+            token = None if process is None else process.source._life.token
+            if token is not None and token.refresh_token is not None:
+                self.endpoint.excused.add(token.refresh_token.reveal())
 
     def _bytes(self, count: int) -> bytes:
         self._random += 1
         return self._random.to_bytes(count, "big")
 
-    def store(self) -> Store:
-        """The store, as one more process opens it."""
+    def process(self) -> Process:
+        """One more."""
+        return Process(self)
+
+    def store(self, _process: Process | None = None) -> Store:
+        """The store, as one more process opens it, or somebody beside them."""
         if self.lasting:
             return FileStore(self.folder, Ring([bytes(32)], random=self._bytes), patience=PATIENCE)
         self.ledger.durable = None

@@ -1,13 +1,13 @@
 """A store that is watched: what must not be written, or not yet, is noted, and so is what is durable."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from proxy.errors import StoreUnavailable
+from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable
 from proxy.stores.base import Missing, Record, Store
 
 FULL: Final = frozenset({"save"})
@@ -19,9 +19,13 @@ ALONE: Final[tuple[frozenset[str], ...]] = (*FAULTS, frozenset({"turn"}), frozen
 
 @dataclass
 class Ledger:
-    """What is known of the store, and what went wrong. `file`: where its one record is, None: in memory."""
+    """What is known of the store, and what went wrong. `file`: where its one record is, None: in none.
+
+    `is_told`: does the place itself tell what is written, and not who writes?
+    """
 
     file: Path | None
+    is_told: bool = False
     #: What fails now.
     faults: frozenset[str] = frozenset()
     #: What must not be, and was.
@@ -84,17 +88,28 @@ class Watched:
         self.failing: set[str] = set()
 
     def _try(self, what: str) -> None:
-        self.failing.discard(what)
         if what.removeprefix("note-") in self._ledger.faults | self.alone:
-            self.failing.add(what)
             failure = StoreUnavailable(f"{what} fails")
             failure.for_all = self._ledger.faults == FULL
             raise failure
 
+    @contextmanager
+    def _trying(self, what: str) -> Iterator[None]:
+        self.failing.discard(what)
+        try:
+            self._try(what)
+            yield
+        except StoreBusy:
+            # Nothing is done without a turn then.
+            raise
+        except StoreUnavailable:
+            self.failing.add(what)
+            raise
+
     async def load(self, name: str, binding: bytes) -> Record | Missing:
         """Unless it fails."""
-        self._try("load")
-        found = await self._inner.load(name, binding)
+        with self._trying("load"):
+            found = await self._inner.load(name, binding)
         is_closed = "key" in self.alone and isinstance(found, Record)
         return Missing.OTHER_KEY if is_closed else found
 
@@ -105,24 +120,28 @@ class Watched:
             ledger.expect(f"{token} was used before it was durable", holds=self._held() != token)
         await self._stop("noting" if record.redeeming else "saving")
         try:
-            self._try("note-save" if record.redeeming else "save")
+            with self._trying("note-save" if record.redeeming else "save"):
+                await self._inner.save(name, binding, record)
+        except StoreOutdated:
+            raise
         except StoreUnavailable:
             ledger.kept.add(token)
             raise
-        await self._inner.save(name, binding, record)
-        ledger.has_written(record)
+        if not ledger.is_told:
+            ledger.has_written(record)
         await self._stop("noted" if record.redeeming else "saved")
 
     async def forget(self, name: str) -> None:
         """Unless it fails."""
-        self._try("save")
-        await self._inner.forget(name)
+        with self._trying("save"):
+            await self._inner.forget(name)
         self._ledger.durable = None
 
     @asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:
-        self._try("turn")
-        async with self._inner.turn(name):
+        async with AsyncExitStack() as stack:
+            with self._trying("turn"):
+                await stack.enter_async_context(self._inner.turn(name))
             await self._stop("turned")
             yield
 
@@ -131,8 +150,10 @@ class Watched:
         return self._turn(name)
 
     async def confirm(self, name: str) -> None:
-        """As the store."""
-        await self._inner.confirm(name)
+        """As the store; it can be stopped after it."""
+        with self._trying("confirm"):
+            await self._inner.confirm(name)
+        await self._stop("confirmed")
 
     async def close(self) -> None:
         """As the store."""
