@@ -99,6 +99,33 @@ async def test_a_folder_that_was_removed_is_no_logout(
     assert tracker.double.token_requests == {"login": 2, "refresh": 1}
 
 
+@pytest.mark.parametrize("between", [0, 1], ids=["what the other has", "older than what the other has"])
+async def test_132_what_is_redeemed_again_after_an_old_file_was_put_back_is_told(
+    shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, between: int
+) -> None:
+    """Who sees that it is old logs in anew; who cannot know is told by the vendor, and tells."""
+    file, double = Path(shared["store"]["path"], "default.token"), tracker.double
+    async with starting(shared) as instances:
+        one, two = await instances.start_all(2)
+        assert await instances.asked() == [200, 200]
+        copy = file.read_bytes()
+        for _ in range(between):
+            await expired(double, one, two)
+        double.expire()
+        assert (await one.get()).status == 200
+        file.write_bytes(copy)
+        double.expire()
+        assert (await two.get()).status == 200
+        told = [each["event"] for each in two.lines if each["level"] == "warning"]
+    if between:
+        assert told == ["stored_token_older", "token_rotation_lost"]
+        assert double.refresh_reuses == 0
+    else:
+        assert told == ["refresh_token_refused"]
+        assert double.refresh_reuses == 1
+    assert double.token_requests["login"] == 2
+
+
 def _link(folder: Path) -> None:
     (folder / "default.lock").unlink()
     (folder / "default.lock").symlink_to("nowhere")

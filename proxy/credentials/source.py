@@ -241,8 +241,6 @@ class TokenSource:
         except CredentialError as error:
             failure = error
         if failure is None:
-            if reason is not None:
-                await self._latch.clear(self.name, fingerprint)
             return
         if isinstance(failure, CredentialUnavailable) and failure.rotated is not None and held is not None:
             self._life = replace(self._life, token=replace(held, refresh_token=failure.rotated))
