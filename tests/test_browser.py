@@ -41,7 +41,8 @@ class Attempt:
 
     def refused(self, code: str) -> list[Line]:
         """What the log has of it then."""
-        return [("OPTIONS", 403, "cors_denied")] if self.asks else [(self.method, 403, code)]
+        status = 401 if code == "client_key_required" else 403
+        return [("OPTIONS", 403, "cors_denied")] if self.asks else [(self.method, status, code)]
 
     @property
     def passed(self) -> list[Line]:
@@ -80,18 +81,23 @@ def form(attributes: str, method: str) -> Attempt:
     return Attempt(script, ending="html", method=method)
 
 
-IMG: Final = element("img", "src: u", "String(it.width)", learns="1", ending="gif")
-SCRIPT: Final = element("script", "src: u", "globalThis.ran", learns="ran", ending="js")
-STYLE: Final = element(
-    "link", "href: u, rel: 'stylesheet'", "getComputedStyle(document.body).color", learns="rgb(1, 2, 3)", ending="css"
-)
+def elements(more: str = "") -> dict[str, Attempt]:
+    """What any page may embed, without asking anybody."""
+    color = "getComputedStyle(document.body).color"
+    return {
+        "img": element("img", f"{more} src: u", "String(it.width)", learns="1", ending="gif"),
+        "script": element("script", f"{more} src: u", "globalThis.ran", learns="ran", ending="js"),
+        "style": element(
+            "link", f"{more} rel: 'stylesheet', href: u", color, learns="rgb(1, 2, 3)", ending="css"
+        ),
+    }
+
+
 #: Without an `Origin`.
 BARE: Final[Attempts] = {
-    "no-cors": fetched("mode: 'no-cors'", learns=None),
-    "img": IMG,
+    **elements(),
     "img-redirected": element("img", "src: `/to?${u}`", "String(it.width)", learns="1", ending="gif"),
-    "script": SCRIPT,
-    "style": STYLE,
+    "no-cors": fetched("mode: 'no-cors'", learns=None),
 }
 #: With one.
 SIMPLE: Final[Attempts] = {
@@ -239,7 +245,7 @@ class Page:
                 name: [
                     (line["method"], line["status"], line["error"] or "")
                     for line in lines[before:]
-                    if line["path"] == f"/{name}.{attempt.ending}"
+                    if line["path"].endswith(f"/{name}.{attempt.ending}")
                 ]
                 for name, attempt in attempts.items()
             }
@@ -286,10 +292,13 @@ async def browser(other: Site) -> AsyncIterator[Any]:
 class Stage(Protocol):
     """`staged(guard)`: an async context manager that gives a `Scene`.
 
-    `fields` stand in each answer of the upstream, `route` are further keys of the route.
+    `key` is in the environment as KEY, `fields` stand in each answer of the upstream, `route` are further keys of the
+    route.
     """
 
-    def __call__(self, guard: Mapping[str, Any] = ..., *, fields: Mapping[str, str] = ..., **route: Any) -> Any:
+    def __call__(
+        self, guard: Mapping[str, Any] = ..., *, key: str = ..., fields: Mapping[str, str] = ..., **route: Any
+    ) -> Any:
         """Set it up for the block."""
         ...
 
@@ -301,11 +310,15 @@ def staged(proxying: StartProxy, browser: Any, canaries: Canaries) -> Stage:
 
     @asynccontextmanager
     async def start(
-        guard: Mapping[str, Any] | None = None, *, fields: Mapping[str, str] | None = None, **route: Any
+        guard: Mapping[str, Any] | None = None,
+        *,
+        key: str = "",
+        fields: Mapping[str, str] | None = None,
+        **route: Any,
     ) -> AsyncIterator[Scene]:
         async with site(fields) as upstream:
             config = keyed.config(upstream.url, top={"guard": dict(guard or {})}, **route)
-            async with proxying(config, environ=keyed.environ) as proxy:
+            async with proxying(config, environ={**keyed.environ, "KEY": key}) as proxy:
                 yield Scene(proxy, upstream, keyed.token, browser)
 
     return start
@@ -401,3 +414,116 @@ async def test_007_nothing_is_reached_at_0_0_0_0(staged: Stage, other: Site, ung
         await page.fails(attempts, scene.url("0.0.0.0"), "host_not_allowed")
         unguarded()
         await page.succeeds(attempts, scene.url("0.0.0.0"))
+
+
+@pytest.mark.threat(2, 8, 11)
+async def test_002_under_a_name_that_is_not_below_localhost_a_key_is_needed(
+    staged: Stage, other: Site, canaries: Canaries
+) -> None:
+    """Browsers send no Fetch Metadata to it, so that what has no `Origin` looks like curl's."""
+    bare: Attempts = {**BARE, "window": PAGES["window"]}
+    hosts = ["api.localhost", "api.test"]
+    async with staged({"hosts": hosts}) as scene, scene.page(f"http://{EVIL}:{other.port}/") as page:
+        await page.fails({**bare, **SOCKETS}, scene.url("api.localhost"))
+        await page.fails({"get": SIMPLE["get"], **SOCKETS}, scene.url("api.test"))
+        await page.succeeds(bare, scene.url("api.test"))
+    guard = {"hosts": hosts, "client_key": {"env": "KEY"}}
+    async with staged(guard, key=canaries.mint("key")) as scene, scene.page(f"http://{EVIL}:{other.port}/") as page:
+        await page.fails(bare, scene.url("api.test"), "client_key_required")
+
+
+# -- an app that may call
+
+
+@pytest.mark.threat(2, 4, 5, 6)
+async def test_005_an_app_of_a_listed_origin_works(staged: Stage, other: Site) -> None:
+    """It loads modules, sends what needs a preflight, opens WebSockets. What has no `Origin` must ask with one."""
+    app = f"http://localhost:{other.port}"
+    attempts: Attempts = {**SIMPLE, **ASKING, **SOCKETS, **elements("crossOrigin: 'anonymous',")}
+    async with staged({"origins": [app]}) as scene, scene.page(app) as page:
+        await page.fails({**BARE, **NOWHERE}, scene.url("localhost"))
+        await page.succeeds(attempts, scene.url("localhost"))
+
+
+@pytest.mark.threat(5, 11)
+async def test_005_a_preflight_is_answered_before_the_key_is_asked_for(
+    staged: Stage, other: Site, canaries: Canaries
+) -> None:
+    """A browser sends no key with it. Where the app can set no field, the key is in the path."""
+    app, key = f"http://localhost:{other.port}", canaries.mint("key")
+    guard = {"origins": [app], "client_key": {"env": "KEY"}}
+    async with staged(guard, key=key) as scene, scene.page(app) as page:
+        await page.fails(SOCKETS, scene.url(), "client_key_required")
+        _, lines = await page.tries(ASKING, scene.url())
+        assert {name: each[-1] for name, each in lines.items()} == {
+            name: (attempt.method, 401, "client_key_required") for name, attempt in ASKING.items()
+        }
+        assert scene.upstream.seen == []
+        await page.succeeds({"key": fetched(f"headers: {{'X-Proxy-Key': '{key}'}}", asks=True)}, scene.url())
+        await page.succeeds({**ASKING, **SOCKETS}, f"{scene.url()}/~{key}")
+
+
+@pytest.mark.threat(9)
+async def test_009_an_address_that_a_person_types_opens_no_page(staged: Stage) -> None:
+    """The refusal says what would change that."""
+    async with staged() as scene, scene.profile() as profile:
+        tab = await profile.new_page()
+        answer = await tab.goto(f"{scene.url()}/a.html")
+        assert (answer.status, (await answer.json())["code"]) == (403, "origin_not_allowed")
+        assert "set guard.browser" in await tab.inner_text("body")
+        await scene.proxy.told(lambda lines: len(lines) == 1)
+        assert scene.upstream.seen == []
+
+
+@pytest.mark.threat(9)
+async def test_009_a_page_of_the_upstream_works_where_that_is_configured(staged: Stage) -> None:
+    """By all that a page can do; what it frames without an origin is not its own."""
+    own: Attempts = {
+        name: replace(attempt, asks=False)
+        for name, attempt in {**BARE, **SIMPLE, **ASKING, **SOCKETS, **PAGES}.items()
+        if "redirected" not in name and "no-cors" not in name
+    }
+    async with staged({"browser": True}) as scene, scene.page(f"{scene.url('localhost')}/a.html") as page:
+        _, lines = await page.tries(NOWHERE, scene.url("localhost"))
+        assert lines == {name: attempt.refused("origin_not_allowed") for name, attempt in NOWHERE.items()}
+        await page.succeeds(own, scene.url("localhost"))
+
+
+# -- what an upstream tells the browser
+
+
+@pytest.mark.threat(10)
+@pytest.mark.parametrize("rewrites", [True, False])
+async def test_010_a_cookie_stays_with_the_name_that_it_was_got_by(
+    staged: Stage, other: Site, *, rewrites: bool
+) -> None:
+    """Whatever `Domain` the upstream wrote. Other ports of that name have it too: that is how cookies are."""
+    fields = {"Set-Cookie": "session=theirs; Domain=apps.localhost"}
+    guard = {"hosts": ["crm.apps.localhost"], "browser": True}
+    async with staged(guard, fields=fields, rewrite={"cookies": rewrites}) as scene, scene.profile() as profile:
+        tab = await profile.new_page()
+        for _ in range(2):
+            await tab.goto(f"{scene.url('crm.apps.localhost')}/a.html")
+        assert scene.upstream.seen[-1].cookies == {"session": "theirs"}
+        before = len(other.seen)
+        for name in ("apps.localhost", "mail.apps.localhost", "crm.apps.localhost"):
+            await tab.goto(f"http://{name}:{other.port}/a.html")
+        cookies = [dict(each.cookies) for each in other.seen[before:]]
+        assert cookies == [{}, {}, {"session": "theirs"}] if rewrites else [{"session": "theirs"}] * 3
+
+
+@pytest.mark.threat(73)
+@pytest.mark.parametrize("rewrites", [True, False])
+async def test_073_what_other_services_of_this_machine_stored_is_not_cleared(
+    staged: Stage, other: Site, *, rewrites: bool
+) -> None:
+    """However much the upstream wants it."""
+    fields = {"Clear-Site-Data": '"cookies", "storage"'}
+    async with staged({"browser": True}, fields=fields, rewrite={"hsts": rewrites}) as scene:
+        async with scene.profile() as profile:
+            tab = await profile.new_page()
+            await tab.goto(f"http://localhost:{other.port}/a.html")
+            await tab.evaluate("document.cookie = 'mine=1'")
+            await tab.goto(f"{scene.url('localhost')}/a.html")
+            await tab.goto(f"http://localhost:{other.port}/a.html")
+            assert await tab.evaluate("document.cookie") == ("mine=1" if rewrites else "")

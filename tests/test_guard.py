@@ -229,7 +229,7 @@ ORIGINS = {
     OWN.upper(): OWN_SITES,
     LISTED: set(SITES),
     "HTTPS://app.example": set(SITES),
-    "null": set(),
+    "null": {"same-origin"},
     "": set(),
     "http://localhost": set(),
     "http://localhost:3000": set(),

@@ -42,6 +42,7 @@ def check(answer: Answer, proxy: Proxy, status: int, code: str, *, error: str = 
     assert answer["proxy-status"] == f'bearer-proxy; {kind}details="{code}"'
     assert answer["cache-control"] == "no-store"
     assert answer["x-content-type-options"] == "nosniff"
+    assert answer["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'; sandbox"
     assert MARK.encode() not in (answer.raw_head + answer.body).lower()
     assert (answer.raw_head + answer.body).isascii()
     [line] = [line for line in proxy.lines() if line["request_id"] == document["request_id"]]
@@ -291,7 +292,7 @@ def test_a_problem_document_says_the_same_in_its_body_and_in_its_fields(kind: ty
     assert fields["X-Content-Type-Options"] == "nosniff"
     kind_of = "" if error.proxy_error is None else f"error={error.proxy_error}; "
     assert fields["Proxy-Status"] == f'bearer-proxy; {kind_of}details="{error.code}"'
-    assert len(fields) == len(lines) - 1 == 4 + len(error.headers())
+    assert len(fields) == len(lines) - 1 == 5 + len(error.headers())
     assert body.isascii()
 
 
