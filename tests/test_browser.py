@@ -1,10 +1,10 @@
 """A real browser: a page of somebody else's tries everything it can, and an app that may call us works.
 
-Each attempt has a path of its own, by which the access log and the upstream tell of it. It is made twice, the second time
-with the guard switched off: what does not get through then either would prove nothing.
+Each attempt has a path of its own, by which the access log and the upstream tell of it. It is made twice, once with
+the guard switched off: what does not get through then either would prove nothing.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from proxy.guard import Guard, Head
-from tests.support.browser import EVIL, Site, chromium, needs_chromium, site
+from tests.support.browser import EVIL, chromium, needs_chromium
 from tests.support.harness import Proxy, StartProxy
 from tests.support.leaks import Canaries
 from tests.support.routes import Keyed
+from tests.support.site import Site, site
+from tests.support.unguarded import switch_off
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
@@ -87,9 +88,7 @@ def elements(more: str = "") -> dict[str, Attempt]:
     return {
         "img": element("img", f"{more} src: u", "String(it.width)", learns="1", ending="gif"),
         "script": element("script", f"{more} src: u", "globalThis.ran", learns="ran", ending="js"),
-        "style": element(
-            "link", f"{more} rel: 'stylesheet', href: u", color, learns="rgb(1, 2, 3)", ending="css"
-        ),
+        "style": element("link", f"{more} rel: 'stylesheet', href: u", color, learns="rgb(1, 2, 3)", ending="css"),
     }
 
 
@@ -292,8 +291,8 @@ async def browser(other: Site) -> AsyncIterator[Any]:
 class Stage(Protocol):
     """`staged(guard)`: an async context manager that gives a `Scene`.
 
-    `key` is in the environment as KEY, `fields` stand in each answer of the upstream, `route` are further keys of the
-    route.
+    `key` is in the environment as KEY, `fields` stand in each answer of the upstream, `route` are further keys of
+    the route.
     """
 
     def __call__(
@@ -324,28 +323,6 @@ def staged(proxying: StartProxy, browser: Any, canaries: Canaries) -> Stage:
     return start
 
 
-Switch = Callable[[], None]
-
-
-@pytest.fixture
-def unguarded(monkeypatch: pytest.MonkeyPatch) -> Switch:
-    """Switches the guard off: every Host is ours, every origin may call, every answer may be shown as a page."""
-
-    def check_host(_guard: Guard, head: Head) -> tuple[str, bytes]:
-        return "localhost", b"http://" + head.section.values[b"host"][0]
-
-    def check_origin(_guard: Guard, head: Head, _own_origin: bytes) -> bytes | None:
-        return next(iter(head.section.values.get(b"origin", ())), None)
-
-    def switch_off() -> None:
-        monkeypatch.setattr(Guard, "_check_host", check_host)
-        monkeypatch.setattr(Guard, "_check_origin", check_origin)
-        monkeypatch.setattr(Guard, "allows_origin", lambda _guard, _origin: True)
-        monkeypatch.setattr("proxy.guard._is_navigation", lambda _fields: False)
-
-    return switch_off
-
-
 # -- a page of somebody else's
 
 
@@ -353,13 +330,13 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> Switch:
 @pytest.mark.threat(2, 8)
 @pytest.mark.parametrize(("visited", "base"), [(EVIL, "127.0.0.1"), ("localhost", "localhost")])
 async def test_002_a_page_of_another_site_or_of_another_port_reaches_nothing(
-    staged: Stage, other: Site, unguarded: Switch, visited: str, base: str
+    staged: Stage, other: Site, monkeypatch: pytest.MonkeyPatch, visited: str, base: str
 ) -> None:
     """By `fetch`, from a worker, by an image, a script, a style, a beacon, events, a frame without an origin."""
     attempts = {**BARE, **SIMPLE, **NOWHERE}
     async with staged() as scene, scene.page(f"http://{visited}:{other.port}/") as page:
         await page.fails(attempts, scene.url(base))
-        unguarded()
+        switch_off(monkeypatch)
         await page.succeeds(attempts, scene.url(base))
 
 
@@ -367,29 +344,33 @@ async def test_002_a_page_of_another_site_or_of_another_port_reaches_nothing(
 @pytest.mark.threat(5, 6, 8)
 @pytest.mark.parametrize(("visited", "base"), [(EVIL, "127.0.0.1"), ("localhost", "localhost")])
 async def test_005_neither_do_its_preflights_nor_its_websockets(
-    staged: Stage, other: Site, unguarded: Switch, visited: str, base: str
+    staged: Stage, other: Site, monkeypatch: pytest.MonkeyPatch, visited: str, base: str
 ) -> None:
     """A preflight is answered with 403, and what it asked for is not sent."""
     attempts = {**ASKING, **SOCKETS}
     async with staged() as scene, scene.page(f"http://{visited}:{other.port}/") as page:
         await page.fails(attempts, scene.url(base))
-        unguarded()
+        switch_off(monkeypatch)
         await page.succeeds(attempts, scene.url(base))
 
 
 @pytest.mark.patches
 @pytest.mark.threat(2, 8, 9)
-async def test_009_nor_its_frames_its_forms_and_its_windows(staged: Stage, other: Site, unguarded: Switch) -> None:
+async def test_009_nor_its_frames_its_forms_and_its_windows(
+    staged: Stage, other: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even where a browser may show our answers; nor does it fetch an icon for the page that says no."""
     async with staged({"browser": True}) as scene, scene.page(f"http://{EVIL}:{other.port}/") as page:
         await page.fails(PAGES, scene.url())
-        unguarded()
+        switch_off(monkeypatch)
         await page.succeeds(PAGES, scene.url())
 
 
 @pytest.mark.patches
 @pytest.mark.threat(1, 8)
-async def test_001_a_page_whose_name_was_re_pointed_to_us_reaches_nothing(staged: Stage, unguarded: Switch) -> None:
+async def test_001_a_page_whose_name_was_re_pointed_to_us_reaches_nothing(
+    staged: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is of our origin for the browser, which sends no `Origin`, asks no preflight, and would show it all."""
     attempts: Attempts = {
         **{name: BARE[name] for name in ("img", "script", "style")},
@@ -401,18 +382,20 @@ async def test_001_a_page_whose_name_was_re_pointed_to_us_reaches_nothing(staged
     }
     async with staged({"browser": True}) as scene, scene.page(f"{scene.url(EVIL)}/", held=True) as page:
         await page.fails(attempts, scene.url(EVIL), "host_not_allowed")
-        unguarded()
+        switch_off(monkeypatch)
         await page.succeeds(attempts, scene.url(EVIL))
 
 
 @pytest.mark.patches
 @pytest.mark.threat(7, 8)
-async def test_007_nothing_is_reached_at_0_0_0_0(staged: Stage, other: Site, unguarded: Switch) -> None:
+async def test_007_nothing_is_reached_at_0_0_0_0(
+    staged: Stage, other: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For which a browser sends no Fetch Metadata."""
     attempts = {**BARE, "get": SIMPLE["get"], **SOCKETS, "frame": PAGES["frame"]}
     async with staged({"browser": True}) as scene, scene.page(f"http://{EVIL}:{other.port}/") as page:
         await page.fails(attempts, scene.url("0.0.0.0"), "host_not_allowed")
-        unguarded()
+        switch_off(monkeypatch)
         await page.succeeds(attempts, scene.url("0.0.0.0"))
 
 
@@ -519,11 +502,11 @@ async def test_073_what_other_services_of_this_machine_stored_is_not_cleared(
 ) -> None:
     """However much the upstream wants it."""
     fields = {"Clear-Site-Data": '"cookies", "storage"'}
-    async with staged({"browser": True}, fields=fields, rewrite={"hsts": rewrites}) as scene:
-        async with scene.profile() as profile:
-            tab = await profile.new_page()
-            await tab.goto(f"http://localhost:{other.port}/a.html")
-            await tab.evaluate("document.cookie = 'mine=1'")
-            await tab.goto(f"{scene.url('localhost')}/a.html")
-            await tab.goto(f"http://localhost:{other.port}/a.html")
-            assert await tab.evaluate("document.cookie") == ("mine=1" if rewrites else "")
+    shown, kept = {"browser": True}, {"hsts": rewrites}
+    async with staged(shown, fields=fields, rewrite=kept) as scene, scene.profile() as profile:
+        tab = await profile.new_page()
+        await tab.goto(f"http://localhost:{other.port}/a.html")
+        await tab.evaluate("document.cookie = 'mine=1'")
+        await tab.goto(f"{scene.url('localhost')}/a.html")
+        await tab.goto(f"http://localhost:{other.port}/a.html")
+        assert await tab.evaluate("document.cookie") == ("mine=1" if rewrites else "")

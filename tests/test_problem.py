@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxy.demo.teletracker import TeleTracker
-from proxy.errors import ProxyError, UpstreamLost
+from proxy.errors import NavigationNotAllowed, ProxyError, UpstreamLost
 from proxy.problem import problem, status_line
 from tests.support.api import api
 from tests.support.client import Answer
@@ -42,7 +42,6 @@ def check(answer: Answer, proxy: Proxy, status: int, code: str, *, error: str = 
     assert answer["proxy-status"] == f'bearer-proxy; {kind}details="{code}"'
     assert answer["cache-control"] == "no-store"
     assert answer["x-content-type-options"] == "nosniff"
-    assert answer["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'; sandbox"
     assert MARK.encode() not in (answer.raw_head + answer.body).lower()
     assert (answer.raw_head + answer.body).isascii()
     [line] = [line for line in proxy.lines() if line["request_id"] == document["request_id"]]
@@ -294,6 +293,13 @@ def test_a_problem_document_says_the_same_in_its_body_and_in_its_fields(kind: ty
     assert fields["Proxy-Status"] == f'bearer-proxy; {kind_of}details="{error.code}"'
     assert len(fields) == len(lines) - 1 == 5 + len(error.headers())
     assert body.isascii()
+
+
+@pytest.mark.threat(9)
+def test_009_a_problem_document_that_a_browser_shows_loads_nothing() -> None:
+    """An icon of our own origin neither: that would be a request with the token."""
+    lines, _ = problem(NavigationNotAllowed(), "0123456789abcdef")
+    assert b"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'; sandbox" in lines
 
 
 @pytest.mark.threat(70)

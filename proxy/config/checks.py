@@ -63,7 +63,7 @@ def _far_peers(draft: Draft, problems: Problems) -> None:
 
 
 def _untold_names(draft: Draft, problems: Problems) -> None:
-    """To a name outside of localhost browsers send no Fetch Metadata over plain HTTP (section 2 there, threat 2)."""
+    """To a name outside of localhost browsers send no Fetch Metadata over plain HTTP (its section 2, threat 2)."""
     guard = draft.guard
     if guard is None or guard.has_keys or not any(isinstance(each, TcpAddress) for each in draft.listen):
         return
@@ -71,7 +71,9 @@ def _untold_names(draft: Draft, problems: Problems) -> None:
     names += [(("routes", at, "host"), route.host) for at, route in draft.routes.items() if route.host is not None]
     for path, name in names:
         if not addresses.is_loopback(name.strip("[]")):
-            sentence = "browsers do not say which page asks for this name: set guard.client_key, or end it in .localhost"
+            sentence = (
+                "browsers do not tell this name which page asks: set guard.client_key, or end it in .localhost"
+            )
             problems.warn(path, sentence)
 
 
