@@ -344,7 +344,7 @@ OPEN: Final = {"hosts": ["evil.example"], "origins": ["http://evil.example"], "b
 async def test_020_another_network_reaches_nothing_by_anything(
     starting: Starting, tracker: Vendor[TeleTracker], neighbours: Network, canaries: Canaries
 ) -> None:
-    """Loopback is not there at all; elsewhere it needs the key, and where only users of ours may connect, none helps.
+    """Loopback is not there at all; elsewhere it needs the key, and where only users of ours may come, none helps.
 
     With the key, and where everybody may connect, all of it gets through.
     """

@@ -29,7 +29,9 @@ _PASSED, _FAILED, _NONE = 0, 1, 5
 #: A mutant that hangs is no caught one: whoever waits for it cannot tell it from a slow machine.
 _SECONDS: Final = 300
 #: These start programs again and again; most mutants are caught without them.
-_LAST: Final = frozenset({"test_cli", "test_clients", "test_crashes", "test_dockerfile", "test_instances"})
+_LAST: Final = frozenset(
+    {"test_browser", "test_cli", "test_clients", "test_crashes", "test_dockerfile", "test_instances"}
+)
 _LEFT_OUT: Final = shutil.ignore_patterns(
     ".venv", ".git", ".artefacts", ".*_cache", ".hypothesis", "__pycache__", ".coverage*"
 )
