@@ -329,7 +329,7 @@ def staged(proxying: StartProxy, browser: Any, canaries: Canaries) -> Stage:
 async def test_002_a_page_of_another_site_or_of_another_port_reaches_nothing(
     staged: Stage, other: Site, monkeypatch: pytest.MonkeyPatch, visited: str, base: str
 ) -> None:
-    """By `fetch`, from a worker, by an image, a script, a style, a beacon, events, behind a preflight, a WebSocket."""
+    """By `fetch`, from a worker, by image, script, style, beacon, events, WebSocket, and behind a preflight."""
     attempts = {**BARE, **SIMPLE, **NOWHERE, **ASKING, **SOCKETS}
     async with staged() as scene, scene.page(f"http://{visited}:{other.port}/") as page:
         await page.fails(attempts, scene.url(base))
