@@ -223,13 +223,13 @@ def test_a_unix_listener_asks_for_no_host(host: str | None, name: str, own: byte
 OWN, LISTED = "http://localhost:8080", PAGE
 SITES = (None, "same-origin", "none", "same-site", "cross-site", "", "Same-Origin")
 OWN_SITES = {None, "same-origin", "none", "Same-Origin"}
-ORIGINS = {
+ORIGINS: dict[str | None, set[str | None]] = {
     None: OWN_SITES,
     OWN: OWN_SITES,
     OWN.upper(): OWN_SITES,
     LISTED: set(SITES),
     "HTTPS://app.example": set(SITES),
-    "null": set(),
+    "null": {"same-origin"},
     "": set(),
     "http://localhost": set(),
     "http://localhost:3000": set(),

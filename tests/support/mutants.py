@@ -29,7 +29,9 @@ _PASSED, _FAILED, _BROKEN, _NONE = 0, 1, 3, 5
 #: A mutant that hangs is no caught one: whoever waits for it cannot tell it from a slow machine.
 _SECONDS: Final = 300
 #: These start programs again and again; most mutants are caught without them.
-_LAST: Final = frozenset({"test_cli", "test_clients", "test_crashes", "test_dockerfile", "test_instances"})
+_LAST: Final = frozenset(
+    {"test_browser", "test_cli", "test_clients", "test_crashes", "test_dockerfile", "test_instances"}
+)
 #: What the tests import; anything that is not here is imported for each mutant.
 _IMPORTED: Final = (
     *("pytest", "_pytest.pytester", "pytest_asyncio", "xdist", "hypothesis.stateful", "hypothesis.extra.array_api"),
