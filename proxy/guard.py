@@ -185,7 +185,7 @@ class Guard:
             return None
         # A page of ours under `Referrer-Policy: no-referrer` sends its forms with null (Fetch, "append a request
         # Origin header"). So does a frame without an origin, but of that the browser says cross-site.
-        if origins == [b"null"] and sites == [b"same-origin"]:
+        if self._browser and origins == [b"null"] and sites == [b"same-origin"]:
             return None
         if len(origins) == 1 and self.allows_origin(origin):
             return origins[0].strip()
