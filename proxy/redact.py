@@ -4,16 +4,15 @@ Law: a secret is registered where it is made, before its first use. What is mask
 patterns only catch what never was ours (threat 76).
 """
 
-import base64
+import bisect
 import hmac
-import json
 import re
-import urllib.parse
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
+from proxy.forms import forms
 from proxy.patterns import PATTERNS, Pattern
 
 MASK: Final = "***"
@@ -80,42 +79,8 @@ class Borrowed(Secret):
         self._value = token.reveal()
 
 
-#: What URL libraries leave unquoted: nothing, a path, a query (RFC 3986), and JavaScript's encodeURIComponent.
-_LEFT_UNQUOTED: Final = ("", "/", "!$&'()*+,;=:@/?", "!'()*")
-
-
-def forms(value: str) -> set[str]:
-    """Every form in which `value` may turn up in text: as it is, quoted, escaped, in base64."""
-    raw = value.encode("utf-8", "surrogateescape")
-    found = {
-        value,
-        *(urllib.parse.quote(raw, safe=safe) for safe in _LEFT_UNQUOTED),
-        urllib.parse.quote_plus(raw),
-        json.dumps(value)[1:-1],
-        json.dumps(value, ensure_ascii=False)[1:-1],
-        repr(value)[1:-1],
-        repr(raw)[2:-1],
-        value.encode("ascii", "backslashreplace").decode(),
-        raw.hex(),
-    }
-    found |= {re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in tuple(found) if "%" in form}
-    found.update(_base64_cores(raw))
-    return {form for form in found if len(form) >= SHORTEST}
-
-
-def _base64_cores(raw: bytes) -> Iterator[str]:
-    """The part of the base64 text that does not depend on what stands before and after the value.
-
-    A value inside a longer text (`user:password`) begins at one of three alignments; the first and last
-    characters mix with the neighbours and are left off.
-    """
-    for shift in range(3):
-        encoded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
-        begin = (0, 2, 3)[shift]
-        whole = (shift + len(raw)) * 8 // 6
-        core = encoded[begin:whole]
-        yield core
-        yield core.replace("+", "-").replace("/", "_")
+def _long_forms(value: str) -> tuple[str, ...]:
+    return tuple(form for form in forms(value) if len(form) >= SHORTEST)
 
 
 @dataclass(slots=True)
@@ -140,8 +105,8 @@ class Redactor:
         self._generations: dict[str, deque[_Known]] = {}
         #: Every form by its first characters.
         self._literals: dict[str, list[str]] = {}
-        #: What a text must share with the beginnings of forms to hold one, see `_runs`.
-        self._beginnings = frozenset[int]()
+        #: What a text must share with the beginnings of forms to hold one, see `_runs`: where in which beginning.
+        self._beginnings: dict[int, list[tuple[int, bytes]]] = {}
         #: Changes with what is known. Who keeps what was found clean drops it then.
         self.version = 0
 
@@ -149,8 +114,8 @@ class Redactor:
         """Mask this value for as long as the process lives (a password, a key)."""
         value = secret.reveal()
         if len(value) >= SHORTEST and value not in self._lasting:
-            self._lasting[value] = tuple(forms(value))
-            self._rebuild()
+            found = self._lasting[value] = _long_forms(value)
+            self._add(found)
 
     def register_generation(self, owner: str, secrets: Iterable[Secret], now: float) -> None:
         """Mask these values as the newest generation of `owner`, and let its oldest ones go.
@@ -160,22 +125,32 @@ class Redactor:
         kept = self._generations.setdefault(owner, deque(maxlen=GENERATIONS_KEPT))
         if kept and kept[-1].retired_at is None:
             kept[-1].retired_at = now
+        forgets = len(kept) == GENERATIONS_KEPT
         while kept and kept[0].retired_at is not None and now - kept[0].retired_at > RETIRED_KEPT_SECONDS:
             kept.popleft()
+            forgets = True
         values = {secret.reveal() for secret in secrets}
-        kept.append(_Known(tuple(form for value in values if len(value) >= SHORTEST for form in forms(value))))
-        self._rebuild()
+        newest = _Known(tuple(form for value in values if len(value) >= SHORTEST for form in _long_forms(value)))
+        kept.append(newest)
+        if not forgets:
+            self._add(newest.forms)
+            return
+        self._literals, self._beginnings = {}, {}
+        known = [each.forms for generations in self._generations.values() for each in generations]
+        self._add(form for group in (*self._lasting.values(), *known) for form in group)
 
-    def _rebuild(self) -> None:
-        found = {form for group in self._lasting.values() for form in group}
-        found.update(form for kept in self._generations.values() for known in kept for form in known.forms)
-        self._literals = {}
+    def _add(self, found: Iterable[str]) -> None:
         for literal in found:
-            self._literals.setdefault(literal[:PREFIX], []).append(literal)
-        heads = [head.encode("utf-8", "surrogatepass") for head in self._literals]
-        self._beginnings = frozenset(
-            run for head in heads for shift in range(4) for run in _runs(head[shift : shift + 4])
-        )
+            head = literal[:PREFIX]
+            alike = self._literals.get(head)
+            if alike is None:
+                self._literals[head] = [literal]
+                data = head.encode("utf-8", "surrogatepass")
+                for shift in range(4):
+                    for run in _runs(data[shift : shift + 4]):
+                        self._beginnings.setdefault(run, []).append((shift, data))
+            elif literal not in alike:
+                bisect.insort(alike, literal)
         self.version += 1
 
     def values(self, text: str) -> str:
@@ -187,15 +162,27 @@ class Redactor:
 
     def _heads_in(self, text: str) -> list[str]:
         """The beginnings of registered values that stand in `text`."""
-        if len(text) < SHORTEST or self._beginnings.isdisjoint(_runs(text.encode("utf-8", "surrogatepass"))):
+        if len(text) < SHORTEST:
             return []
-        return [head for head in self._literals if head in text]
+        beginnings, data = self._beginnings, text.encode("utf-8", "surrogatepass")
+        runs = _runs(data)
+        if beginnings.keys().isdisjoint(runs):
+            return []
+        # Four bytes are in common by chance often enough; each time, only what begins so is compared, and there.
+        found = {
+            head
+            for at, run in enumerate(runs)
+            if run in beginnings
+            for shift, head in beginnings[run]
+            if 4 * at >= shift and data.startswith(head, 4 * at - shift)
+        }
+        return [head.decode("utf-8", "surrogatepass") for head in found]
 
     def _spans(self, text: str, head: str) -> Iterator[tuple[int, int]]:
         """Where values that begin with `head` stand in `text`, whole or cut."""
         at = text.find(head)
         while at >= 0:
-            yield at, at + max(_common(text, at, literal) for literal in self._literals[head])
+            yield at, at + _longest(text, at, self._literals[head])
             # One further, not behind the value: it may begin again inside itself.
             at = text.find(head, at + 1)
 
@@ -245,6 +232,13 @@ def _masked(text: str, spans: list[tuple[int, int]]) -> str:
 
 def _mask_match(match: re.Match[str]) -> str:
     return f"{match[1]}{MASK}"
+
+
+def _longest(text: str, at: int, literals: list[str]) -> int:
+    """How many characters of one of the sorted `literals`, which begin alike, stand in `text` at `at`."""
+    # Of sorted texts, a neighbour of the place where another one would stand begins most like it.
+    place = bisect.bisect(literals, text[at : at + max(map(len, literals))])
+    return max(_common(text, at, literal) for literal in literals[max(place - 1, 0) : place + 1])
 
 
 def _common(text: str, at: int, literal: str) -> int:
