@@ -21,6 +21,9 @@ FINDS: Final = ROOT / ".artefacts" / "fuzz"
 NAMES: Final = tuple(sorted(each.name for each in (Path(__file__).parent / "corpus").iterdir()))
 #: To start, and to read the corpus.
 PATIENCE_SECONDS: Final = 120
+#: Behind this stands what was raised; all that was said is in output.log.
+UNCAUGHT: Final = "=== Uncaught Python exception"
+SHOWN: Final = 4000
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,7 +79,7 @@ def fuzz(name: str, seconds: int) -> tuple[bool, str]:
     again = [
         f"try it again: {Path(sys.executable)} -m tests.fuzz {name} --on {find.relative_to(ROOT)}" for find in finds
     ]
-    return False, "\n".join([f"{name}: exit status {done.returncode}", said[-3000:], *again])
+    return False, "\n".join([f"{name}: exit status {done.returncode}", done.stdout.rpartition(UNCAUGHT)[2][:SHOWN], *again])
 
 
 def main() -> int:

@@ -89,7 +89,9 @@ NEVER_SHOWN: Final = frozenset(
     b"content-length strict-transport-security clear-site-data access-control-allow-origin "
     b"access-control-allow-credentials access-control-allow-headers".split()
 )
-REWRITTEN: Final = frozenset(b"origin referer location content-location link refresh set-cookie".split())
+#: Speak of origins, and are put into the other side's terms.
+REFERENCES: Final = frozenset({b"origin", b"referer"})
+REWRITTEN: Final = frozenset(b"location content-location link refresh set-cookie".split())
 
 Lines = list[tuple[bytes, bytes]]
 
@@ -113,7 +115,8 @@ def _check_request(raw: bytes) -> None:
     sent = _lines(head, b"POST /v2/x HTTP/1.1")
     assert sent[-2:] == OURS, "ours are not the last"
     came = _lines(b"\r\n" + raw + b"\r\n\r\n", b"")
-    framing = [(name, value.lower()) for name, value in came if name in (b"content-length", b"transfer-encoding")]
+    framing = [(name, b"%d" % int(value)) for name, value in came if name == b"content-length"]
+    framing += [(name, b"chunked") for name, _ in came if name == b"transfer-encoding"]
     if any(name == b"expect" for name, _ in came) and framing:
         framing.insert(0, (b"expect", b"100-continue"))
     assert sent[0] == (b"host", b"api.example")
@@ -127,9 +130,9 @@ def _check_request(raw: bytes) -> None:
         alias = name.translate(bytes.maketrans(b"_.", b"--"))
         assert alias not in HOPS | NEVER_SENT, f"{name!r} crossed"
         assert name not in named, f"{name!r} was for us"
-        if name in REWRITTEN:
+        if name in REFERENCES:
             assert KEY not in value, "the client's key"
-    _in_order(client, came)
+    _in_order(client, came, REFERENCES)
     _check_others_reading(head, sent)
 
 
@@ -150,7 +153,7 @@ def _check_answer(raw: bytes) -> None:
         assert TOKEN not in value, "the token"
         assert name != b"set-cookie" or not value.lower().startswith(b"bearer_proxy_"), "a cookie of ours"
     assert exchange.echoes <= sum(TOKEN in name + value for name, value in came)
-    _in_order(sent, came)
+    _in_order(sent, came, REWRITTEN)
 
 
 def _lines(head: bytes, first: bytes) -> Lines:
@@ -170,10 +173,10 @@ def _named(came: Lines) -> set[bytes]:
     return {option.strip(b" \t") for option in options} - {b""}
 
 
-def _in_order(sent: Lines, came: Lines) -> None:
+def _in_order(sent: Lines, came: Lines, rewritten: frozenset[bytes]) -> None:
     left = iter(came)
     for name, value in sent:
-        assert any(name == each and (value == given or name in REWRITTEN) for each, given in left), f"{name!r} moved"
+        assert any(name == each and (value == given or name in rewritten) for each, given in left), f"{name!r} moved"
 
 
 def _check_cookies(sent: bytes, came: list[bytes]) -> None:
