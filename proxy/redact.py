@@ -195,9 +195,10 @@ class Redactor:
 
     def _likely(self, text: str) -> Iterable[Pattern]:
         """The patterns that may match in `text`."""
-        if not (text.isascii() and text.isprintable()):
+        if not text.isascii():
             return self._patterns
-        found = [hint for hint in self._hints if hint in text]
+        lower = text.lower()
+        found = [hint for hint in self._hints if hint in lower]
         return [pattern for pattern in self._patterns if not pattern.hints.isdisjoint(found)] if found else ()
 
     def knows(self, text: str) -> bool:

@@ -128,8 +128,45 @@ LAYERS: Final = 2
 LIVE: Final = 50
 #: What stands beside a secret: nothing, what could be taken for a part of it, and what ends it.
 NEIGHBOURS: Final = (
-    *("", " ", '"', "'", "=", "&", "?", "/", ":", ",", "\\", "%", "%2", "\\u", "&#", "&amp;", "\n", "\0", "***", "="),
-    *("a", "0", "f", "Zm9v", "AAAA", "deadbeef", "+", "-", "_", "token=", "Bearer ", '{"a":"', "b'", "\u00e9", "\u2028"),
+    *(
+        "",
+        " ",
+        '"',
+        "'",
+        "=",
+        "&",
+        "?",
+        "/",
+        ":",
+        ",",
+        "\\",
+        "%",
+        "%2",
+        "\\u",
+        "&#",
+        "&amp;",
+        "\n",
+        "\0",
+        "***",
+        "=",
+    ),
+    *(
+        "a",
+        "0",
+        "f",
+        "Zm9v",
+        "AAAA",
+        "deadbeef",
+        "+",
+        "-",
+        "_",
+        "token=",
+        "Bearer ",
+        '{"a":"',
+        "b'",
+        "\u00e9",
+        "\u2028",
+    ),
 )
 
 
@@ -139,7 +176,9 @@ def live(number: int) -> tuple[Canaries, list[str]]:
     canaries = Canaries(rng)
     values = [canaries.mint(rng.choice(list(SHAPES))) for _ in range(LIVE - LIVE // 5)]
     for _ in range(LIVE // 5):
-        value = "".join(rng.choices(string.ascii_letters + string.digits + string.punctuation, k=rng.randrange(16, 48)))
+        value = "".join(
+            rng.choices(string.ascii_letters + string.digits + string.punctuation, k=rng.randrange(16, 48))
+        )
         canaries.adopt(value, "characters")
         values.append(value)
     return canaries, values
@@ -336,9 +375,9 @@ ASCII: Final = st.characters(codec="ascii")
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.regex.pattern[:30])
 @given(data=st.data())
 def test_076_a_hint_stands_in_whatever_a_pattern_matches(pattern: Pattern, data: st.DataObject) -> None:
-    """In printable ASCII; other text is given to every pattern."""
+    """In ASCII, in lower case; other text is given to every pattern."""
     match = data.draw(st.from_regex(pattern.regex, fullmatch=True, alphabet=ASCII))
-    assert not match.isprintable() or any(hint in match for hint in pattern.hints)
+    assert any(hint in match.lower() for hint in pattern.hints)
 
 
 #: What patterns are made of, in pieces that rarely make a whole.

@@ -28,7 +28,9 @@ SHOWN: Final = 4000
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; ends the process if it is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Look for inputs that break something.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description="Look for inputs that break something."
+    )
     parser.add_argument("names", nargs="*", metavar="TARGET", help=f"of {', '.join(NAMES)}; none: all of them")
     parser.add_argument("--seconds", type=int, default=10, help="for each target")
     parser.add_argument("--on", nargs="+", type=Path, metavar="FILE", help="run these inputs through one target")
@@ -79,7 +81,9 @@ def fuzz(name: str, seconds: int) -> tuple[bool, str]:
     again = [
         f"try it again: {Path(sys.executable)} -m tests.fuzz {name} --on {find.relative_to(ROOT)}" for find in finds
     ]
-    return False, "\n".join([f"{name}: exit status {done.returncode}", done.stdout.rpartition(UNCAUGHT)[2][:SHOWN], *again])
+    return False, "\n".join(
+        [f"{name}: exit status {done.returncode}", done.stdout.rpartition(UNCAUGHT)[2][:SHOWN], *again]
+    )
 
 
 def main() -> int:

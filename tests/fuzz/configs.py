@@ -56,7 +56,9 @@ def check(data: bytes) -> None:
             sentences.append(repr(found))
     if secret in text and _is_secret(text, secret):
         pieces = {secret[at : at + FRAGMENT] for at in range(len(secret) - FRAGMENT + 1)}
-        assert not any(piece in sentence for piece in pieces for sentence in sentences), "a sentence holds the secret"
+        assert not any(piece in sentence for piece in pieces for sentence in sentences), (
+            "a sentence holds the secret"
+        )
 
 
 def _refuse(*_: object) -> NoReturn:
@@ -75,7 +77,8 @@ def _is_secret(text: str, secret: str) -> bool:
 def _stands_as_one(node: object, secret: str) -> bool:
     if isinstance(node, dict):
         return all(
-            secret not in str(key) and (key in SECRET_KEYS and isinstance(value, str) or _stands_as_one(value, secret))
+            secret not in str(key)
+            and (key in SECRET_KEYS and isinstance(value, str) or _stands_as_one(value, secret))
             for key, value in node.items()
         )
     if isinstance(node, list):

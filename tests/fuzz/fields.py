@@ -176,7 +176,9 @@ def _named(came: Lines) -> set[bytes]:
 def _in_order(sent: Lines, came: Lines, rewritten: frozenset[bytes]) -> None:
     left = iter(came)
     for name, value in sent:
-        assert any(name == each and (value == given or name in rewritten) for each, given in left), f"{name!r} moved"
+        assert any(name == each and (value == given or name in rewritten) for each, given in left), (
+            f"{name!r} moved"
+        )
 
 
 def _check_cookies(sent: bytes, came: list[bytes]) -> None:

@@ -37,7 +37,9 @@ def check(data: bytes) -> None:
         return
     assert len(hosts) == 1, "several hosts"
     assert _is_ours(hosts[0]), "not our name"
-    assert admitted.host == hosts[0].lower().removesuffix("".join(hosts[0].rpartition(":")[1:]) if _port(hosts[0]) else "")
+    assert admitted.host == hosts[0].lower().removesuffix(
+        "".join(hosts[0].rpartition(":")[1:]) if _port(hosts[0]) else ""
+    )
     assert admitted.own_origin.decode() == f"http://{hosts[0].lower()}"
     origins = [value.lower() for name, value in fields if name == "origin"]
     sites = {value.lower() for name, value in fields if name == "sec-fetch-site"}

@@ -23,7 +23,9 @@ API: Final = Origin("https", "api.example", 443)
 ROUTES: Final = (
     Route("billing", API, prefix=b"/billing", base_path=b"/v2"),
     Route("keep", API, prefix=b"/keep", base_path=b"/base/deep", strip_prefix=False),
-    Route("deny", API, prefix=b"/deny", base_path=b"/v3", policy=Policy(None, [Rule(None, ("/v3/admin*", "*/token"))])),
+    Route(
+        "deny", API, prefix=b"/deny", base_path=b"/v3", policy=Policy(None, [Rule(None, ("/v3/admin*", "*/token"))])
+    ),
     Route(
         "read",
         API,
@@ -126,7 +128,9 @@ def _check_head(path: bytes, query: bytes | None) -> None:
     assert (parts.scheme, parts.netloc) == (b"https", b"api.example"), "another origin"
     assert parts.path == path
     for separator in ("&", ";"):
-        pairs = parse_qsl(parts.query.decode("ascii"), keep_blank_values=True, separator=separator, encoding="latin-1")
+        pairs = parse_qsl(
+            parts.query.decode("ascii"), keep_blank_values=True, separator=separator, encoding="latin-1"
+        )
         values = [value for name, value in pairs if name.strip().lower() == "key"]
         # Who splits at semicolons alone may see ours behind another.
         assert values in (["our-own-token"], []), f"the client's own parameter: {values}"

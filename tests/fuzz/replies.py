@@ -22,18 +22,67 @@ from proxy.redact import Secret
 from tests.fuzz.taking import Taking
 
 WORDS: Final = (
-    *(b'{"access_token":"', b'"token_type":"bearer"', b'"expires_in":3600', b'"refresh_token":"', b'"exp":', b"\n\n"),
-    *(b'"error":"invalid_grant"', b'"error_description":"', b"eyJhbGciOiJub25lIn0.", b"va.", b"1e400", b"NaN", b"null"),
-    *(b"Date: Sun, 06 Nov 1994 08:49:37 GMT\n", b"Retry-After: 120\n", b"Content-Encoding: gzip\n", b"\xef\xbb\xbf"),
-    *(b"Content-Type: text/html\n", b"Authorization: x\n", b"2030-01-01T00:00:00Z", b'"device_code":"', b'"user_code":"'),
-    *(b'"verification_uri":"https://a.example"', b'"interval":5', b"authorization_pending", b"slow_down", b"state=s&"),
-    *(b"code=c&", b"error=access_denied", b"iss=", b"password=", b"username=", b'"Secret":"', b'"status":{"token":"'),
-    *(b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n\r\n", b"5\r\nhello\r\n", b"0\r\n\r\n", b";x=y"),
+    *(
+        b'{"access_token":"',
+        b'"token_type":"bearer"',
+        b'"expires_in":3600',
+        b'"refresh_token":"',
+        b'"exp":',
+        b"\n\n",
+    ),
+    *(
+        b'"error":"invalid_grant"',
+        b'"error_description":"',
+        b"eyJhbGciOiJub25lIn0.",
+        b"va.",
+        b"1e400",
+        b"NaN",
+        b"null",
+    ),
+    *(
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT\n",
+        b"Retry-After: 120\n",
+        b"Content-Encoding: gzip\n",
+        b"\xef\xbb\xbf",
+    ),
+    *(
+        b"Content-Type: text/html\n",
+        b"Authorization: x\n",
+        b"2030-01-01T00:00:00Z",
+        b'"device_code":"',
+        b'"user_code":"',
+    ),
+    *(
+        b'"verification_uri":"https://a.example"',
+        b'"interval":5',
+        b"authorization_pending",
+        b"slow_down",
+        b"state=s&",
+    ),
+    *(
+        b"code=c&",
+        b"error=access_denied",
+        b"iss=",
+        b"password=",
+        b"username=",
+        b'"Secret":"',
+        b'"status":{"token":"',
+    ),
+    *(
+        b"HTTP/1.1 200 OK\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\r\n\r\n",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b";x=y",
+    ),
     *(b"Content-Length: 5\r\n", b"Connection: close\r\n", b"Keep-Alive: timeout=5\r\n", b"\r\nX: ", b"\r", b"\n"),
 )
 NOW: Final = 1_700_000_000.0
 RULES: Final = (
-    ResponseRules(refresh_token="/refresh_token", lifetime="/expires_in", refresh_lifetimes=("/refresh_expires_in",)),
+    ResponseRules(
+        refresh_token="/refresh_token", lifetime="/expires_in", refresh_lifetimes=("/refresh_expires_in",)
+    ),
     ResponseRules(token="/a/0/b", expires="/exp", refresh_expires="/rexp", success={"/ok": True, "/error": None}),
     ResponseRules(token="header:Authorization", expires="jwt", default_lifetime=60.0),
     ResponseRules(token="text", expires="vanilla"),
