@@ -25,7 +25,7 @@ _QUOTES: Final = tuple(
         ("&quot;", "'"),
     )
 )
-#: What writers of JSON escape besides: PHP, Go (for HTML, in small digits), .NET and Gson (in capital and small ones).
+#: What writers of JSON escape besides: PHP; Go, for HTML; .NET, in capital digits; Gson.
 _JSON_EXTRAS: Final = tuple(
     str.maketrans(table)
     for table in (

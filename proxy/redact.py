@@ -198,8 +198,9 @@ class Redactor:
         if not text.isascii():
             return self._patterns
         lower = text.lower()
-        found = [hint for hint in self._hints if hint in lower]
-        return [pattern for pattern in self._patterns if not pattern.hints.isdisjoint(found)] if found else ()
+        if not any(map(lower.__contains__, self._hints)):
+            return ()
+        return [each for each in self._patterns if any(map(lower.__contains__, each.hints))]
 
     def knows(self, text: str) -> bool:
         """Does `text` carry a live secret in any form?"""
@@ -213,7 +214,8 @@ def _runs(data: bytes) -> memoryview:
     the word's first four bytes. So a text that has no run in common with the words shifted by 0 to 3 bytes holds
     none of them.
     """
-    return memoryview(data[: len(data) & ~3]).cast("I")
+    odd = len(data) & 3
+    return memoryview(data[:-odd] if odd else data).cast("I")
 
 
 def _masked(text: str, spans: list[tuple[int, int]]) -> str:

@@ -16,8 +16,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proxy import redact
-from proxy.lifecycle import Token
 from proxy.forms import forms
+from proxy.lifecycle import Token
 from proxy.patterns import PATTERNS, Pattern
 from proxy.redact import GENERATIONS_KEPT, MASK, PREFIX, RETIRED_KEPT_SECONDS, Redactor, Secret, printable
 from tests.support.encodings import ENCODERS
@@ -185,7 +185,7 @@ def live(number: int) -> tuple[Canaries, list[str]]:
 
 
 def survivors(number: int, forms: int = len(ENCODERS)) -> list[Hit]:
-    """What the independent searcher finds of the secrets in a text that was masked; each stood there in some forms."""
+    """What the independent searcher finds in a text that was masked, where each secret stood in some `forms`."""
     rng = random.Random(-1 - number)  # noqa: S311  same
     canaries, values = live(number)
     redactor = Redactor(patterns=())

@@ -158,7 +158,9 @@ def redaction(stage: Stage) -> Numbers:
         numbers[name] = (_seconds(clock) - before[1]) / spent * 100
     code = SPEED.read_text()
     with pinned(stage.cores.proxy):
-        done = subprocess.run([stage.python, "-c", code], cwd=stage.tree, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [stage.python, "-c", code], cwd=stage.tree, capture_output=True, text=True, check=False
+        )
     if done.returncode:
         raise DidNotWork(f"the redactor: {(done.stdout + done.stderr)[-300:].strip()}")
     return {**numbers, "redactor": float(done.stdout)}

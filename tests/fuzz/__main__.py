@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: every target for some seconds, as many at once as there are cores; 1 if one found something.
+"""`python -m tests.fuzz`: every target for some seconds, as many at once as there are cores; 1 if one finds any.
 
 `--on FILE …` runs inputs through one target instead, which needs nothing but the tests' own packages: that is how a
 find is tried again.
@@ -44,7 +44,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def replay(name: str, files: Sequence[Path]) -> int:
     """Run the inputs in `files`; what does not hold is raised."""
-    from tests.fuzz.targets import TARGETS  # noqa: PLC0415  whoever fuzzes instruments them first
+    from tests.fuzz.targets import TARGETS
 
     for file in files:
         TARGETS[name].check(file.read_bytes())

@@ -15,17 +15,17 @@ from proxy.config.sources import QUICK
 from proxy.errors import ConfigError
 from tests.support.leaks import FRAGMENT
 
-WORDS: Final = tuple(
-    word.encode()
-    for word in (
-        "listen: |upstream: https://a.example|routes:|- prefix: /a|credential:|credentials:|type: static|type: login|"
-        "type: oauth2|type: exec|type: file|type: jwt|type: metadata|preset: |token: SECRET|password: SECRET|"
-        "client_secret: SECRET|SECRET|{env: T}|{file: x}|{command: [x]}|{json: /a, env: J}|guard:|client_key: |admin:|store:|"
-        "kind: file|kind: redis|log:|limits:|timeouts:|tls:|allow:|deny:|inject:|retry:|headers:|host:|pool:|\n  |\n    |\n|"
-        ": |- |{|}|[|]|\"|'|&a |*a|!!binary |<<: |? || |> |---|\\x|#|login:|url: https://a.example/login|fields:|response:|"
-        "/token|seconds|via: http://|http+unix:///run/a.sock|127.0.0.1:0|.inf|1e99|null|true|-1"
-    ).split("|")
-    if word
+WORDS: Final = (
+    *(b"listen: ", b"upstream: https://a.example", b"routes:", b"- prefix: /a", b"credential:"),
+    *(b"credentials:", b"type: static", b"type: login", b"type: oauth2", b"type: exec", b"type: file"),
+    *(b"type: jwt", b"type: metadata", b"preset: ", b"token: SECRET", b"password: SECRET"),
+    *(b"client_secret: SECRET", b"SECRET", b"{env: T}", b"{file: x}", b"{command: [x]}", b"{json: /a, env: J}"),
+    *(b"guard:", b"client_key: ", b"admin:", b"store:", b"kind: file", b"kind: redis", b"log:", b"limits:"),
+    *(b"timeouts:", b"tls:", b"allow:", b"deny:", b"inject:", b"retry:", b"headers:", b"host:", b"pool:"),
+    *(b"\n  ", b"\n    ", b"\n", b": ", b"- ", b"{", b"}", b"[", b"]", b'"', b"'", b"&a ", b"*a", b"!!binary "),
+    *(b"<<: ", b"? ", b"| ", b"> ", b"---", b"\\x", b"#", b"login:", b"url: https://a.example/login"),
+    *(b"fields:", b"response:", b"/token", b"seconds", b"via: http://", b"http+unix:///run/a.sock"),
+    *(b"127.0.0.1:0", b".inf", b"1e99", b"null", b"true", b"-1"),
 )
 ENVIRON: Final = {"T": "a-token-of-twenty-ch", "J": '{"a": "b"}', "PATH": "/nowhere"}
 #: What stands right behind one of these is a secret, whatever the rest of the text is.
@@ -78,7 +78,7 @@ def _stands_as_one(node: object, secret: str) -> bool:
     if isinstance(node, dict):
         return all(
             secret not in str(key)
-            and (key in SECRET_KEYS and isinstance(value, str) or _stands_as_one(value, secret))
+            and ((key in SECRET_KEYS and isinstance(value, str)) or _stands_as_one(value, secret))
             for key, value in node.items()
         )
     if isinstance(node, list):

@@ -23,7 +23,7 @@ def main(name: str, seconds: str, folder: Path) -> None:
     target = targets.TARGETS[name]
     (folder / "corpus").mkdir(parents=True, exist_ok=True)
     words = folder / "words"
-    words.write_text("".join(f'"{_written(word)}"\n' for word in target.words))
+    words.write_text("".join(f'"{written(word)}"\n' for word in target.words))
     options = [
         f"-max_total_time={seconds}",
         f"-max_len={target.longest}",
@@ -37,7 +37,7 @@ def main(name: str, seconds: str, folder: Path) -> None:
     atheris.Fuzz()
 
 
-def _written(word: bytes) -> str:
+def written(word: bytes) -> str:
     """As dictionaries of libFuzzer have it."""
     return "".join(f"\\x{byte:02x}" for byte in word)
 

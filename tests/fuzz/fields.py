@@ -70,20 +70,16 @@ VISITOR: Final = Visitor("localhost", b"http://localhost", None)
 #: RFC 9110 section 7.6.1, and its like.
 HOPS: Final = frozenset(
     (
-        "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te transfer-encoding upgrade"
-        " http2-settings"
-    )
-    .encode()
-    .split()
+        b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te transfer-encoding "
+        b"upgrade http2-settings"
+    ).split()
 )
 #: Only a proxy may say these, and the client's key is for us.
 NEVER_SENT: Final = frozenset(
     (
-        "trailer host content-length expect forwarded x-real-ip x-forwarded-for x-forwarded-host x-forwarded-proto"
-        " x-forwarded-port x-original-url x-rewrite-url x-proxy-key authorization x-api-key cookie"
-    )
-    .encode()
-    .split()
+        b"trailer host content-length expect forwarded x-real-ip x-forwarded-for x-forwarded-host x-forwarded-proto"
+        b" x-forwarded-port x-original-url x-rewrite-url x-proxy-key authorization x-api-key cookie"
+    ).split()
 )
 NEVER_SHOWN: Final = frozenset(
     b"content-length strict-transport-security clear-site-data access-control-allow-origin "

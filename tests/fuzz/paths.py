@@ -38,7 +38,7 @@ ROUTES: Final = (
 TABLE: Final = RouteTable(ROUTES)
 KEY: Final = b"key"
 
-#: What a server may do to a path, and which do so in which order: D decodes, B takes backslashes for slashes, P drops
+#: What a server may do to a path, and in which order: D decodes, B takes backslashes for slashes, P drops
 #: parameters, M merges slashes, R resolves dots.
 STEPS: Final = "DBPMR"
 SERVERS: Final = (

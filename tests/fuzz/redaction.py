@@ -1,7 +1,7 @@
 """The redactor: no live secret survives in any form, wherever it stands; what holds none is left alone.
 
-An input is a list of pieces: a secret in one of the forms, cut or whole, or text. The secrets are made of a digest of
-the input, so that no text of it can hold one by chance; the searcher that looks for them shares no code with the
+An input is a list of pieces: a secret in one of the forms, cut or whole, or text. The secrets are made of a digest
+of the input, so that no text of it can hold one by chance; the searcher that looks for them shares no code with the
 redactor (`tests/support/leaks.py`).
 """
 
@@ -34,7 +34,7 @@ def check(data: bytes) -> None:
     while taking:
         kind = taking.byte()
         if kind < 128:
-            pieces.append(taking.bytes(kind % 32).decode("utf-8", "surrogateescape"))
+            pieces.append(taking.some(kind % 32).decode("utf-8", "surrogateescape"))
             continue
         form = ENCODERS[taking.choice(FORMS)](taking.choice(secrets))
         cut = taking.byte()

@@ -1,7 +1,7 @@
 """What servers answer: token endpoints, programs that print tokens, upstreams. Only what is listed is raised.
 
-An input is a kind of parser, a status, and the bytes; those of a token endpoint are header lines, an empty line, and
-the body. What is raised says nothing of what came.
+An input is a kind of parser, a status, and the bytes; those of a token endpoint are header lines, an empty line,
+and the body. What is raised says nothing of what came.
 """
 
 import math
@@ -231,7 +231,8 @@ def _chunks(taking: Taking) -> None:
     cuts = [1 + taking.byte() % 16 for _ in range(4)]
     data = taking.rest()
     whole = _decoded(lambda: Chunked(BARREN), [data])
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     while at < len(data):
         size = cuts[len(pieces) % len(cuts)]
         pieces.append(data[at : at + size])

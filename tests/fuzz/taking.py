@@ -24,11 +24,11 @@ class Taking:
         """One of these."""
         return of[self.byte() % len(of)]
 
-    def bytes(self, most: int) -> bytes:
+    def some(self, most: int) -> bytes:
         """So many, or what is left."""
         taken, self._data = self._data[:most], self._data[most:]
         return taken
 
     def rest(self) -> bytes:
         """All that is left."""
-        return self.bytes(len(self._data))
+        return self.some(len(self._data))
