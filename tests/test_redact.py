@@ -357,6 +357,8 @@ def test_only_exact_values_are_masked_by_values() -> None:
         ("?access_token=x&a=b", "?access_token=***&a=b"),
         ('{"password": "hunter2", "a": 1}', '{"password": "***", "a": 1}'),
         ("client_secret : x", "client_secret : ***"),
+        ("CLIENT_SECRET\n=x", "CLIENT_SECRET\n=***"),
+        ("na\u00efve pas\u017fword=x", "na\u00efve pas\u017fword=***"),
         ("va.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.BBBBBB.CCCCCCC", "***"),
         ("ghp_0123456789abcdef glpat-0123456789", "*** ***"),
         ("/~0123456789abcdef/x", "/~***/x"),
