@@ -21,6 +21,8 @@ MASK: Final = "***"
 SHORTEST: Final = 8
 #: Text is cut by others (an HTTP library logs the first 100 bytes of a line); this much of a value gives it away.
 PREFIX: Final = 12
+#: Nearly all that is masked for each request.
+SHORT_TEXT: Final = 256
 #: How many generations of one credential stay known, and for how long after they were replaced.
 GENERATIONS_KEPT: Final = 16
 RETIRED_KEPT_SECONDS: Final = 24 * 3600.0
@@ -100,7 +102,8 @@ class Redactor:
 
     def __init__(self, patterns: Iterable[Pattern] = PATTERNS) -> None:
         self._patterns = tuple(patterns)
-        self._hints = tuple({hint for pattern in self._patterns for hint in pattern.hints})
+        hints = sorted({re.escape(hint) for pattern in self._patterns for hint in pattern.hints})
+        self._hinted = re.compile("|".join(hints) or "(?!)").search
         self._lasting: dict[str, tuple[str, ...]] = {}
         self._generations: dict[str, deque[_Known]] = {}
         #: Every form by its first characters.
@@ -198,7 +201,8 @@ class Redactor:
         if not text.isascii():
             return self._patterns
         lower = text.lower()
-        if not any(map(lower.__contains__, self._hints)):
+        # Of a path one expression is the cheaper look, of pages the words one by one.
+        if len(text) <= SHORT_TEXT and self._hinted(lower) is None:
             return ()
         return [each for each in self._patterns if any(map(lower.__contains__, each.hints))]
 
