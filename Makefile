@@ -3,7 +3,7 @@
 
 BIN = .venv/bin
 # Decisions live here, without I/O: every branch of them is covered (docs/architecture.md, "pure").
-PURE = proxy/lifecycle.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/clientkeys.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/errors.py,proxy/stores/seal.py,proxy/stores/records.py
+PURE = proxy/lifecycle.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/clientkeys.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/forms.py,proxy/errors.py,proxy/stores/seal.py,proxy/stores/records.py
 # What decides between two sockets: this is what is compiled (docs/adr/0007-compiled.md).
 DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay repetition invariants canaries leaks \
     token_life listener http1 client_answer body upgrade upstream_connection upstream_tls attempt pool guard routes \
@@ -11,10 +11,13 @@ DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay
 # What has properties besides, which are tried with more examples there.
 PROPERTIES = redact grants_login token_model redis_double
 
+# How long each target is fuzzed.
+SECONDS = 10
+
 # Tests start the program hundreds of times; where nothing may be kept, each would compile all of it anew.
 KEEP = PYTHONDONTWRITEBYTECODE=
 
-.PHONY: help venv demo test types covered test-slow test-compiled test-long mutants nightly bench format clean
+.PHONY: help venv demo test types covered test-slow test-compiled test-long fuzz mutants nightly bench format clean
 
 help:
 	@echo 'make demo       install, then show the main job against embedded vendor APIs'
@@ -22,8 +25,9 @@ help:
 	@echo 'make test-slow  test what takes longer (at most 8 minutes): test-compiled and test-long, side by side'
 	@echo 'make test-compiled  compile the data path, test that thoroughly (needs gcc and the headers of Python)'
 	@echo 'make test-long  run the long tests: fleets, kills, broken connections, a soak'
+	@echo 'make fuzz       look for inputs that break something, 10 seconds for each target (SECONDS=600)'
 	@echo 'make mutants    turn each defence off: do the tests of its case notice? (ARGS=--starred: the starred ones)'
-	@echo 'make nightly    test-slow, ten times as long'
+	@echo 'make nightly    test-slow, ten times as long, and fuzz, ten minutes for each target'
 	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
 	@echo 'make format     let ruff format and mend what it can'
 	@echo 'make clean      remove .venv and everything a run leaves behind'
@@ -102,11 +106,21 @@ test-long: .venv/.tested
 	@$(KEEP) $(BIN)/python -m pytest --quiet --numprocesses=4 --dist=worksteal -m slow --junitxml=.artefacts/long.xml
 	@$(BIN)/python tests/support/skips.py .artefacts/long.xml
 
+# Where atheris cannot be had the rest goes on, and says so; where CI=true that is a failure (tests/fuzz/__main__.py).
+.venv/.fuzzing: .venv/.tested pyproject.toml
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary=atheris --group fuzz \
+	    || echo 'atheris could not be installed.' >&2
+	@touch $@
+
+fuzz: .venv/.fuzzing
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
 mutants: .venv/.tested
 	@$(BIN)/python -m tests.support.mutants $(ARGS)
 
 nightly:
 	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow
+	@$(MAKE) fuzz SECONDS=600
 
 # For example ARGS='--smoke', or ARGS='--only cpu --proxies ours,nginx --rounds 5'.
 bench: .venv/.tested

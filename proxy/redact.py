@@ -4,16 +4,15 @@ Law: a secret is registered where it is made, before its first use. What is mask
 patterns only catch what never was ours (threat 76).
 """
 
-import base64
+import bisect
 import hmac
-import json
 import re
-import urllib.parse
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
+from proxy.forms import forms
 from proxy.patterns import PATTERNS, Pattern
 
 MASK: Final = "***"
@@ -22,6 +21,8 @@ MASK: Final = "***"
 SHORTEST: Final = 8
 #: Text is cut by others (an HTTP library logs the first 100 bytes of a line); this much of a value gives it away.
 PREFIX: Final = 12
+#: Nearly all that is masked for each request.
+SHORT_TEXT: Final = 256
 #: How many generations of one credential stay known, and for how long after they were replaced.
 GENERATIONS_KEPT: Final = 16
 RETIRED_KEPT_SECONDS: Final = 24 * 3600.0
@@ -89,42 +90,8 @@ class Borrowed(Secret):
         self.is_given = True
 
 
-#: What URL libraries leave unquoted: nothing, a path, a query (RFC 3986), and JavaScript's encodeURIComponent.
-_LEFT_UNQUOTED: Final = ("", "/", "!$&'()*+,;=:@/?", "!'()*")
-
-
-def forms(value: str) -> set[str]:
-    """Every form in which `value` may turn up in text: as it is, quoted, escaped, in base64."""
-    raw = value.encode("utf-8", "surrogateescape")
-    found = {
-        value,
-        *(urllib.parse.quote(raw, safe=safe) for safe in _LEFT_UNQUOTED),
-        urllib.parse.quote_plus(raw),
-        json.dumps(value)[1:-1],
-        json.dumps(value, ensure_ascii=False)[1:-1],
-        repr(value)[1:-1],
-        repr(raw)[2:-1],
-        value.encode("ascii", "backslashreplace").decode(),
-        raw.hex(),
-    }
-    found |= {re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in tuple(found) if "%" in form}
-    found.update(_base64_cores(raw))
-    return {form for form in found if len(form) >= SHORTEST}
-
-
-def _base64_cores(raw: bytes) -> Iterator[str]:
-    """The part of the base64 text that does not depend on what stands before and after the value.
-
-    A value inside a longer text (`user:password`) begins at one of three alignments; the first and last
-    characters mix with the neighbours and are left off.
-    """
-    for shift in range(3):
-        encoded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
-        begin = (0, 2, 3)[shift]
-        whole = (shift + len(raw)) * 8 // 6
-        core = encoded[begin:whole]
-        yield core
-        yield core.replace("+", "-").replace("/", "_")
+def _long_forms(value: str) -> tuple[str, ...]:
+    return tuple(form for form in forms(value) if len(form) >= SHORTEST)
 
 
 @dataclass(slots=True)
@@ -144,13 +111,14 @@ class Redactor:
 
     def __init__(self, patterns: Iterable[Pattern] = PATTERNS) -> None:
         self._patterns = tuple(patterns)
-        self._hints = tuple({hint for pattern in self._patterns for hint in pattern.hints})
+        hints = sorted({re.escape(hint) for pattern in self._patterns for hint in pattern.hints})
+        self._hinted = re.compile("|".join(hints) or "(?!)").search
         self._lasting: dict[str, tuple[str, ...]] = {}
         self._generations: dict[str, deque[_Known]] = {}
         #: Every form by its first characters.
         self._literals: dict[str, list[str]] = {}
-        #: What a text must share with the beginnings of forms to hold one, see `_runs`.
-        self._beginnings = frozenset[int]()
+        #: What a text must share with the beginnings of forms to hold one, see `_runs`: where in which beginning.
+        self._beginnings: dict[int, list[tuple[int, bytes]]] = {}
         #: Changes with what is known. Who keeps what was found clean drops it then.
         self.version = 0
 
@@ -158,8 +126,8 @@ class Redactor:
         """Mask this value for as long as the process lives (a password, a key)."""
         value = secret.reveal()
         if len(value) >= SHORTEST and value not in self._lasting:
-            self._lasting[value] = tuple(forms(value))
-            self._rebuild()
+            found = self._lasting[value] = _long_forms(value)
+            self._add(found)
 
     def register_generation(self, owner: str, secrets: Iterable[Secret], now: float) -> None:
         """Mask these values as the newest generation of `owner`, and let its oldest ones go.
@@ -169,22 +137,32 @@ class Redactor:
         kept = self._generations.setdefault(owner, deque(maxlen=GENERATIONS_KEPT))
         if kept and kept[-1].retired_at is None:
             kept[-1].retired_at = now
+        forgets = len(kept) == GENERATIONS_KEPT
         while kept and kept[0].retired_at is not None and now - kept[0].retired_at > RETIRED_KEPT_SECONDS:
             kept.popleft()
+            forgets = True
         values = {secret.reveal() for secret in secrets}
-        kept.append(_Known(tuple(form for value in values if len(value) >= SHORTEST for form in forms(value))))
-        self._rebuild()
+        newest = _Known(tuple(form for value in values if len(value) >= SHORTEST for form in _long_forms(value)))
+        kept.append(newest)
+        if not forgets:
+            self._add(newest.forms)
+            return
+        self._literals, self._beginnings = {}, {}
+        known = [each.forms for generations in self._generations.values() for each in generations]
+        self._add(form for group in (*self._lasting.values(), *known) for form in group)
 
-    def _rebuild(self) -> None:
-        found = {form for group in self._lasting.values() for form in group}
-        found.update(form for kept in self._generations.values() for known in kept for form in known.forms)
-        self._literals = {}
+    def _add(self, found: Iterable[str]) -> None:
         for literal in found:
-            self._literals.setdefault(literal[:PREFIX], []).append(literal)
-        heads = [head.encode("utf-8", "surrogatepass") for head in self._literals]
-        self._beginnings = frozenset(
-            run for head in heads for shift in range(4) for run in _runs(head[shift : shift + 4])
-        )
+            head = literal[:PREFIX]
+            alike = self._literals.get(head)
+            if alike is None:
+                self._literals[head] = [literal]
+                data = head.encode("utf-8", "surrogatepass")
+                for shift in range(4):
+                    for run in _runs(data[shift : shift + 4]):
+                        self._beginnings.setdefault(run, []).append((shift, data))
+            elif literal not in alike:
+                bisect.insort(alike, literal)
         self.version += 1
 
     def values(self, text: str) -> str:
@@ -196,15 +174,27 @@ class Redactor:
 
     def _heads_in(self, text: str) -> list[str]:
         """The beginnings of registered values that stand in `text`."""
-        if len(text) < SHORTEST or self._beginnings.isdisjoint(_runs(text.encode("utf-8", "surrogatepass"))):
+        if len(text) < SHORTEST:
             return []
-        return [head for head in self._literals if head in text]
+        beginnings, data = self._beginnings, text.encode("utf-8", "surrogatepass")
+        runs = _runs(data)
+        if beginnings.keys().isdisjoint(runs):
+            return []
+        # Four bytes are in common by chance often enough; each time, only what begins so is compared, and there.
+        found = {
+            head
+            for at, run in enumerate(runs)
+            if run in beginnings
+            for shift, head in beginnings[run]
+            if 4 * at >= shift and data.startswith(head, 4 * at - shift)
+        }
+        return [head.decode("utf-8", "surrogatepass") for head in found]
 
     def _spans(self, text: str, head: str) -> Iterator[tuple[int, int]]:
         """Where values that begin with `head` stand in `text`, whole or cut."""
         at = text.find(head)
         while at >= 0:
-            yield at, at + max(_common(text, at, literal) for literal in self._literals[head])
+            yield at, at + _longest(text, at, self._literals[head])
             # One further, not behind the value: it may begin again inside itself.
             at = text.find(head, at + 1)
 
@@ -217,10 +207,13 @@ class Redactor:
 
     def _likely(self, text: str) -> Iterable[Pattern]:
         """The patterns that may match in `text`."""
-        if not (text.isascii() and text.isprintable()):
+        if not text.isascii():
             return self._patterns
-        found = [hint for hint in self._hints if hint in text]
-        return [pattern for pattern in self._patterns if not pattern.hints.isdisjoint(found)] if found else ()
+        lower = text.lower()
+        # Of a path one expression is the cheaper look, of pages the words one by one.
+        if len(text) <= SHORT_TEXT and self._hinted(lower) is None:
+            return ()
+        return [each for each in self._patterns if any(map(lower.__contains__, each.hints))]
 
     def knows(self, text: str) -> bool:
         """Does `text` carry a live secret in any form?"""
@@ -234,7 +227,8 @@ def _runs(data: bytes) -> memoryview:
     the word's first four bytes. So a text that has no run in common with the words shifted by 0 to 3 bytes holds
     none of them.
     """
-    return memoryview(data[: len(data) & ~3]).cast("I")
+    odd = len(data) & 3
+    return memoryview(data[:-odd] if odd else data).cast("I")
 
 
 def _masked(text: str, spans: list[tuple[int, int]]) -> str:
@@ -254,6 +248,13 @@ def _masked(text: str, spans: list[tuple[int, int]]) -> str:
 
 def _mask_match(match: re.Match[str]) -> str:
     return f"{match[1]}{MASK}"
+
+
+def _longest(text: str, at: int, literals: list[str]) -> int:
+    """How many characters of one of the sorted `literals`, which begin alike, stand in `text` at `at`."""
+    # Of sorted texts, a neighbour of the place where another one would stand begins most like it.
+    place = bisect.bisect(literals, text[at : at + max(map(len, literals))])
+    return max(_common(text, at, literal) for literal in literals[max(place - 1, 0) : place + 1])
 
 
 def _common(text: str, at: int, literal: str) -> int:

@@ -24,11 +24,21 @@ PURE: Final = {
     "clientkeys",
     "tokenguard",
     "offlimits",
-    *("injection", "patterns", "refusals", "reverse", "rewrite"),
+    *("forms", "injection", "patterns", "refusals", "reverse", "rewrite"),
 }
 #: The standard library's data modules.
 DATA: Final = {
-    *("base64", "binascii", "collections", "collections.abc", "dataclasses", "datetime", "email.utils", "enum"),
+    *(
+        "base64",
+        "binascii",
+        "bisect",
+        "collections",
+        "collections.abc",
+        "dataclasses",
+        "datetime",
+        "email.utils",
+        "enum",
+    ),
     *("hashlib", "hmac", "html", "ipaddress", "json", "math", "re", "struct", "typing", "urllib.parse"),
 }
 #: Every other room may import the pure part, `config` (its types), the package's version, and these.

@@ -5,20 +5,24 @@ import base64
 import copy
 import json
 import pickle
+import random
 import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proxy import redact
+from proxy.forms import forms
 from proxy.lifecycle import Token
 from proxy.patterns import PATTERNS, Pattern
-from proxy.redact import GENERATIONS_KEPT, MASK, PREFIX, RETIRED_KEPT_SECONDS, Redactor, Secret, forms, printable
+from proxy.redact import GENERATIONS_KEPT, MASK, PREFIX, RETIRED_KEPT_SECONDS, Redactor, Secret, printable
+from tests.support.encodings import ENCODERS
+from tests.support.leaks import SHAPES, Artefact, Canaries, Hit, search
+from tests.support.longer import TIMES
 
 PROXY: Final = Path(redact.__file__).parent
 
@@ -109,39 +113,6 @@ def test_secrets_compare_by_value_and_with_nothing_else() -> None:
     assert (len(Secret(VALUE)), bool(Secret(""))) == (len(VALUE), False)
 
 
-def _shifted(shift: int) -> Callable[[str], str]:
-    """Base64 of a longer text, in which the value begins `shift` bytes after a group: `user:password`."""
-
-    def encode(value: str) -> str:
-        return base64.b64encode(b"u" * shift + value.encode() + b"::").decode()
-
-    return encode
-
-
-#: Encoders of the standard library and of others' making; none of them is the code under test.
-ENCODERS: Final[dict[str, Callable[[str], str]]] = {
-    "raw": str,
-    "json": json.dumps,
-    "json in Unicode": lambda value: json.dumps(value, ensure_ascii=False),
-    "quoted": quote,
-    "quoted whole": lambda value: quote(value, safe=""),
-    "quoted in lower case": lambda value: "".join(
-        chr(byte) if chr(byte) in string.ascii_letters + string.digits + "_.-~" else f"%{byte:02x}"
-        for byte in value.encode()
-    ),
-    "quoted as a form": quote_plus,
-    "quoted as a component in JavaScript": lambda value: quote(value, safe="!'()*"),
-    "quoted as a query": lambda value: quote(value, safe="!$&'()*+,;=:@/?"),
-    "repr": repr,
-    "repr of bytes": lambda value: repr(value.encode()),
-    "backslashes": lambda value: value.encode("ascii", "backslashreplace").decode(),
-    "hexadecimal": lambda value: value.encode().hex(),
-    "base64": lambda value: base64.b64encode(value.encode()).decode(),
-    "base64 for URLs": lambda value: base64.urlsafe_b64encode(value.encode()).decode().rstrip("="),
-    "base64, one behind": _shifted(1),
-    "base64, two behind": _shifted(2),
-    "base64, five behind": _shifted(5),
-}
 secrets = st.text(
     st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters=MASK[0])
     | st.sampled_from('+/=%"\\ &~'),
@@ -151,13 +122,121 @@ secrets = st.text(
 surroundings = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
+#: No form has more encodings one upon another.
+LAYERS: Final = 2
+#: So many secrets live at once, each in every form in one text.
+LIVE: Final = 50
+#: What stands beside a secret: nothing, what could be taken for a part of it, and what ends it.
+NEIGHBOURS: Final = (
+    *(
+        "",
+        " ",
+        '"',
+        "'",
+        "=",
+        "&",
+        "?",
+        "/",
+        ":",
+        ",",
+        "\\",
+        "%",
+        "%2",
+        "\\u",
+        "&#",
+        "&amp;",
+        "\n",
+        "\0",
+        "***",
+        "=",
+    ),
+    *(
+        "a",
+        "0",
+        "f",
+        "Zm9v",
+        "AAAA",
+        "deadbeef",
+        "+",
+        "-",
+        "_",
+        "token=",
+        "Bearer ",
+        '{"a":"',
+        "b'",
+        "\u00e9",
+        "\u2028",
+    ),
+)
+
+
+def live(number: int) -> tuple[Canaries, list[str]]:
+    """The secrets of one text: tokens, keys and passwords of each shape, and any printable characters."""
+    rng = random.Random(number)  # noqa: S311  the same each time
+    canaries = Canaries(rng)
+    values = [canaries.mint(rng.choice(list(SHAPES))) for _ in range(LIVE - LIVE // 5)]
+    for _ in range(LIVE // 5):
+        value = "".join(
+            rng.choices(string.ascii_letters + string.digits + string.punctuation, k=rng.randrange(16, 48))
+        )
+        canaries.adopt(value, "characters")
+        values.append(value)
+    return canaries, values
+
+
+def survivors(number: int, forms: int = len(ENCODERS)) -> list[Hit]:
+    """What the independent searcher finds in a text that was masked, where each secret stood in some `forms`."""
+    rng = random.Random(-1 - number)  # noqa: S311  same
+    canaries, values = live(number)
+    redactor = Redactor(patterns=())
+    for at, value in enumerate(values):
+        if at % 2:
+            redactor.register(Secret(value))
+        else:
+            redactor.register_generation(str(at), [Secret(value)], 0.0)
+    encoders = list(ENCODERS.values())
+    planted = [(value, encode) for value in values for encode in rng.sample(encoders, forms)]
+    rng.shuffle(planted)
+    pieces = [
+        piece
+        for value, encode in planted
+        for piece in (rng.choice(NEIGHBOURS), encode(value), rng.choice(NEIGHBOURS), rng.choice((" ", "\n", "|")))
+    ]
+    return search([Artefact("text", redactor.values("".join(pieces)))], canaries, LAYERS)
+
+
+@pytest.mark.parametrize("form", ENCODERS)
+def test_076_the_searcher_finds_each_form(form: str) -> None:
+    """What it could not find would seem to be masked."""
+    canaries, values = live(0)
+    text = "\n".join(f"<{ENCODERS[form](value)}>" for value in values)
+    assert {hit.number for hit in search([Artefact("text", text)], canaries, LAYERS)} == set(range(1, LIVE + 1))
+
+
+@pytest.mark.threat(76)
+@pytest.mark.unmeasured
+@pytest.mark.parametrize("part", range(4))
+def test_076_no_secret_survives_among_any_neighbours(part: int) -> None:
+    """2,000 secrets, fifty of them live at once, each in a third of the forms."""
+    assert [hit for number in range(10) for hit in survivors(10 * part + number, len(ENCODERS) // 3)] == []
+
+
+@pytest.mark.threat(76)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_076_no_secret_of_twenty_thousand_survives(part: int) -> None:
+    """The same with 20,000 others; in every form where there is time."""
+    forms = len(ENCODERS) // 3 if TIMES == 1 else len(ENCODERS)
+    assert [hit for number in range(50 * TIMES) for hit in survivors(1000 + part + 8 * number, forms)] == []
+
+
 def _inner(encoded: str) -> str:
     """What must not survive: the encoded form without the ends that it shares with its neighbours."""
     return encoded.strip("'\"").removeprefix("b'").removeprefix('b"').rstrip("=")
 
 
 @pytest.mark.threat(76)
-@pytest.mark.parametrize("form", ENCODERS)
+@pytest.mark.parametrize("form", sorted(ENCODERS.keys() - {"basic"}))  # whose name of a client stays
 @given(secret=secrets, before=surroundings, after=surroundings)
 @pytest.mark.unmeasured
 def test_076_no_form_of_a_secret_survives_in_any_text(form: str, secret: str, before: str, after: str) -> None:
@@ -278,6 +357,8 @@ def test_only_exact_values_are_masked_by_values() -> None:
         ("?access_token=x&a=b", "?access_token=***&a=b"),
         ('{"password": "hunter2", "a": 1}', '{"password": "***", "a": 1}'),
         ("client_secret : x", "client_secret : ***"),
+        ("CLIENT_SECRET\n=x", "CLIENT_SECRET\n=***"),
+        ("na\u00efve pas\u017fword=x", "na\u00efve pas\u017fword=***"),
         ("va.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.BBBBBB.CCCCCCC", "***"),
         ("ghp_0123456789abcdef glpat-0123456789", "*** ***"),
         ("/~0123456789abcdef/x", "/~***/x"),
@@ -296,9 +377,9 @@ ASCII: Final = st.characters(codec="ascii")
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.regex.pattern[:30])
 @given(data=st.data())
 def test_076_a_hint_stands_in_whatever_a_pattern_matches(pattern: Pattern, data: st.DataObject) -> None:
-    """In printable ASCII; other text is given to every pattern."""
+    """In ASCII, in lower case; other text is given to every pattern."""
     match = data.draw(st.from_regex(pattern.regex, fullmatch=True, alphabet=ASCII))
-    assert not match.isprintable() or any(hint in match for hint in pattern.hints)
+    assert any(hint in match.lower() for hint in pattern.hints)
 
 
 #: What patterns are made of, in pieces that rarely make a whole.

@@ -94,6 +94,7 @@ class _Parts:
     def wanted(self) -> dict[int, str]:
         """The credential that each route names, by the route's index."""
         written = self._data.get("routes", ())
+        written = written if isinstance(written, tuple) else ()
         named = ((index, route.get("credential")) for index, route in enumerate(written) if isinstance(route, dict))
         return {index: name for index, name in named if isinstance(name, str)}
 

@@ -63,6 +63,8 @@ class Bench:
         for proxy in self.columns:
             if name in proxy.lacks or (proxy.command is None and not (measure.direct and scheme == "plain")):
                 continue
+            if measure.command is not None and proxy.command is not ours:
+                continue
             what = f"{name}, {scheme}, {proxy.name}, round {turn + 1}"
             try:
                 with self._stage(measure, scheme, proxy, upstreams) as stage:
@@ -97,7 +99,15 @@ class Bench:
             tree=mine.tree,
             connections=self.extent.streams if many else measures.BUSY_CONNECTIONS,
         )
-        with started(proxy.command(job), job.port, self.cores.proxy, folder / "output.log") as running:
+        command = measure.command or proxy.command
+        with started(command(job), job.port, self.cores.proxy, folder / "output.log") as running:
             loads.check(job.port)
-            yield replace(stage, running=running, python=mine.python if proxy.command is ours else None)
+            is_ours = proxy.command is ours
+            yield replace(
+                stage,
+                running=running,
+                python=mine.python if is_ours else None,
+                tree=mine.tree if is_ours else None,
+                folder=folder,
+            )
         shutil.rmtree(folder)

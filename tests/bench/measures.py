@@ -1,5 +1,6 @@
 """What is measured, one function each: a fresh process of a proxy goes in, numbers by name come out."""
 
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -7,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import loads
-from tests.bench.processes import Cores, DidNotWork, Running, pinned
+from tests.bench import loads, proxies
+from tests.bench.processes import Command, Cores, DidNotWork, Running, pinned
+from tests.bench.proxies import Job
 from tests.bench.upstream import Part, Scheme, Upstream
 
 BUSY_CONNECTIONS: Final = 32
@@ -16,6 +18,7 @@ BUSY_CONNECTIONS: Final = 32
 SETTLED_SECONDS: Final = 0.5
 UNSETTLED_SECONDS: Final = 10.0
 VARIED: Final = Path(__file__).with_name("varied.lua")
+SPEED: Final = Path(__file__).with_name("speed.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,11 @@ class Stage:
     extent: Extent
     wrk: str
     cores: Cores
-    #: The Python of ours, where ours is what runs.
+    #: The Python of ours and the folder it is started in, where ours is what runs.
     python: str | None = None
+    tree: Path | None = None
+    #: Configuration and logs.
+    folder: Path | None = None
     #: Sent by the client where there is no proxy to add it.
     fields: tuple[str, ...] = ()
 
@@ -133,6 +139,38 @@ def start(stage: Stage) -> Numbers:
     return numbers
 
 
+def redaction(stage: Stage) -> Numbers:
+    """How fast the redactor is by itself, and its share of the CPU in both loads of small requests, in per cent."""
+    if stage.python is None or stage.tree is None or stage.folder is None:
+        raise DidNotWork("only ours has a redactor")
+    clock = stage.folder / proxies.CLOCK
+    numbers = {}
+    for name, script in (("redaction", None), ("varied redaction", VARIED)):
+        before = stage.running.cpu_seconds(), _seconds(clock)
+        loads.requests(
+            stage.wrk,
+            stage.running.port,
+            connections=BUSY_CONNECTIONS,
+            seconds=stage.extent.seconds,
+            script=script,
+        )
+        spent = stage.running.cpu_seconds() - before[0]
+        numbers[name] = (_seconds(clock) - before[1]) / spent * 100
+    code = SPEED.read_text()
+    with pinned(stage.cores.proxy):
+        done = subprocess.run(
+            [stage.python, "-c", code], cwd=stage.tree, capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise DidNotWork(f"the redactor: {(done.stdout + done.stderr)[-300:].strip()}")
+    return {**numbers, "redactor": float(done.stdout)}
+
+
+def _seconds(clock: Path) -> float:
+    """What `watched.py` wrote."""
+    return float(struct.unpack("d", clock.read_bytes())[0])
+
+
 def _warm(stage: Stage) -> None:
     """What a first request costs is not what is measured."""
     for _ in range(20):
@@ -174,6 +212,8 @@ class Measure:
     schemes: tuple[Scheme, ...] = ("plain", "tls")
     #: Is there something to measure where no proxy is?
     direct: bool = True
+    #: How ours is started for it, where that is another way: nobody else takes part then.
+    command: Callable[[Job], Command] | None = None
 
 
 ALL: Final[Mapping[str, Measure]] = {
@@ -185,4 +225,5 @@ ALL: Final[Mapping[str, Measure]] = {
     "stop": Measure(stop, "nginx", direct=False),
     "sse": Measure(streams, "sink", ("plain",), direct=False),
     "start": Measure(start, "nginx", ("plain",), direct=False),
+    "redactor": Measure(redaction, "nginx", ("plain",), direct=False, command=proxies.watched),
 }

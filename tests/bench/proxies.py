@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,8 @@ from tests.bench.processes import Command
 from tests.bench.upstream import Upstream
 
 HERE: Final = Path(__file__).parent
+#: In the folder of a job: what `watched.py` writes to.
+CLOCK: Final = "redactor.seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,14 @@ def ours(job: Job) -> Command:
     path = write(job, "ours.yaml", json.dumps(config, indent=1))
     homes = {name: str(job.folder) for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME")}
     return Command([job.program, "-m", "proxy", "run", "-c", path], job.tree, homes)
+
+
+def watched(job: Job) -> Command:
+    """Ours, with a clock on its redactor (`watched.py`)."""
+    command = ours(job)
+    code = (HERE / "watched.py").read_text()
+    [python, _, _, *arguments] = command.arguments
+    return replace(command, arguments=[python, "-c", code, str(job.folder / CLOCK), *arguments])
 
 
 NGINX: Final = """

@@ -44,6 +44,9 @@ ROWS: Final = (
     *_rows("tls", "TLS"),
     Row("plain", "stream memory", "idle event stream, KiB each", 1),
     Row("plain", "start", "start to listening, ms"),
+    Row("plain", "redaction", "share of redaction in the CPU per request, %, plain", 1),
+    Row("plain", "varied redaction", "share of redaction, every request another head, %, plain", 1),
+    Row("plain", "redactor", "redactor, MB/s of 1 MB of log lines, 200 live secrets", 1),
     Row("plain", "import", '`python -c "import aiohttp"`, ms'),
 )
 
@@ -85,6 +88,8 @@ MUSTS: Final = (
     _growth("tls", "up", "upload, TLS"),
     _growth("tls", "stop", "reader that stops, TLS"),
     Must("memory per idle event stream", "plain", "stream memory", "at most", 20, 14, unit=" KiB"),
+    Must("share of redaction in the CPU, plain", "plain", "redaction", "at most", 8, 4, unit=" %"),
+    Must("share of redaction, every request another head", "plain", "varied redaction", "at most", 8, 4, unit=" %"),
     Must("start, against importing aiohttp", "plain", "start", "at most", 3, 2, "ours", "import"),
 )
 

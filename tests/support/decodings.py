@@ -54,7 +54,7 @@ def normal(data: bytes) -> bytes:
     return data.translate(None, _FILLERS)
 
 
-def readings(data: bytes) -> Iterator[tuple[str, bytes]]:
+def readings(data: bytes, depth: int = DEPTH) -> Iterator[tuple[str, bytes]]:
     """Every reading of `data` in normal form with the decodings that led to it, the shallow ones first."""
     seen = {data}
     queue: deque[tuple[tuple[str, ...], bytes]] = deque([((), data)])
@@ -62,7 +62,7 @@ def readings(data: bytes) -> Iterator[tuple[str, bytes]]:
         path, raw = queue.popleft()
         plain = normal(raw)
         yield ">".join(path) or "raw", plain
-        if len(path) == DEPTH:
+        if len(path) == depth:
             continue
         for name, decode in DECODERS.items():
             for decoded in decode(raw if name == "compressed" else plain):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.support.decodings import normal, readings
+from tests.support.decodings import DEPTH, normal, readings
 
 #: This many characters of a secret in a row are a leak: an error message that cuts at 100 bytes still tells enough.
 FRAGMENT: Final = 12
@@ -197,12 +197,12 @@ def _fragments(text: bytes, window: bytes, needle: bytes, at: int) -> Iterator[t
         where = text.find(window, where + 1)
 
 
-def search(artefacts: Iterable[Artefact], canaries: Canaries) -> list[Hit]:
-    """Every canary in every artefact, once each, in the shallowest encoding that shows it."""
+def search(artefacts: Iterable[Artefact], canaries: Canaries, depth: int = DEPTH) -> list[Hit]:
+    """Every canary in every artefact, once each, in the shallowest encoding of at most `depth` that shows it."""
     hits: list[Hit] = []
     for artefact in artefacts:
         found: set[int] = set()
-        for encoding, text in readings(artefact.read()):
+        for encoding, text in readings(artefact.read(), depth):
             for canary, offset, length in canaries.find(text):
                 if canary.number not in found:
                     found.add(canary.number)
