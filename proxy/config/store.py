@@ -33,7 +33,8 @@ def decoded(source: SecretSource) -> bytes:
 
 
 def _store_key(source: SecretSource) -> SecretSource:
-    decoded(source)
+    if not source.stands_in:
+        decoded(source)
     return source
 
 
