@@ -40,7 +40,9 @@ def effective(config: Config) -> str:
 
 def plain(config: Config, shown: Shown) -> dict[str, Any]:
     """The whole configuration as YAML takes it, each secret as `shown` gives it; all else stands there as it is."""
-    return {name: _plain(getattr(config, name), (name,), shown) for name in Config.model_fields if name != "warnings"}
+    return {
+        name: _plain(getattr(config, name), (name,), shown) for name in Config.model_fields if name != "warnings"
+    }
 
 
 def _plain(value: object, path: KeyPath, shown: Shown) -> Any:  # noqa: ANN401  plain data
