@@ -1,4 +1,4 @@
-"""Loads a configuration without reading a secret: its shape alone, for who makes a copy of it with secrets of its own."""
+"""Loads a configuration without reading a secret: its shape alone, for who makes a copy with other secrets."""
 
 import secrets
 from collections.abc import Mapping

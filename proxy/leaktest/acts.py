@@ -21,7 +21,7 @@ ADMIN_KEY: Final = "the admin key"
 
 @dataclass
 class Acts:
-    """What is done to a copy of `config`; what comes of it goes to `evidence`, how often what was done to `counts`."""
+    """What is done to a copy of `config`; what it shows goes to `evidence`, how often what was done to `counts`."""
 
     config: Config
     stage: Stage
@@ -52,11 +52,11 @@ class Acts:
         for url in self.running.found.urls:
             for attempt in ATTEMPTS if url == self._url else PLAIN:
                 far.play = faults.WEBSOCKET.play if attempt is WEBSOCKET else good
-                await self._ask(at, attempt, f"answers to {attempt.name}", url)
+                await self._ask(at, attempt, f"to {attempt.name}", url)
         for fault in faults.UPSTREAM:
             far.play, far.early = fault.play, fault.early
             for attempt in (WEBSOCKET,) if fault is faults.WEBSOCKET else PLAIN:
-                await self._ask(at, attempt, f"answers where an upstream has {fault.name}")
+                await self._ask(at, attempt, f"where an upstream has {fault.name}")
             self._count("faults of upstreams")
         far.play, far.early = good, False
 
@@ -65,7 +65,7 @@ class Acts:
         return self.running.found.urls[0]
 
     async def _place(self, route: RouteConfig) -> Place:
-        """A path of the route that its rules admit, as far as one can be told, with a client key that is good there."""
+        """A path of the route that its rules admit, as far as can be told, with a client key that is good there."""
         if route.name not in self._places:
             mint, path = self.stage.copy.mint, _path(route)
             host = route.host or "localhost"
@@ -75,12 +75,12 @@ class Acts:
             self._places[route.name] = good[0] if good else places[0]
         return self._places[route.name]
 
-    async def _ask(self, at: Place, attempt: Attempt, name: str, url: str | None = None) -> None:
+    async def _ask(self, at: Place, attempt: Attempt, where: str, url: str | None = None) -> None:
         data = attempt.data(at)
         part, is_far = own(await ask(url or self._url, data))
         # An upstream may repeat to a client what that client sent; a key in the path stands in rewritten targets.
         keys = ("guard.",) if b"/~" in data else ()
-        self.evidence.add(name, part, (CLIENT, *keys) if is_far else ())
+        self.evidence.add("answers to clients", part, (CLIENT, *keys) if is_far else (), where=where)
         self._count("requests")
 
     def _count(self, what: str) -> None:
@@ -120,7 +120,7 @@ class Acts:
         await self._refresh(name)
         for route in self.config.routes:
             if route.credential == name:
-                await self._ask(await self._place(route), PLAIN[0], f"answers where a token's source has {fault}")
+                await self._ask(await self._place(route), PLAIN[0], f"where a token's source has {fault}")
         self._count("faults of token sources")
 
     async def _refresh(self, name: str) -> None:
@@ -132,7 +132,7 @@ class Acts:
         lines = ("Host: localhost", f"Authorization: Bearer {key}", "Content-Length: 0", "Connection: close")
         data = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode()
         answer = await ask(self.running.found.admin_url or "", data)
-        self.evidence.add(f"admin listener, {path.partition('?')[0]}", answer)
+        self.evidence.add("answers of the admin listener", answer, where=path.partition("?")[0])
 
     async def _admin(self) -> None:
         for method, path in ADMIN:
@@ -141,7 +141,8 @@ class Acts:
             await self._ask_admin(method, f"{path}?key={self.running.found.admin_key}", "")
 
     async def _command(self, arguments: tuple[str, ...]) -> None:
-        self.evidence.add(f"command {arguments[0]}", await process.command(self.running, *arguments))
+        said = await process.command(self.running, *arguments)
+        self.evidence.add("commands", said, where=arguments[0])
 
     async def _broken(self, mistake: faults.Mistake) -> None:
         """The copy's configuration with mistakes in it: what is said of them."""
@@ -151,7 +152,7 @@ class Acts:
         path.write_text(mistake.text(self.stage.data, secret), "utf-8")
         path.chmod(mistake.mode)
         said = await process.command(self.running, "check", config=path)
-        self.evidence.add("command check, of mistakes", said)
+        self.evidence.add("commands", said, where=f"check, with mistakes ({mistake.name})")
 
     # -- the end
 
@@ -160,7 +161,7 @@ class Acts:
         for far in self.stage.upstreams.values():
             far.play = lambda _heard: Played(end="hang")
         at = await self._place(self.config.routes[0])
-        waiting = asyncio.create_task(self._ask(at, PLAIN[0], "answers while it ends"))
+        waiting = asyncio.create_task(self._ask(at, PLAIN[0], "while the proxy ends"))
         await self.running.end()
         await waiting
         self._collect()

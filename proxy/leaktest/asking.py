@@ -36,7 +36,7 @@ async def _connected(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     return await asyncio.open_connection(host.strip("[]"), int(port))
 
 
-def _is_tunnel(received: bytes) -> bool:
+def _is_tunnel(received: bytearray) -> bool:
     """It ends when we end it; an echo of what was sent is there by then."""
     return received.startswith(b"HTTP/1.1 101 ") and received.partition(b"\r\n\r\n")[2] != b""
 
@@ -44,8 +44,8 @@ def _is_tunnel(received: bytes) -> bool:
 def own(answer: bytes) -> tuple[bytes, bool]:
     """The part of an answer that the proxy answers for, and whether it is an upstream's.
 
-    That is all heads and trailers, and the body where it is the proxy's own. An upstream's body passes unchanged, and
-    so may hold whatever the upstream knows.
+    That is all heads and trailers, and the body where it is the proxy's own. An upstream's body passes unchanged,
+    and so may hold whatever the upstream knows.
     """
     heads = list(_heads(answer))
     if not any(_is_far(head) for head in heads):

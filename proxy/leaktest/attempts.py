@@ -67,7 +67,7 @@ def _credentials(at: Place) -> bytes:
         f"User-Agent: {at.secret('name')}",
         f"Referer: https://elsewhere.example/?token={at.secret('referer')}",
     ]
-    return at.request(*lines, query=f"?access_token={at.secret('query')}&{at.secret('bare query')}")
+    return at.request(*lines, query=f"?access_token={at.secret('query')}&a={at.secret('second query')}")
 
 
 def _path_key(at: Place, suffix: str = "") -> bytes:
@@ -91,13 +91,13 @@ _MALFORMED: Final[tuple[tuple[str, Callable[[Place], bytes]], ...]] = (
     ("a version that is a secret", lambda at: f"GET /~{at.key}{at.path} HTTP/{at.secret('version')}\r\n\r\n".encode()),
     ("an absolute target", lambda at: at.request(path=f"http://u:{at.secret('password')}@127.0.0.1/~{at.key}/")),
     ("a target with a fragment", lambda at: at.request(query=f"#{at.secret('fragment')}")),
-    ("a target with bad escapes", lambda at: at.request(path=f"/~{at.key}{at.path}%zz", query=f"?{at.secret('query')}")),
+    ("a target with bad escapes", lambda at: at.request(path=f"/~{at.key}{at.path}%zz", query=f"?a={at.secret('query')}")),
     ("lines that are no fields", _bad_lines),
     ("two lengths", lambda at: at.request(f"Content-Length: {at.secret('length')}", body=at.secret("body").encode())),
     ("an unknown coding", lambda at: at.request(f"Transfer-Encoding: {at.secret('coding')}, chunked", body=b"0\r\n\r\n")),
     ("an unknown expectation", lambda at: at.request(f"Expect: {at.secret('expectation')}")),
     ("a head that is too large", lambda at: at.request(*[f"X-{n}: {at.key}{at.secret('field') * 40}" for n in range(40)])),
-    ("a target that is too long", lambda at: at.request(query=f"?{at.secret('long query') * 1000}")),
+    ("a target that is too long", lambda at: at.request(query=f"?a={at.secret('long query') * 1000}")),
     ("a body that ends early", lambda at: at.request(method="POST", body=at.secret("body").encode())[:-3]),
     ("a head that ends early", lambda at: at.request(f"X-Field: {at.secret('field')}")[:-2]),
     ("a handshake of TLS", lambda at: b"\x16\x03\x01\x02\x00" + at.secret("bytes").encode() + b"\r\n\r\n"),

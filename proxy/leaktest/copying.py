@@ -1,4 +1,4 @@
-"""Makes a configuration's copy: the same routes, credentials, guard and limits, every secret a canary, all far ends ours.
+"""Makes a copy of a configuration: all as it is there, but every secret is a canary, and every far end is ours.
 
 Law: the configuration was loaded unread (`config/unread.py`), so no secret of the user is here to be copied. What is
 not as in the original is a note, never silent.
@@ -34,8 +34,8 @@ from proxy.leaktest.mint import LIFETIME, Mint
 from proxy.leaktest.replies import token_of
 
 #: At most, in seconds, so that a far end that hangs does not take minutes.
-TIMEOUTS: Final = {"token": 2.0, "connect": 2.0, "first_byte": 1.0, "idle": 1.0}
-DRAIN: Final = 1.0
+TIMEOUTS: Final = {"token": 1.0, "connect": 1.0, "first_byte": 0.5, "idle": 0.5}
+LIMITS: Final = {"header_time": 0.5, "idle": 2.0, "drain": 1.0}
 #: Prints what stands in a file, on both streams, and keeps what it was given, for the search.
 _PROGRAM: Final = """\
 import json, os, sys
@@ -60,7 +60,7 @@ class Origins:
 
 @dataclass
 class Copy:
-    """A copy in `folder`: its text, its variables, and how it differs from the original in more than its secrets."""
+    """A copy in `folder`: its text, its variables, and what in it differs from the original besides secrets."""
 
     config: Config
     folder: Path
@@ -83,7 +83,7 @@ class Copy:
         data["listen"] = ["127.0.0.1:0", *self._sockets()]
         data["admin"]["listen"] = "127.0.0.1:0"
         data["log"] = {"level": "debug", "format": style, "access": True}
-        data["limits"]["drain"] = DRAIN
+        data["limits"] |= {name: min(data["limits"][name], most) for name, most in LIMITS.items()}
         if isinstance(data["guard"]["peers"]["uids"], list):
             data["guard"]["peers"]["uids"] = ["self"]
         data["store"] = self._store(data["store"])
@@ -195,10 +195,10 @@ class Copy:
         base = f"{self.origins.credentials.get(name, '')}/{name}"
         if isinstance(given, LoginCredential):
             for path in given.steps():
-                holder = data
+                step: Any = data
                 for key in path:
-                    holder = holder[key]
-                holder["url"] = f"{base}/{'-'.join(map(str, path))}"
+                    step = step[key]
+                step["url"] = f"{base}/{'-'.join(map(str, path))}"
         elif isinstance(given, OAuthCredential):
             self._oauth2(name, given, data, base)
         elif isinstance(given, MetadataCredential):

@@ -1,4 +1,4 @@
-"""A far end on loopback: a small HTTP server that answers with bytes, as wrong as they may be, and hears everything."""
+"""A far end on loopback: a small HTTP server that answers with bytes, as wrong as they may be."""
 
 import asyncio
 import base64
@@ -62,7 +62,7 @@ def http(
 
 @dataclass
 class FarEnd:
-    """One listener; `play` may be exchanged at any time, and `received` is told of each request before it is answered."""
+    """One listener; `play` may be exchanged at any time; `received` is told of each request before its answer."""
 
     play: Play
     received: Callable[[Heard], None]

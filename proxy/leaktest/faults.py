@@ -105,7 +105,7 @@ UPSTREAM: Final = (
     Fault("a status that there is not", (70,), _raw("HTTP/1.1 999 ECHO\r\nX-Echo: ECHO\r\nContent-Length: 0\r\n\r\n")),
     Fault("a field with a control character", (63,), _raw(f"{_OK}X-Echo: ECHO\x01\r\nContent-Length: 0\r\n\r\n")),
     Fault("a line that is no field", (44, 63), _raw(f"{_OK}ECHO\r\nContent-Length: 0\r\n\r\n")),
-    Fault("a field that is too long", (63,), _raw(f"{_OK}X-Echo: {'ECHO' * 30}\r\nContent-Length: 0\r\n\r\n")),
+    Fault("a field that is too long", (63,), _raw(f"{_OK}X-Echo: ECHO{'x' * 500_000}\r\nContent-Length: 0\r\n\r\n")),
     Fault("no HTTP at all", (44,), _raw("ECHO\r\n\r\n")),
     Fault("two lengths", (44,), _raw(f"{_OK}Content-Length: 1\r\nContent-Length: 2\r\nX-Echo: ECHO\r\n\r\nECHO")),
     Fault("interim answers that repeat it", (64,), _raw(
@@ -208,11 +208,11 @@ class Mistake:
 
 
 def _everywhere(data: Mapping[str, Any], secret: str) -> str:
-    """A secret as a key and as a value of every section, and in URLs."""
-    route = {**data["routes"][0], "upstream": f"https://u:{secret}@api.example.com", secret: 1, "pool": secret}
-    credentials = {name: {**each, secret: secret, "margin": secret} for name, each in data["credentials"].items()}
-    more = {"listen": secret, "limits": {"idle": secret}, "guard": {"client_key": [secret]}, secret: secret}
-    return dump({**data, "routes": [route], "credentials": credentials, **more})
+    """A secret as a value of every section, in a URL, and as a key without a value, as `{hunter2}` makes one."""
+    route = {**data["routes"][0], "upstream": f"https://u:{secret}@api.example.com", secret: None, "pool": secret}
+    credentials = {name: {**each, "x": secret, "margin": secret} for name, each in data["credentials"].items()}
+    more = {"listen": secret, "limits": {"idle": secret}, "guard": {"client_key": {secret: None}}}
+    return dump({**data, "routes": [route], "credentials": credentials, **more, "x": [secret], f"x:{secret}": 1})
 
 
 BROKEN: Final = (

@@ -59,7 +59,7 @@ class Mint:
         return key
 
     def private_key(self, label: str, algorithm: str) -> str:
-        """A key in PEM for this algorithm; of its text the second half is looked for, the first is like any other's."""
+        """A key in PEM; the second half of its text is looked for, the first is much like any other's."""
         made: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
         if algorithm in _CURVES:
             made = ec.generate_private_key(_CURVES[algorithm]())

@@ -55,7 +55,7 @@ class Running:
 
 
 def environment(folder: Path, own: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a copy in `folder`, whose secrets are `own`; nothing of the user's but how to run programs."""
+    """The variables of a copy in `folder`: its `own`, and of the user's only how to run programs."""
     home = folder / "home"
     homes = {name: str(home) for name in ("HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "TMPDIR")}
     kept = {name: value for name, value in os.environ.items() if name in _KEPT}

@@ -96,8 +96,8 @@ def _login(name: str, given: LoginCredential, heard: Heard, mint: Mint) -> Playe
     for pointer in (rules.expires, rules.refresh_expires):
         if pointer is not None and pointer.startswith("/"):
             _put(document, pointer, end)
-    for pointer, value in rules.success.items():
-        _put(document, pointer, value)
+    for pointer, expected in rules.success.items():
+        _put(document, pointer, expected)
     status = _step(given, heard).accept[0]
     return http(f"{status} OK", {**JSON, **fields}, _json(document) if body is None else body)
 
