@@ -27,6 +27,8 @@ class Acts:
     stage: Stage
     running: process.Running
     evidence: Evidence
+    #: Other commands too? They say the same of every copy.
+    commands: bool
     counts: dict[str, int] = field(default_factory=dict)
     _places: dict[str, Place] = field(default_factory=dict)
 
@@ -38,8 +40,9 @@ class Acts:
         await _at_once(self._route, self.config.routes)
         await _at_once(self._credential, self.config.credentials.items())
         await self._admin()
-        await _at_once(self._command, COMMANDS)
-        await _at_once(self._broken, faults.BROKEN)
+        if self.commands:
+            await _at_once(self._command, COMMANDS)
+            await _at_once(self._mistaken, faults.MISTAKES)
         running.signal(signal.SIGHUP)
         await self._end()
 
@@ -144,10 +147,10 @@ class Acts:
         said = await process.command(self.running, *arguments)
         self.evidence.add("commands", said, where=arguments[0])
 
-    async def _broken(self, mistake: faults.Mistake) -> None:
+    async def _mistaken(self, mistake: faults.Mistake) -> None:
         """The copy's configuration with mistakes in it: what is said of them."""
         secret = self.stage.copy.mint.secret("what stands in the wrong place of a configuration")
-        path = self.running.folder / f"{mistake.name}.yaml"
+        path = self.running.folder / f"{mistake.mode:o}.yaml"
         path.touch(0o600)
         path.write_text(mistake.text(self.stage.data, secret), "utf-8")
         path.chmod(mistake.mode)

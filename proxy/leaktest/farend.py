@@ -13,6 +13,8 @@ from typing import Final, Literal
 
 #: The longest head and the longest body that a far end reads.
 _LIMIT: Final = 1 << 20
+#: Longer than any timeout of a copy; where there is none, a refresh would go on for all of the test.
+SILENCE_SECONDS: Final = 1.5
 #: In each answer of a far end, so that it is known from one of the proxy's own.
 MARK: Final = "X-Far-End"
 #: RFC 6455 section 1.3.
@@ -113,7 +115,8 @@ class FarEnd:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         elif played.end == "hang":
-            await reader.read(-1)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(-1), SILENCE_SECONDS)
         elif played.end == "echo":
             await writer.drain()
             while piece := await reader.read(65536):
@@ -121,7 +124,8 @@ class FarEnd:
                 await writer.drain()
         else:
             await writer.drain()
-        return played.end == "keep" and not early
+        leaves = first.endswith("HTTP/1.0") or "close" in fields.get("connection", "").lower()
+        return played.end == "keep" and not early and not leaves
 
 
 async def _body(reader: asyncio.StreamReader, fields: Mapping[str, str]) -> bytes:

@@ -200,7 +200,7 @@ FILE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A configuration with mistakes: its text of the copy's data and of a secret, and the file's mode."""
+    """A configuration with mistakes: its text, of the copy's data and of a secret, and the file's mode."""
 
     name: str
     text: Callable[[Mapping[str, Any], str], str]
@@ -208,15 +208,15 @@ class Mistake:
 
 
 def _everywhere(data: Mapping[str, Any], secret: str) -> str:
-    """A secret as a value of every section, in a URL, and as a key without a value, as `{hunter2}` makes one."""
+    """A secret as a value of every section, in a URL, as a key without a value, and where only a private file has one."""
     route = {**data["routes"][0], "upstream": f"https://u:{secret}@api.example.com", secret: None, "pool": secret}
     credentials = {name: {**each, "x": secret, "margin": secret} for name, each in data["credentials"].items()}
-    more = {"listen": secret, "limits": {"idle": secret}, "guard": {"client_key": {secret: None}}}
-    return dump({**data, "routes": [route], "credentials": credentials, **more, "x": [secret], f"x:{secret}": 1})
+    guard = {"client_key": {secret: None}, "client_keys": {"x": {"key": secret}}}
+    more = {"listen": secret, "limits": {"idle": secret}, "guard": guard, "x": [secret], f"x:{secret}": 1}
+    return dump({**data, "routes": [route], "credentials": credentials, **more})
 
 
-BROKEN: Final = (
-    Mistake("no-yaml", lambda data, secret: f'{dump(data)}\nbroken: ["{secret}\n  {secret}: [{secret}'),
-    Mistake("everywhere", _everywhere),
-    Mistake("shown", lambda data, secret: dump({**data, "guard": {"client_key": secret}}), 0o644),
+MISTAKES: Final = (
+    Mistake("no YAML", lambda data, secret: f'{dump(data)}\nbroken: ["{secret}\n  {secret}: [{secret}'),
+    Mistake("values", _everywhere, 0o644),
 )

@@ -51,7 +51,7 @@ async def _copy(
         path.write_text(stage.copy.text(stage.data), "utf-8")
         environ = process.environment(folder, stage.environ)
         async with process.running(folder, path, environ, development=development) as running:
-            acts = Acts(config, stage, running, evidence)
+            acts = Acts(config, stage, running, evidence, commands=not development)
             await acts.all()
         found = [Finding("warning", "copy", each) for each in stage.copy.notes]
         found += [
