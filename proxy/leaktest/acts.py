@@ -11,7 +11,7 @@ from proxy.leaktest import faults, process
 from proxy.leaktest.asking import ask, own
 from proxy.leaktest.attempts import ADMIN, ATTEMPTS, CLIENT, COMMANDS, PLAIN, WEBSOCKET, Attempt, Place
 from proxy.leaktest.evidence import Evidence
-from proxy.leaktest.farend import Played
+from proxy.leaktest.farend import FarEnd, Played
 from proxy.leaktest.stage import Stage
 
 T = TypeVar("T")
@@ -33,12 +33,13 @@ class Acts:
     _places: dict[str, Place] = field(default_factory=dict)
 
     async def all(self) -> None:
-        """Requests, then bad answers, then bad tokens, then the rest; at last it ends."""
+        """No token and bad ones, then requests and bad answers, then both, then the rest; at last it ends."""
         running = self.running
         self.stage.copy.mint.adopt(ADMIN_KEY, running.found.admin_key)
         self.evidence.add("run file", running.run_file.read_bytes(), (ADMIN_KEY,))
-        await _at_once(self._route, self.config.routes)
         await _at_once(self._credential, self.config.credentials.items())
+        await _at_once(self._route, self.config.routes)
+        await _at_once(self._refused, self.stage.servers.items())
         await self._admin()
         if self.commands:
             await _at_once(self._command, COMMANDS)
@@ -73,8 +74,8 @@ class Acts:
             mint, path = self.stage.copy.mint, _path(route)
             host = route.host or "localhost"
             places = [Place(host, path, key, mint) for key in self.stage.copy.keys.values() or ("",)]
-            answers = [own(await ask(self._url, place.request())) for place in places]
-            good = [place for place, (_part, is_far) in zip(places, answers, strict=True) if is_far]
+            answers = [await ask(self._url, place.request()) for place in places]
+            good = [place for place, answer in zip(places, answers, strict=True) if b"path_denied" not in answer]
             self._places[route.name] = good[0] if good else places[0]
         return self._places[route.name]
 
@@ -92,10 +93,9 @@ class Acts:
     # -- tokens
 
     async def _credential(self, item: tuple[str, CredentialConfig]) -> None:
-        """Every fault of what its token comes from; a good one before and after."""
+        """Every fault of what its token comes from, while there is none; then a good one."""
         name, given = item
         copy, server = self.stage.copy, self.stage.servers.get(name)
-        await self._refresh(name)
         if server is not None:
             good = server.play
             for fault in faults.TOKEN_ENDPOINT:
@@ -116,6 +116,21 @@ class Acts:
                 copy.put_token(name, held.text.replace("ECHO", secret))
                 await self._without_token(name, held.name)
             copy.put_token(name, copy.mint.secret(f"credentials.{name}, its token"))
+        await self._refresh(name)
+
+    async def _refused(self, item: tuple[str, FarEnd]) -> None:
+        """An upstream that refuses a token, and a server that gives no other one."""
+        name, server = item
+        fars = [self.stage.upstreams[route.name] for route in self.config.routes if route.credential == name]
+        good, plays = server.play, [far.play for far in fars]
+        for far in fars:
+            far.play = faults.REFUSED.play
+        for fault in faults.TOKEN_ENDPOINT:
+            server.play = fault.play
+            await self._without_token(name, f"{fault.name}, and an upstream {faults.REFUSED.name}")
+        server.play = good
+        for far, play in zip(fars, plays, strict=True):
+            far.play = play
         await self._refresh(name)
 
     async def _without_token(self, name: str, fault: str) -> None:

@@ -88,20 +88,35 @@ def _bad_lines(at: Place) -> bytes:
 _MALFORMED: Final[tuple[tuple[str, Callable[[Place], bytes]], ...]] = (
     ("a request line of secrets", lambda at: f"{at.secret('word')} {at.key} {at.secret('word')}\r\n\r\n".encode()),
     ("a method that is a secret", lambda at: at.request(method=f"{at.secret('method')}/")),
-    ("a version that is a secret", lambda at: f"GET /~{at.key}{at.path} HTTP/{at.secret('version')}\r\n\r\n".encode()),
+    (
+        "a version that is a secret",
+        lambda at: f"GET /~{at.key}{at.path} HTTP/{at.secret('version')}\r\n\r\n".encode(),
+    ),
     ("an absolute target", lambda at: at.request(path=f"http://u:{at.secret('password')}@127.0.0.1/~{at.key}/")),
     ("a target with a fragment", lambda at: at.request(query=f"#{at.secret('fragment')}")),
-    ("a target with bad escapes", lambda at: at.request(path=f"/~{at.key}{at.path}%zz", query=f"?a={at.secret('query')}")),
+    (
+        "a target with bad escapes",
+        lambda at: at.request(path=f"/~{at.key}{at.path}%zz", query=f"?a={at.secret('query')}"),
+    ),
     ("lines that are no fields", _bad_lines),
-    ("two lengths", lambda at: at.request(f"Content-Length: {at.secret('length')}", body=at.secret("body").encode())),
-    ("an unknown coding", lambda at: at.request(f"Transfer-Encoding: {at.secret('coding')}, chunked", body=b"0\r\n\r\n")),
+    (
+        "two lengths",
+        lambda at: at.request(f"Content-Length: {at.secret('length')}", body=at.secret("body").encode()),
+    ),
+    (
+        "an unknown coding",
+        lambda at: at.request(f"Transfer-Encoding: {at.secret('coding')}, chunked", body=b"0\r\n\r\n"),
+    ),
     ("an unknown expectation", lambda at: at.request(f"Expect: {at.secret('expectation')}")),
-    ("a head that is too large", lambda at: at.request(*[f"X-{n}: {at.key}{at.secret('field') * 40}" for n in range(40)])),
+    (
+        "a head that is too large",
+        lambda at: at.request(*[f"X-{n}: {at.key}{at.secret('field') * 40}" for n in range(40)]),
+    ),
     ("a target that is too long", lambda at: at.request(query=f"?a={at.secret('long query') * 1000}")),
     ("a body that ends early", lambda at: at.request(method="POST", body=at.secret("body").encode())[:-3]),
     ("a head that ends early", lambda at: at.request(f"X-Field: {at.secret('field')}")[:-2]),
     ("a handshake of TLS", lambda at: b"\x16\x03\x01\x02\x00" + at.secret("bytes").encode() + b"\r\n\r\n"),
-)  # fmt: skip
+)
 
 ATTEMPTS: Final = (
     Attempt("a proper request", (52, 53), Place.request),
@@ -113,20 +128,37 @@ ATTEMPTS: Final = (
     Attempt("no client key", (20,), lambda at: Place(at.host, at.path, "", at.mint).request()),
     Attempt("credentials of the client's own", (49, 78), _credentials),
     Attempt("a body in chunks, with an extension and a trailer", (36,), _chunked),
-    Attempt("a foreign Host", (1,), lambda at: Place(f"{at.secret('host')}.example", at.path, at.key, at.mint).request()),
+    Attempt(
+        "a foreign Host", (1,), lambda at: Place(f"{at.secret('host')}.example", at.path, at.key, at.mint).request()
+    ),
     Attempt("a foreign Origin", (2,), lambda at: at.request(f"Origin: https://{at.secret('origin')}.example")),
-    Attempt("a preflight", (5,), lambda at: at.request(
-        f"Origin: https://{at.secret('origin')}.example", "Access-Control-Request-Method: PUT", method="OPTIONS")),
+    Attempt(
+        "a preflight",
+        (5,),
+        lambda at: at.request(
+            f"Origin: https://{at.secret('origin')}.example", "Access-Control-Request-Method: PUT", method="OPTIONS"
+        ),
+    ),
     Attempt("a navigation", (9,), lambda at: at.request("Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")),
     Attempt("CONNECT", (25,), lambda at: at.request(method="CONNECT", path=f"{at.secret('host')}.example:443")),
     Attempt("TRACE", (26,), lambda at: at.request(f"X-Field: {at.secret('field')}", method="TRACE")),
     Attempt("a path that climbs out", (23, 28), lambda at: at.request(path=f"/~{at.key}{at.path}/../../../etc")),
-    Attempt("a handshake of a WebSocket", (6, 41), lambda at: at.request(
-        "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", f"X-Field: {at.secret('field')}",
-    ).replace(b"Connection: close\r\n", b"") + at.secret("frame").encode()),
+    Attempt(
+        "a handshake of a WebSocket",
+        (6, 41),
+        lambda at: (
+            at.request(
+                "Upgrade: websocket",
+                "Connection: Upgrade",
+                "Sec-WebSocket-Version: 13",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+                f"X-Field: {at.secret('field')}",
+            ).replace(b"Connection: close\r\n", b"")
+            + at.secret("frame").encode()
+        ),
+    ),
     *(Attempt(name, (35, 37, 80, 85), data) for name, data in _MALFORMED),
-)  # fmt: skip
+)
 #: What is asked while something goes wrong at the upstream.
 PLAIN: Final = (ATTEMPTS[0], ATTEMPTS[1])
 WEBSOCKET: Final = next(each for each in ATTEMPTS if each.name == "a handshake of a WebSocket")
@@ -143,5 +175,5 @@ ADMIN: Final = (
     ("POST", "/api/credentials/nobody/refresh"),
     ("PUT", "/api/credentials"),
 )
-#: Other commands with the copy's configuration; `token` and `healthcheck` ask it. Each costs half a second of a CPU.
+#: Other commands with the copy's configuration; `token` and `healthcheck` ask it. Each takes half a second.
 COMMANDS: Final = (("check",), ("doctor", "--json"), ("token",), ("healthcheck",))

@@ -1,7 +1,7 @@
 """Makes a copy of a configuration: all as it is there, but every secret is a canary, and every far end is ours.
 
-Law: the configuration was loaded unread (`config/unread.py`), so no secret of the user is here to be copied. What is
-not as in the original is a note, never silent.
+Law: the configuration was loaded unread (`config/unread.py`), so no secret of the user is here to be copied. What
+is not as in the original is a note, never silent.
 """
 
 import json
