@@ -10,7 +10,8 @@ from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, print
 from proxy.config import Config, find, load
 from proxy.config.unread import UnreadSecrets
 from proxy.findings import Finding
-from proxy.leaktest.run import tested
+from proxy.leaktest.mint import Mint
+from proxy.leaktest.run import tried
 from proxy.process import close_to_others
 
 
@@ -28,15 +29,15 @@ def leaktest(config: str | None, *, as_json: bool) -> int:
     """
     close_to_others(os.environ)
     loaded = load(find(config, os.environ), environ=os.environ, reads=UnreadSecrets)
-    found = asyncio.run(_tested(loaded, quiet=as_json))
+    found = asyncio.run(_tried(loaded, quiet=as_json))
     if as_json:
         print_json({"findings": [asdict(each) for each in found]})
     return int(any(each.status == "failure" for each in found))
 
 
-async def _tested(config: Config, *, quiet: bool) -> list[Finding]:
+async def _tried(config: Config, *, quiet: bool) -> list[Finding]:
     found = []
-    async for finding in tested(config):
+    async for finding in tried(config, Mint()):
         found.append(finding)
         if not quiet:
             click.echo(f"{finding.status:8} {finding.what}: {finding.detail}")

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from proxy.config import Config, CredentialConfig, ExecCredential, FileCredential, RouteConfig
 from proxy.leaktest import faults, process
 from proxy.leaktest.asking import ask, own
-from proxy.leaktest.attempts import ADMIN, ATTEMPTS, CLIENT, COMMANDS, PLAIN, WEBSOCKET, Attempt, Place
+from proxy.leaktest.attempts import ADMIN, ATTEMPTS, CLIENT, COMMANDS, IMPROPER, PLAIN, WEBSOCKET, Attempt, Place
 from proxy.leaktest.evidence import Evidence
 from proxy.leaktest.farend import FarEnd, Played
 from proxy.leaktest.stage import Stage
@@ -53,8 +53,9 @@ class Acts:
         """Every attempt, then every fault of its upstream."""
         at, far = await self._place(route), self.stage.upstreams[route.name]
         good = far.play
+        further = IMPROPER if route is self.config.routes[0] else ()
         for url in self.running.found.urls:
-            for attempt in ATTEMPTS if url == self._url else PLAIN:
+            for attempt in (*ATTEMPTS, *further) if url == self._url else PLAIN:
                 far.play = faults.WEBSOCKET.play if attempt is WEBSOCKET else good
                 await self._ask(at, attempt, f"to {attempt.name}", url)
         for fault in faults.UPSTREAM:

@@ -157,8 +157,9 @@ ATTEMPTS: Final = (
             + at.secret("frame").encode()
         ),
     ),
-    *(Attempt(name, (35, 37, 80, 85), data) for name, data in _MALFORMED),
 )
+#: What never gets to a route: once will do.
+IMPROPER: Final = tuple(Attempt(name, (35, 37, 80, 85), data) for name, data in _MALFORMED)
 #: What is asked while something goes wrong at the upstream.
 PLAIN: Final = (ATTEMPTS[0], ATTEMPTS[1])
 WEBSOCKET: Final = next(each for each in ATTEMPTS if each.name == "a handshake of a WebSocket")

@@ -14,6 +14,8 @@ import proxy
 from proxy import runfile
 from proxy.errors import BearerProxyError
 
+#: Whence the copies are run: the same source as this process.
+ROOT: Final = Path(proxy.__file__).parent.parent
 #: How long it may take to start, and how long to end, in seconds.
 START_SECONDS: Final = 30.0
 END_SECONDS: Final = 15.0
@@ -59,7 +61,7 @@ def environment(folder: Path, own: Mapping[str, str]) -> dict[str, str]:
     home = folder / "home"
     homes = {name: str(home) for name in ("HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "TMPDIR")}
     kept = {name: value for name, value in os.environ.items() if name in _KEPT}
-    return {**kept, **homes, "PYTHONPATH": str(Path(proxy.__file__).parent.parent), **own}
+    return {**kept, **homes, "PYTHONPATH": str(ROOT), **own}
 
 
 @asynccontextmanager

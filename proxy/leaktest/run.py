@@ -10,7 +10,7 @@ from proxy.config import Config
 from proxy.findings import Finding
 from proxy.leaktest import faults, process
 from proxy.leaktest.acts import Acts
-from proxy.leaktest.attempts import ATTEMPTS
+from proxy.leaktest.attempts import ATTEMPTS, IMPROPER
 from proxy.leaktest.evidence import Evidence
 from proxy.leaktest.mint import Mint
 from proxy.leaktest.stage import staged
@@ -19,9 +19,9 @@ from proxy.leaktest.stage import staged
 _COPIES: Final = (("text", True), ("json", False))
 
 
-async def tested(config: Config) -> AsyncIterator[Finding]:
-    """Every finding about a configuration that was loaded unread. Raises `CopyFailed`."""
-    mint, evidence = Mint(), Evidence()
+async def tried(config: Config, mint: Mint) -> AsyncIterator[Finding]:
+    """Every finding about a configuration that was loaded unread; `mint` makes its secrets. Raises `CopyFailed`."""
+    evidence = Evidence()
     with tempfile.TemporaryDirectory(prefix="bearer-proxy-leaktest-") as folder:
         tasks = [asyncio.create_task(_copy(config, Path(folder), mint, evidence, style)) for style in _COPIES]
         try:
@@ -69,6 +69,6 @@ def _done(rows: list[tuple[list[Finding], dict[str, int]]]) -> Finding:
     for _found, counts in rows:
         for what, count in counts.items():
             total[what] = total.get(what, 0) + count
-    kinds = f"{len(ATTEMPTS)} kinds of requests, {len(faults.UPSTREAM)} of answers"
+    kinds = f"{len(ATTEMPTS) + len(IMPROPER)} kinds of requests, {len(faults.UPSTREAM)} of answers"
     tried = ", ".join(f"{count} {what}" for what, count in total.items())
     return Finding("ok", "tried", f"{tried} ({kinds}); {len(_COPIES)} copies, at debug")
