@@ -16,7 +16,7 @@ from proxy.config import Config, Source, find, load
 from proxy.config.unread import UnreadSecrets
 from proxy.errors import ConfigError
 from proxy.findings import Finding
-from proxy.leaktest import attempts, faults, process
+from proxy.leaktest import attempts, faults, process, run
 from proxy.leaktest.asking import own
 from proxy.leaktest.evidence import Evidence
 from proxy.leaktest.leaks import Artefact, search
@@ -114,7 +114,7 @@ CREDENTIALS: Final[dict[str, dict[str, Any]]] = {
 }
 ROUTE: Final = {"prefix": "/none", "upstream": "https://api.example.com/v2", "allow": [{"paths": ["/v2/a/*"]}]}
 EVERYTHING: Final[dict[str, Any]] = {
-    "listen": ["127.0.0.1:8080", "unix:/run/not-there.sock"],
+    "listen": ["127.0.0.1:8080", "unix:/run/nobody.sock"],
     "routes": [
         ROUTE,
         {"prefix": "/local", "upstream": "http+unix:///run/not-there.sock:/v1", "strip_prefix": False},
@@ -171,14 +171,23 @@ def failures(found: list[Finding]) -> list[str]:
     return [f"{each.what}: {each.detail}" for each in found if each.status == "failure"]
 
 
-@pytest.mark.threat(52, 54, 55, 56, 57, 58, 61, 62, 63, 64, 66, 67, 70, 74, 75, 78, 80, 83, 84, 107, 108, 109)
-async def test_075_nothing_comes_out_whatever_goes_wrong_with_a_credential_of_every_type(
-    tmp_path: Path, artefacts: Artefacts
+@pytest.fixture
+def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of the faults, so that it takes seconds."""
+    monkeypatch.setattr(faults, "UPSTREAM", (*faults.UPSTREAM[::6], faults.WEBSOCKET))
+    monkeypatch.setattr(faults, "TOKEN_ENDPOINT", faults.TOKEN_ENDPOINT[::6])
+
+
+@pytest.mark.threat(75, 76, 84)
+@pytest.mark.usefixtures("fewer")
+async def test_075_nothing_comes_out_with_a_credential_of_every_type(
+    tmp_path: Path, artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At DEBUG, with -X dev: every fault of the tables; every far end is reached, no secret of the user is read."""
+    """At DEBUG; every far end is reached, what is not as in the original is told."""
+    monkeypatch.setattr(run, "_COPIES", (("json", False),))
     found = await findings(unread(EVERYTHING, tmp_path), artefacts)
     assert failures(found) == []
-    assert {each.what for each in found if each.status == "ok"} == ARTEFACTS | {PROGRAMS, "tried"}
+    assert {each.what for each in found if each.status == "ok"} == ARTEFACTS - {"log as text"} | {PROGRAMS, "tried"}
     assert {each.detail for each in found if each.status == "warning"} == {
         "the way to upstreams and token endpoints is plain HTTP: TLS is not part of this test",
         "credentials.client.client_secret: comes from a file instead of the keyring",
@@ -187,7 +196,20 @@ async def test_075_nothing_comes_out_whatever_goes_wrong_with_a_credential_of_ev
     }
     sizes = {each.what: int(each.detail.split()[0].replace(",", "")) for each in found if each.what in ARTEFACTS}
     assert all(size > 50 for what, size in sizes.items() if what != "standard output"), sizes
-    assert sizes["log as text"] > 50_000
+    assert sizes["log as json"] > 50_000
+
+
+@pytest.mark.slow
+@pytest.mark.threat(49, 50, 52, 53, 54, 56, 57, 58, 61, 62, 63, 64, 65, 66, 67, 70, 73, 74, 75, 76, 78, 80, 83, 84)
+@pytest.mark.threat(89, 98, 99, 100, 103, 104, 105, 107, 108, 109)
+@pytest.mark.parametrize("which", ["every type", "the example"])
+async def test_075_nothing_comes_out_whatever_goes_wrong(tmp_path: Path, artefacts: Artefacts, which: str) -> None:
+    """Every fault of the tables at DEBUG, with -X dev and as JSON, for a credential of every type."""
+    example = yaml.safe_load((ROOT / "config.example.yaml").read_text("utf-8"))
+    found = await findings(unread(EVERYTHING if which == "every type" else example, tmp_path), artefacts)
+    assert failures(found) == []
+    assert {each.what for each in found if each.status == "ok"} == ARTEFACTS | {PROGRAMS, "tried"}
+    assert not [each for each in found if "never asked" in each.detail]
 
 
 #: What stands in the copy of the source instead: file, what stood there, what is put.
@@ -198,7 +220,7 @@ PLANTED: Final = (
         "    raise_descriptors()\n    __import__('planted').plant(loaded)\n",
     ),
     ("problem.py", '"detail": error.detail,', '"detail": error.detail + __import__("planted").secret(),'),
-    ("admin/exposition.py", '    return "".join(', '    return __import__("planted").secret().encode() + "".join('),
+    ("admin/exposition.py", 'return "".join(', 'return __import__("planted").secret().encode() + "".join('),
     ("runfile.py", "json.dump({name:", "json.dump({__import__('planted').secret(): 1} | {name:"),
     ("config/problems.py", "    if hint or (value is not None and", "    if hint or (True or"),
     ("config/provided.py", "**dict.fromkeys(self._named), ", ""),
@@ -223,6 +245,7 @@ def secret():
 
 
 @pytest.mark.threat(74, 75, 83)
+@pytest.mark.usefixtures("fewer")
 async def test_075_each_planted_leak_is_caught(
     tmp_path: Path, artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,8 +259,8 @@ async def test_075_each_planted_leak_is_caught(
         path.write_text(text.replace(find_, put), "utf-8")
     monkeypatch.setattr(process, "ROOT", tree)
     found = await findings(unread(SMALL, tmp_path), artefacts)
-    by_artefact = {each.what: each.detail for each in found if each.status == "failure"}
-    assert by_artefact.keys() == ARTEFACTS | {PROGRAMS}
+    leaks = [each for each in found if each.status == "failure"]
+    assert {each.what for each in leaks} == ARTEFACTS | {PROGRAMS}
     for what, words in {
         "log as json": ("credentials.default.env.PASSWORD", "base64"),
         "standard output": ("credentials.default.env.PASSWORD", "hex"),
@@ -246,14 +269,8 @@ async def test_075_each_planted_leak_is_caught(
         "commands": ("check, with mistakes", "wrong place of a configuration"),
         PROGRAMS: ("admin.key", "raw"),
     }.items():
-        assert all(word in by_artefact[what] for word in words), by_artefact[what]
-
-
-@pytest.mark.slow
-async def test_the_example_passes(tmp_path: Path, artefacts: Artefacts) -> None:
-    """Every setting that there is."""
-    config = unread(yaml.safe_load((ROOT / "config.example.yaml").read_text("utf-8")), tmp_path)
-    assert failures(await findings(config, artefacts)) == []
+        details = [each.detail for each in leaks if each.what == what]
+        assert any(all(word in detail for word in words) for detail in details), details
 
 
 # -- the command
@@ -299,6 +316,9 @@ async def test_a_copy_that_does_not_start_is_a_failure_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not a hang, and not a verdict that all is well."""
+    (tmp_path / "proxy").mkdir()
+    for name, text in {"__init__.py": "", "__main__.py": "raise SystemExit(3)"}.items():
+        (tmp_path / "proxy" / name).write_text(text)
     monkeypatch.setattr(process, "ROOT", tmp_path)
     with pytest.raises(process.CopyFailed, match="bearer-proxy check"):
         [each async for each in tried(unread(SMALL, tmp_path), Mint())]
@@ -312,8 +332,8 @@ def test_every_fault_and_attempt_has_its_cases() -> None:
     rows = (*faults.UPSTREAM, *faults.TOKEN_ENDPOINT, *faults.PROGRAM, *faults.FILE)
     tried = (*attempts.ATTEMPTS, *attempts.IMPROPER)
     assert all(row.threats for row in (*rows, *tried))
-    names = [row.name for row in (*faults.UPSTREAM, *tried)]
-    assert len(names) == len(set(names))
+    for table in (faults.UPSTREAM, faults.TOKEN_ENDPOINT, tried):
+        assert len({row.name for row in table}) == len(table)
     covered = {number for row in (*rows, *tried) for number in row.threats}
     assert covered >= {49, 50, 52, 53, 54, 56, 57, 61, 62, 63, 64, 65, 66, 67, 70, 73, 74, 76, 78, 80, 85}
     assert covered >= {89, 98, 99, 100, 103, 104, 105, 107, 108, 109}
