@@ -176,13 +176,15 @@ class Acts:
     # -- the end
 
     async def _end(self) -> None:
-        """While a request is on its way."""
-        for far in self.stage.upstreams.values():
+        """While requests and refreshes are on their way."""
+        for far in (*self.stage.upstreams.values(), *self.stage.servers.values()):
             far.play = lambda _heard: Played(end="hang")
         at = await self._place(self.config.routes[0])
-        waiting = asyncio.create_task(self._ask(at, PLAIN[0], "while the proxy ends"))
-        await self.running.end()
-        await waiting
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ask(at, PLAIN[0], "while the proxy ends"))
+            for name in self.stage.servers:
+                group.create_task(self._refresh(name))
+            await self.running.end()
         self._collect()
 
     def _collect(self) -> None:
