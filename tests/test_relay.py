@@ -789,7 +789,7 @@ KEY_CARRIERS = {
 
 
 def _basic(key: str) -> str:
-    return base64.base64.b64encode(f"user:{key}".encode()).decode()
+    return base64.b64encode(f"user:{key}".encode()).decode()
 
 
 @pytest.mark.threat(20)
