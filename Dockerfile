@@ -1,7 +1,7 @@
 # The image of bearer-proxy: a slim Python, a virtual environment, an unprivileged user, a read-only root.
 #
 #   docker build --tag bearer-proxy .
-#   docker run --read-only --cap-drop ALL --publish 127.0.0.1:8080:8080 \
+#   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --publish 127.0.0.1:8080:8080 \
 #     --volume ./config.yaml:/etc/bearer-proxy/config.yaml:ro --volume ./secrets:/run/secrets:ro bearer-proxy
 #
 # In a container 127.0.0.1 is the container's own, so the config says `listen: 0.0.0.0:8080`. Who reaches that

@@ -34,7 +34,8 @@ from the config and may appear.
         │   │   └── StoreUnavailable     503 store_unavailable (also StoreBusy, TurnLost, StoreOutdated)
         │   └── LoginRequired            503 login_required
         └── UpstreamError
-            ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamOffLimits, …)
+            ├── UpstreamUnreachable      502 upstream_unreachable (also UpstreamRefused, UpstreamVia,
+            │                             UpstreamLost, UpstreamOffLimits)
             ├── UpstreamDNS              502 upstream_dns
             ├── UpstreamTLS              502 upstream_tls (also UpstreamCertificate)
             ├── UpstreamProtocol         502 upstream_protocol (also UpstreamTruncated)

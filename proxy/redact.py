@@ -67,17 +67,26 @@ class Secret:
 
 
 class Borrowed(Secret):
-    """The token of the credential `lender`, as a part of another one: empty, or the one that was lent last."""
+    """The token of the credential `lender`, as a part of another one: empty, or the one that was lent last.
 
-    __slots__ = ("lender",)
+    `is_given`: it is the lender's for good, as a constant is; nobody needs to lend it.
+    """
+
+    __slots__ = ("is_given", "lender")
 
     def __init__(self, lender: str) -> None:
         super().__init__("")
         self.lender = lender
+        self.is_given = False
 
     def lend(self, token: Secret) -> None:
         """Be `token` from now on."""
         self._value = token.reveal()
+
+    def give(self, token: Secret) -> None:
+        """Be `token` for good."""
+        self.lend(token)
+        self.is_given = True
 
 
 #: What URL libraries leave unquoted: nothing, a path, a query (RFC 3986), and JavaScript's encodeURIComponent.

@@ -76,7 +76,7 @@ async def _files(folder: Path) -> AsyncIterator[Finding]:
 
 
 def _folder(folder: Path) -> Iterator[Finding]:
-    """Is it this user's alone, and does it take locks and writes?"""
+    """Is it this user's alone?"""
     try:
         found = folder.stat()
     except FileNotFoundError:
@@ -96,8 +96,15 @@ def _folder(folder: Path) -> Iterator[Finding]:
         return
     if (above := exposed(folder)) is not None:
         mend = f"run `chmod o-w {above}`, or name a folder elsewhere"
-        yield Finding("failure", WHAT, f"others can put another folder in place of {folder}: {mend}")
-        return
+        status: Status = "warning" if above.is_mount() else "failure"
+        yield Finding(status, WHAT, f"others can put another folder in place of {folder}: {mend}")
+        if status == "failure":
+            return
+    yield from _used(folder)
+
+
+def _used(folder: Path) -> Iterator[Finding]:
+    """Does it take locks and writes, and what is in it?"""
     if (kind := file_system(folder)) in REMOTE:
         mend = "use a disk of this machine, or kind: redis for several machines"
         yield Finding("warning", WHAT, f"{folder} is on {kind}, whose locks may not hold: {mend}")

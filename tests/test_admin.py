@@ -83,7 +83,7 @@ async def test_it_is_ready_until_a_token_cannot_be_had(
     """A credential that nobody used yet is no reason; a rejected one is, and the answer says which and why."""
     async with proxying(tracker.config, environ=with_wrong_password(tracker, canaries)) as proxy:
         before = await ask(proxy, "GET", "/readyz")
-        assert before.json() == {"ready": True, "draining": False, "credentials": {}}
+        assert before.json() == {"ready": True, "draining": False, "credentials": {}, "not_persisted": []}
         assert (await proxy.ask("GET", "/calls")).code == "credential_rejected"
         after = await ask(proxy, "GET", "/readyz")
         assert after.status == 503
@@ -109,7 +109,7 @@ async def test_122_it_is_not_ready_while_it_drains(proxying: StartProxy) -> None
         await asyncio.sleep(0)
         answer = await ask(proxy, "GET", "/readyz")
         assert answer.status == 503
-        assert answer.json() == {"ready": False, "draining": True, "credentials": {}}
+        assert answer.json() == {"ready": False, "draining": True, "credentials": {}, "not_persisted": []}
         with pytest.raises(ConnectionRefusedError):
             await proxy.ask("GET", "/")
         release.set()

@@ -193,3 +193,32 @@ async def reports(proxy: Proxy) -> list[Mapping[str, Any]]:
     """The states of all credentials."""
     found: list[Mapping[str, Any]] = (await proxy.admin("GET", "/api/credentials")).json()["credentials"]
     return found
+
+
+async def test_107_a_wrong_password_beside_a_constant_of_another_credential_is_one_failed_login(
+    proxying: StartProxy, canaries: Canaries, clock: HeldClock
+) -> None:
+    """What a static credential lends never changes, so nothing speaks for trying it again."""
+    logins = []
+
+    async def vendor(seen: Seen) -> web.StreamResponse:
+        logins.append(json.loads(seen.body)["gate"])
+        return web.json_response({"error": "invalid"}, status=401)
+
+    environ = {"GATE": canaries.mint(), "PASSWORD": canaries.mint("password")}
+    async with api(vendor) as served:
+        fields = {"user": "ann", "password": {"env": "PASSWORD"}, "gate": {"credential": "gate"}}
+        login = {"url": f"{served.url}/login", "encoding": "json", "fields": fields}
+        credentials = {
+            "gate": {"type": "static", "token": {"env": "GATE"}},
+            "main": {"type": "login", "login": login, "response": {"lifetime": "/expires_in"}},
+        }
+        routes = [{"prefix": "/", "upstream": served.url, "credential": "main"}]
+        for _ in range(3):
+            async with proxying(
+                {"routes": routes, "credentials": credentials}, environ=environ, clock=clock
+            ) as proxy:
+                for _ in range(3):
+                    assert (await proxy.ask("GET", "/x")).code == "credential_rejected"
+                    clock.move(3600)
+    assert logins == [environ["GATE"]]

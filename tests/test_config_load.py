@@ -208,6 +208,32 @@ def test_users_of_this_machine_do_not_come_from_others(listen: str, guard: str, 
     assert [warning.partition("guard.peers.uids: ")[2] for warning in config.warnings] == [sentence] * warns
 
 
+@pytest.mark.threat(2)
+@pytest.mark.parametrize(
+    ("listen", "guard", "warned"),
+    [
+        (
+            "127.0.0.1:1",
+            "{hosts: [api.test, api.localhost, 127.0.0.2, '[::1]']}",
+            ["guard.hosts.0", "routes.0.host"],
+        ),
+        ("[127.0.0.1:1, unix:/run/p.sock]", "{}", ["routes.0.host"]),
+        ("unix:/run/p.sock", "{hosts: [api.test]}", []),
+        ("127.0.0.1:1", "{hosts: [api.test], client_key: {env: T}}", []),
+        ("127.0.0.1:1", "{hosts: [api.test], client_keys: {a: {key: {env: T}}}}", []),
+    ],
+)
+def test_002_a_name_to_which_browsers_do_not_say_who_asks_is_warned_of(
+    listen: str, guard: str, warned: list[str]
+) -> None:
+    """Unless a key is needed, or no browser can come."""
+    config = config_of(
+        f"listen: {listen}\nguard: {guard}\nroutes: [{{prefix: /, host: b.example, upstream: 'https://a.example'}}]"
+    )
+    sentence = "browsers do not tell this name which page asks: set guard.client_key, or end it in .localhost"
+    assert [warning.split(": ", 1)[1] for warning in config.warnings] == [f"{path}: {sentence}" for path in warned]
+
+
 @pytest.mark.parametrize("guard", ["{}", "{peers: {uids: any}}", "{peers: {uids: [self, 5]}, browser: true}"])
 def test_the_guard_survives_its_effective_form(guard: str) -> None:
     """As it is with its defaults."""

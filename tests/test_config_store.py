@@ -115,16 +115,29 @@ def test_092_a_folder_that_others_can_open_is_refused(
 
 
 @pytest.mark.threat(134)
-def test_134_a_key_beside_what_it_seals_is_refused(tmp_path: Path, environ: dict[str, str]) -> None:
-    """Whoever copies the folder would have both."""
-    folder = tmp_path / "tokens"
-    folder.mkdir(mode=0o700)
-    for path in (folder / "store.key", tmp_path / "store.key"):
+@pytest.mark.parametrize(
+    ("folder", "key"),
+    [
+        ("tokens", "tokens/store.key"),
+        ("tokens", "tokens/deep/../store.key"),
+        ("tokens/deep/..", "tokens/store.key"),
+        ("linked", "tokens/store.key"),
+        ("tokens", "linked/store.key"),
+        ("tokens", "link.key"),
+    ],
+)
+def test_134_a_key_beside_what_it_seals_is_refused(
+    tmp_path: Path, environ: dict[str, str], folder: str, key: str
+) -> None:
+    """Whoever copies the folder would have both, however their paths are written."""
+    (tmp_path / "tokens" / "deep").mkdir(mode=0o700, parents=True)
+    (tmp_path / "tokens").chmod(0o700)
+    for path in (tmp_path / "tokens" / "store.key", tmp_path / "store.key"):
         path.write_text(environ["NEW"])
         path.chmod(0o600)
-    said = refusal(
-        tmp_path, environ, kind="file", path="tokens", key=[{"env": "OLD"}, {"file": "tokens/store.key"}]
-    )
+    (tmp_path / "linked").symlink_to("tokens")
+    (tmp_path / "link.key").symlink_to("tokens/store.key")
+    said = refusal(tmp_path, environ, kind="file", path=folder, key=[{"env": "OLD"}, {"file": key}])
     assert "a key beside what it seals protects nothing: move the key to another folder" in said
     config_of(tmp_path, environ, kind="file", path="tokens", key={"file": "store.key"})
 

@@ -45,6 +45,7 @@ ANSWERS = {
 PROXY_ERROR_TYPES = {
     "connection_refused",
     "connection_timeout",
+    "destination_ip_prohibited",
     "destination_unavailable",
     "dns_error",
     "http_protocol_error",

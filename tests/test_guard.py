@@ -223,7 +223,7 @@ def test_a_unix_listener_asks_for_no_host(host: str | None, name: str, own: byte
 OWN, LISTED = "http://localhost:8080", PAGE
 SITES = (None, "same-origin", "none", "same-site", "cross-site", "", "Same-Origin")
 OWN_SITES = {None, "same-origin", "none", "Same-Origin"}
-ORIGINS = {
+ORIGINS: dict[str | None, set[str | None]] = {
     None: OWN_SITES,
     OWN: OWN_SITES,
     OWN.upper(): OWN_SITES,
@@ -241,6 +241,17 @@ ORIGINS = {
     "chrome-extension://abcdef": set(),
     f"{PAGE}, http://evil.example": set(),
 }
+
+
+@pytest.mark.threat(2, 9)
+@pytest.mark.parametrize("site", SITES)
+def test_002_null_is_a_page_of_ours_where_pages_are_shown_and_the_browser_says_same_origin(
+    site: str | None,
+) -> None:
+    """So it calls a form of a page with `Referrer-Policy: no-referrer`."""
+    fields = [(name, value) for name, value in (("Origin", "null"), ("Sec-Fetch-Site", site)) if value is not None]
+    refusals = [_refusal(guard, _head("/x", *fields, method="POST")) for guard in (OPEN, BROWSED)]
+    assert refusals == [OriginNotAllowed, None if site == "same-origin" else OriginNotAllowed]
 
 
 @pytest.mark.threat(2, 3, 8)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import stat
 from collections.abc import Callable
@@ -208,6 +209,8 @@ PLANTED: dict[str, bytes | Callable[[Path], None]] = {
     "a reason that is no text": _record(reason=5),
     "a reason of two lines": _record(reason="a\nb"),
     "an instant that is none": _record(wall="then"),
+    "an instant that no float holds": _record(wall=10**400),
+    "an instant without end": _record(wall=math.inf),
     "too large": _record() + b" " * 5000,
     "a link": _link,
     "a folder": Path.mkdir,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxy.demo.teletracker import TeleTracker
-from proxy.errors import ProxyError, UpstreamLost
+from proxy.errors import NavigationNotAllowed, ProxyError, UpstreamLost
 from proxy.problem import problem, status_line
 from tests.support.api import api
 from tests.support.client import Answer
@@ -291,8 +291,15 @@ def test_a_problem_document_says_the_same_in_its_body_and_in_its_fields(kind: ty
     assert fields["X-Content-Type-Options"] == "nosniff"
     kind_of = "" if error.proxy_error is None else f"error={error.proxy_error}; "
     assert fields["Proxy-Status"] == f'bearer-proxy; {kind_of}details="{error.code}"'
-    assert len(fields) == len(lines) - 1 == 4 + len(error.headers())
+    assert len(fields) == len(lines) - 1 == 5 + len(error.headers())
     assert body.isascii()
+
+
+@pytest.mark.threat(9)
+def test_009_a_problem_document_that_a_browser_shows_loads_nothing() -> None:
+    """An icon of our own origin neither: that would be a request with the token."""
+    lines, _ = problem(NavigationNotAllowed(), "0123456789abcdef")
+    assert b"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'; sandbox" in lines
 
 
 @pytest.mark.threat(70)

@@ -2,6 +2,7 @@
 
 import base64
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -97,6 +98,55 @@ async def test_a_folder_that_was_removed_is_no_logout(
         assert "what is in memory is stored again" in line["detail"]
     assert tracker.double.refresh_reuses == 0
     assert tracker.double.token_requests == {"login": 2, "refresh": 1}
+
+
+@pytest.mark.threat(88, 124)
+async def test_088_instances_on_one_port_refresh_once_for_all(
+    shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting
+) -> None:
+    """The kernel deals out the connections; each expiry costs one token request."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        listen = {"tcp": f"127.0.0.1:{reserved.getsockname()[1]}", "reuse_port": True}
+        async with starting({**shared, "listen": listen}) as instances:
+            one, two = await instances.start_all(2)
+            assert one.url == two.url
+            for generation in range(1, 4):
+                statuses = [(await one.get()).status for _ in range(8)]
+                while not (one.had(generation) and two.had(generation)):
+                    statuses.append((await one.get()).status)
+                assert set(statuses) == {200}
+                tracker.double.expire()
+    assert tracker.double.token_requests == {"login": 1, "refresh": 2}
+    assert tracker.double.refresh_reuses == 0
+
+
+@pytest.mark.parametrize("between", [0, 1], ids=["what the other has", "older than what the other has"])
+async def test_132_what_is_redeemed_again_after_an_old_file_was_put_back_is_told(
+    shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, between: int
+) -> None:
+    """Who sees that it is old logs in anew; who cannot know is told by the vendor, and tells."""
+    file, double = Path(shared["store"]["path"], "default.token"), tracker.double
+    async with starting(shared) as instances:
+        one, two = await instances.start_all(2)
+        assert await instances.asked() == [200, 200]
+        copy = file.read_bytes()
+        for _ in range(between):
+            await expired(double, one, two)
+        double.expire()
+        assert (await one.get()).status == 200
+        file.write_bytes(copy)
+        double.expire()
+        assert (await two.get()).status == 200
+        told = [each["event"] for each in two.lines if each["level"] == "warning"]
+    if between:
+        assert told == ["stored_token_older", "token_rotation_lost"]
+        assert double.refresh_reuses == 0
+    else:
+        assert told == ["refresh_token_refused"]
+        assert double.refresh_reuses == 1
+    assert double.token_requests["login"] == 2
 
 
 def _link(folder: Path) -> None:

@@ -82,6 +82,26 @@ async def test_a_folder_that_others_can_replace_is_not_used(folder: Path, record
     assert await store.load("c", BINDING) == record
 
 
+async def test_a_volume_that_is_open_to_all_is_used_and_warned_of_once(
+    folder: Path, record: Record, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As an emptyDir of Kubernetes is; a folder above it is another matter."""
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == folder.parent)
+    folder.parent.mkdir(exist_ok=True)
+    folder.parent.chmod(0o777)
+    store = opened(folder)
+    for _ in range(2):
+        async with store.turn("c"):
+            await store.save("c", BINDING, record)
+    assert [(each.levelname, each.message) for each in caplog.records] == [("WARNING", "store_on_open_volume")]
+    above = folder.parent.parent
+    mode = above.stat().st_mode
+    above.chmod(0o777)
+    with pytest.raises(StoreUnavailable, match=f"all can write to {above}: run `chmod o-w`"):
+        await store.load("c", BINDING)
+    above.chmod(mode)
+
+
 async def test_what_counts_are_the_folders_above_the_real_one(folder: Path, record: Record, tmp_path: Path) -> None:
     """The path may lead over a link."""
     shared = tmp_path / "shared"

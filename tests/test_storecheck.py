@@ -256,6 +256,23 @@ async def test_a_folder_that_is_not_as_it_must_be_is_a_failure(check: Check, tmp
     assert said(await check(config)) == [("failure", detail.format(folder, folder)), SEALED]
 
 
+@pytest.mark.parametrize("is_volume", [False, True])
+async def test_a_folder_that_others_can_replace_is_a_failure_but_on_a_volume(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_volume: bool
+) -> None:
+    """There it is a warning, and the rest is looked at."""
+    above = tmp_path / "state"
+    (above / "tokens").mkdir(mode=0o700, parents=True)
+    above.chmod(0o777)
+    config = check.config({**FILES, "path": "state/tokens"})
+    if is_volume:
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == above)
+    [(status, detail), *rest] = said(await check(config))
+    assert status == ("warning" if is_volume else "failure")
+    assert detail.endswith(f"run `chmod o-w {above}`, or name a folder elsewhere")
+    assert len(rest) == (3 if is_volume else 1)
+
+
 async def test_a_folder_that_cannot_be_made_is_a_failure(check: Check) -> None:
     """Not even by root."""
     config = check.config({**FILES, "path": "/proc/none/tokens"})

@@ -4,11 +4,13 @@ Each of these tests has a proxy of its own, in front of a vendor that counts log
 """
 
 import asyncio
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +26,13 @@ from tests.support.harness import StartProxy
 from tests.support.instances import ROOT
 from tests.support.leaks import Canaries
 from tests.support.listening import answer_to, listening
+from tests.support.namespaces import Network, network, why_not
 from tests.support.raw import head
+from tests.support.routes import Keyed
 from tests.support.sharing import Starting
+from tests.support.site import site
 from tests.support.strangers import GROUP, NOBODY, needs_root, passable, stranger
+from tests.support.unguarded import switch_off
 from tests.support.upstreams import on_each_loop, reset, turns
 from tests.support.vendors import Vendor
 
@@ -242,6 +248,137 @@ async def test_016_a_private_socket_is_ours_even_where_somebody_opens_its_mode(
             assert (status, answer[:12]) == (0, b"HTTP/1.1 403")
             assert proxy.lines("peer_refused")[0]["uid"] == NOBODY
             assert untouched(tracker)
+
+
+# -- everything, by somebody else in truth
+
+_WS: Final = ("Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+_PAGE: Final = "Origin: http://evil.example"
+#: The end of a WebSocket (RFC 6455 section 5.5.1).
+_CLOSE: Final = b"\x88\x80\0\0\0\0"
+
+
+def _wire(method: str, *lines: str, host: str = "localhost", body: bytes = b"", to: str = "") -> bytes:
+    """A request whose path says which it is. The last on its connection, unless that is to be a tunnel."""
+    fields = [f"Host: {host}", *lines]
+    fields += [f"Content-Length: {len(body)}"] * bool(body)
+    fields += [f"Connection: {'Upgrade' if set(_WS) <= set(lines) else 'close'}"]
+    return "\r\n".join([f"{method} /{to or method} HTTP/1.1", *fields, "", ""]).encode() + body
+
+
+#: By the path of each.
+TRIED: Final = {
+    "GET": _wire("GET"),
+    "HEAD": _wire("HEAD"),
+    "POST": _wire("POST", body=b"hello"),
+    "PUT": _wire("PUT", "Content-Type: application/json", body=b"{}"),
+    "DELETE": _wire("DELETE"),
+    "websocket": _wire("GET", *_WS, to="websocket") + _CLOSE,
+    "fetch": _wire("GET", _PAGE, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: cors", to="fetch"),
+    "form": _wire("POST", _PAGE, "Content-Type: application/x-www-form-urlencoded", to="form", body=b"a=b"),
+    "img": _wire("GET", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: image", to="img"),
+    "page": _wire("GET", "Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", to="page"),
+    "pages-websocket": _wire("GET", _PAGE, *_WS, to="pages-websocket") + _CLOSE,
+    "rebound": _wire("GET", host="evil.example", to="rebound"),
+}
+
+
+async def tried_by_another(url: str, inside: Sequence[str] = (), *, uid: int = NOBODY, key: str = "") -> list[int]:
+    """Try each, at once; the statuses of the programs."""
+    field = f"\r\nX-Proxy-Key: {key}\r\n".encode() if key else b"\r\n"
+    wires = [wire.replace(b"\r\n", field, 1) for wire in TRIED.values()]
+    tries = (asyncio.to_thread(stranger, url, wire, uid=uid, inside=inside) for wire in wires)
+    return [ended.returncode for ended in await asyncio.gather(*tries)]
+
+
+def outcomes(lines: list[dict[str, Any]]) -> dict[str, tuple[int, str | None]]:
+    """Status and code of each; what stands behind a handshake that was refused is no request of theirs."""
+    return {line["path"][1:]: (line["status"], line["error"]) for line in lines if line["path"]}
+
+
+@needs_root
+@pytest.mark.patches
+@pytest.mark.threat(13)
+async def test_013_another_user_reaches_nothing_by_anything(
+    proxying: StartProxy, canaries: Canaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although nothing but who he is stands in his way: where everybody may connect, all of it gets through."""
+    switch_off(monkeypatch)
+    keyed = Keyed(canaries.mint("token"))
+    async with site() as upstream:
+        passed = {name: (101 if name.endswith("websocket") else 200, None) for name in TRIED}
+        for uids, expected in ((["self"], dict.fromkeys(TRIED, (403, "peer_not_allowed"))), ("any", passed)):
+            config = keyed.config(upstream.url, top={"guard": {"peers": {"uids": uids}}})
+            async with proxying(config, environ=keyed.environ) as proxy:
+                assert await tried_by_another(proxy.url) == [0] * len(TRIED)
+                await proxy.told(lambda lines: len(outcomes(lines)) == len(TRIED))
+                assert outcomes(proxy.lines()) == expected
+                assert sorted(it.path[1:] for it in upstream.seen) == sorted(
+                    name for name, (_, error) in expected.items() if not error
+                )
+
+
+@pytest.fixture
+def neighbours() -> Iterator[Network]:
+    """Two machines on a network; skips where there can be none."""
+    if (reason := why_not()) is not None:
+        pytest.skip(f"this machine lets nobody make network namespaces ({reason})")
+    with network(2) as made:
+        yield made
+
+
+#: What is wrong with some of them besides.
+WITHOUT_KEY: Final = {
+    "fetch": (403, "origin_not_allowed"),
+    "form": (403, "origin_not_allowed"),
+    "img": (403, "origin_not_allowed"),
+    "page": (403, "origin_not_allowed"),
+    "pages-websocket": (403, "origin_not_allowed"),
+    "rebound": (403, "host_not_allowed"),
+}
+OPEN: Final = {"hosts": ["evil.example"], "origins": ["http://evil.example"], "browser": True}
+
+
+@needs_root
+@pytest.mark.threat(7, 13, 20)
+async def test_020_another_network_reaches_nothing_by_anything(
+    starting: Starting, tracker: Vendor[TeleTracker], neighbours: Network, canaries: Canaries
+) -> None:
+    """Loopback is not there at all; elsewhere it needs the key, and where only users of ours may come, none helps.
+
+    With the key, and where everybody may connect, all of it gets through.
+    """
+    here, there = neighbours.machines
+    key = canaries.mint("key")
+    guard = {"client_key": {"env": "CLIENT_KEY"}}
+    log = {"format": "json", "access": True}
+    async with neighbours.serving(tracker.double) as url:
+        credential = {**tracker.credential, "base_url": url, "insecure_http": True}
+        config = {"upstream": url, "insecure_http": True, "credential": credential, "log": log}
+        async with starting({**config, "listen": [f"{here.address}:0", "127.0.0.1:0"]}) as instances:
+
+            async def tried(guard: dict[str, Any], key: str = "") -> dict[str, tuple[int, str | None]]:
+                instance = await instances.start(*here.inside, also={"guard": guard}, CLIENT_KEY=key or "k" * 16)
+                assert await tried_by_another(instance.url, there.inside, uid=ME, key=key) == [0] * len(TRIED)
+                while len(found := outcomes(instance.all("request"))) < len(TRIED):
+                    await instance.event("request", len(instance.all("request")) + 1)
+                return found
+
+            refused = dict.fromkeys(TRIED, (401, "client_key_required"))
+            assert await tried(guard) == {**refused, **WITHOUT_KEY}
+            refused = dict.fromkeys(TRIED, (403, "peer_not_allowed"))
+            assert await tried({**guard, **OPEN, "peers": {"uids": ["self"]}}, key) == refused
+            assert untouched(tracker)
+            passed = await tried({**guard, **OPEN}, key)
+            # No setting admits what has no Origin and is of another site.
+            assert {name for name, (_, error) in passed.items() if error} == {"img"}
+            assert len([entry for entry in tracker.double.journal if entry.grant is None]) == len(TRIED) - 1
+            # Where only this machine's own network leads to.
+            loopback = instances.running[-1].all("listening")[1]["url"]
+            for host in ("127.0.0.1", here.address):
+                nowhere = loopback.replace("127.0.0.1", host)
+                ended = await asyncio.to_thread(stranger, nowhere, TRIED["GET"], uid=ME, inside=there.inside)
+                assert ended.returncode == errno.ECONNREFUSED
 
 
 # -- the program

@@ -1,7 +1,10 @@
 """Every numbered threat has a test that carries its number, or a reason; the page says what the markers say."""
 
+import ast
+import re
+
 from tests.support.mutants import mutants
-from tests.support.threats import PAGE, carriers, page, rooms, threats, untold
+from tests.support.threats import PAGE, ROOT, carriers, page, rooms, threats, untold
 
 
 def test_every_case_has_a_test_or_a_reason_why_not() -> None:
@@ -56,3 +59,18 @@ def test_each_starred_case_has_a_mutant() -> None:
     """What matters most is tried most."""
     turned_off = {case for each in mutants() for case in each.cases}
     assert {number for number, each in threats().items() if each.star} - turned_off == set()
+
+
+def test_every_promise_of_security_names_tests_that_are_there() -> None:
+    """And each of its rows names one."""
+    tests = {
+        f"{path.stem}::{node.name}"
+        for path in (ROOT / "tests").glob("test_*.py")
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    text = (ROOT / "SECURITY.md").read_text("utf-8").partition("| held by |")[2].partition("\n\n")[0]
+    rows = [re.findall(r"`(test_\w+::\w+)`", line) for line in text.splitlines()[2:]]
+    assert all(rows)
+    assert len(rows) > 15
+    assert {each for row in rows for each in row} - tests == set()

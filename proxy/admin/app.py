@@ -147,7 +147,9 @@ class _Admin:
         problems = {name: problem.detail for name, problem in self.view.problems().items()}
         draining = self.view.is_draining
         ready = not draining and not problems
-        return _json({"ready": ready, "draining": draining, "credentials": problems}, 200 if ready else 503)
+        not_persisted = [report.name for report in self.view.reports() if report.persisted is False]
+        found = {"ready": ready, "draining": draining, "credentials": problems, "not_persisted": not_persisted}
+        return _json(found, 200 if ready else 503)
 
     def _metrics(self) -> _Document:
         return _Document(self.metrics.text(), CONTENT_TYPE)

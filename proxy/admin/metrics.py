@@ -40,6 +40,7 @@ _GAUGES: Final = {
     "generation": "How many tokens were had so far.",
     "expires_seconds": "Seconds until the token expires; negative afterwards, absent where nobody knows.",
     "age_seconds": "Seconds since the token was obtained; absent where none was.",
+    "persisted": "1 where a restart would find the token; absent where no store outlives the process.",
 }
 
 
@@ -166,4 +167,5 @@ class Metrics:
             "generation": report.generation,
             "expires_seconds": report.expires_in,
             "age_seconds": None if obtained_at is None else self._now() - obtained_at,
+            "persisted": report.persisted,
         }

@@ -62,6 +62,21 @@ def _far_peers(draft: Draft, problems: Problems) -> None:
         problems.warn(("guard", "peers", "uids"), sentence)
 
 
+def _untold_names(draft: Draft, problems: Problems) -> None:
+    """To a name outside of localhost browsers send no Fetch Metadata over plain HTTP (its section 2, threat 2)."""
+    guard = draft.guard
+    if guard is None or guard.has_keys or not any(isinstance(each, TcpAddress) for each in draft.listen):
+        return
+    names: list[tuple[KeyPath, str]] = [(("guard", "hosts", at), name) for at, name in enumerate(guard.hosts)]
+    names += [(("routes", at, "host"), route.host) for at, route in draft.routes.items() if route.host is not None]
+    for path, name in names:
+        if not addresses.is_loopback(name.strip("[]")):
+            sentence = (
+                "browsers do not tell this name which page asks: set guard.client_key, or end it in .localhost"
+            )
+            problems.warn(path, sentence)
+
+
 def _same_keys(draft: Draft, problems: Problems) -> None:
     """Two clients with one key would be one client, with the rules of one of them."""
     guard = draft.guard
@@ -200,6 +215,7 @@ def _foreign_grants(draft: Draft, problems: Problems) -> None:
 _CHECKS: Final[tuple[Callable[[Draft, Problems], None], ...]] = (
     _listeners,
     _far_peers,
+    _untold_names,
     _same_keys,
     _same_routes,
     _plain_http,

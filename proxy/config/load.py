@@ -12,7 +12,7 @@ from proxy.config.draft import Draft
 from proxy.config.fields import Name
 from proxy.config.listeners import Listen
 from proxy.config.longform import REFUSED, long_form
-from proxy.config.model import AdminConfig, Config, GuardConfig, LimitsConfig, LogConfig
+from proxy.config.model import AdminConfig, Config, GuardConfig, LimitsConfig, LogConfig, give_constants
 from proxy.config.problems import KeyPath, Problems, did_you_mean
 from proxy.config.routing import RouteConfig
 from proxy.config.secrets import SecretReader
@@ -54,6 +54,7 @@ def load(source: Source, *, environ: Mapping[str, str], reads: type[SecretReader
     if problems.sentences or draft.guard is None or draft.admin is None:
         raise ConfigError(problems.sentences)
     # Every part is valid by now.
+    give_constants(draft.credentials)
     return Config.model_construct(
         listen=draft.listen,
         routes=tuple(draft.routes.values()),

@@ -180,8 +180,18 @@ def secrets_in(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Secret
 
 
 def borrowed_in(value: Any) -> tuple[Borrowed, ...]:  # noqa: ANN401  any part of a model
-    """What stands on other credentials below `value`."""
-    return tuple(source.value for _path, source in secrets_in(value) if isinstance(source.value, Borrowed))
+    """What stands on the life of other credentials below `value`; a constant of another one does not."""
+    found = (source.value for _path, source in secrets_in(value))
+    return tuple(each for each in found if isinstance(each, Borrowed) and not each.is_given)
+
+
+def give_constants(credentials: Mapping[str, CredentialConfig]) -> None:
+    """Give the tokens of type `static` to whoever borrows them; a whole token that is borrowed stays one life."""
+    for given in credentials.values():
+        for each in () if isinstance(given, StaticCredential) else borrowed_in(given):
+            lender = credentials[each.lender]
+            if isinstance(lender, StaticCredential) and not borrowed_in(lender):
+                each.give(lender.token.value)
 
 
 def owner_of(credentials: Mapping[str, CredentialConfig], name: str) -> str:

@@ -32,6 +32,11 @@ def decoded(source: SecretSource) -> bytes:
     return key
 
 
+def _real(path: Path) -> Path:
+    """Without links and dots, whether it is there or not."""
+    return Path(os.path.realpath(path))
+
+
 def _store_key(source: SecretSource) -> SecretSource:
     if not source.stands_in:
         decoded(source)
@@ -137,8 +142,8 @@ class StoreConfig(Section):
                 "key: {file: store.key}"
             )
         for source in self.key if self.path is not None else ():
-            if source.kind == "file" and (reader(info).folder / str(source.reference)).is_relative_to(
-                self.path or ""
+            if source.kind == "file" and _real(reader(info).folder / str(source.reference)).is_relative_to(
+                _real(self.path or Path())
             ):
                 raise ValueError("a key beside what it seals protects nothing: move the key to another folder")
         if self.username is not None and self.password is None:

@@ -97,6 +97,10 @@ class Asking:
                 failure.date = date(reply.headers)
             raise
 
+    def tell_of_refusal(self, refusal: RejectedReply) -> None:
+        """A refresh token was refused, and the grant begins anew: it was over, or had been redeemed before."""
+        log.warning("refresh_token_refused", extra={"fields": {"credential": self._name, **dict(refusal.said)}})
+
     def error_of(self, reply: TokenReply, *sent: Secret) -> OAuthError:
         """What the server says is wrong, without the secrets that it was sent."""
         return error_of(reply, (*self._hidden, *sent))

@@ -119,7 +119,7 @@ class Keeping:
         if counting(mine, saved, found) is not found:
             if mine == saved:
                 # A backup was put back, or a server lost its last writes: ours is not there any more (threat 132).
-                self._saved = None
+                self._lose()
                 fields = {"credential": self._name, "generation": mine and mine.generation}
                 log.warning("stored_token_older", extra={"fields": {**fields, "stored": found.generation}})
             return None
@@ -129,18 +129,19 @@ class Keeping:
         return token_of(found, self._clock.now(), self._clock.wall()) if is_another else None
 
     def _miss(self, found: Missing) -> None:
-        """There is no record of use: what is held ends with a logout, and what was lost is stored again.
-
-        Nobody knows whether somebody had replaced it before it was lost, and so it is noted.
-        """
+        """There is no record of use: what is held ends with a logout, and what was lost is stored again."""
         was_there = self._sharing.was_there and self._store.lasting
         self._sharing.misses(found)
         if was_there and found is Missing.LOGGED_OUT:
-            self.forgotten = True
-            self._last = self._saved = None
+            self.forgotten, self._last, self._saved = True, None, None
         if was_there and found is Missing.NOTHING and self._last is not None:
             self._say("stored_token_lost", LOST)
-            self._last, self._saved = replace(self._last, redeeming=self._last.refresh_token is not None), None
+            self._lose()
+
+    def _lose(self) -> None:
+        """What is held is not there any more, and nobody knows whether somebody had replaced it before."""
+        if (last := self._last) is not None:
+            self._last, self._saved = replace(last, redeeming=last.refresh_token is not None), None
 
     def _has_saved(self, record: Record) -> None:
         self._saved = record
@@ -286,6 +287,7 @@ class Keeping:
                 await self._store.save(self._name, self._binding, record)
             except StoreUnavailable as error:
                 if not isinstance(error, StoreOutdated):
+                    self._sharing.may_have()
                     self._say("token_not_persisted", error.detail)
                 return error
             self._has_saved(record)

@@ -59,7 +59,8 @@ class LoginGrant:
             granted = await self._asking.ask(
                 step, self._description.response, "refresh", access_token=token, refresh_token=refresh_token
             )
-        except RejectedReply:
+        except RejectedReply as error:
+            self._asking.tell_of_refusal(error)
             return None
         return _keeping(refresh_token, granted)
 

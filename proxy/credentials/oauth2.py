@@ -83,6 +83,8 @@ class OAuthGrant:
                 raise self._login_required(refusal)
         if self._description.interactive:
             raise self._login_required(None)
+        if redeemed is not None:
+            self._asking.tell_of_refusal(refusal)
         if barred is not None:
             raise CredentialRejected(barred)
         try:

@@ -35,7 +35,7 @@ class Sharing:
     name: str
     inherits: bool
     doubts: bool
-    #: Was there a record that this process read or wrote?
+    #: Was there a record that this process read or wrote, or may have written?
     was_there: bool = False
     #: Why there is no turn, where it is done without.
     without: StoreUnavailable | None = None
@@ -46,6 +46,10 @@ class Sharing:
     def knows(self, record: Record) -> None:
         """It is in the store, read or written."""
         self.was_there, self.blind, self._refresh_token = True, None, record.refresh_token
+
+    def may_have(self) -> None:
+        """A write failed, and may have been done all the same."""
+        self.was_there |= self.doubts
 
     def misses(self, found: Missing) -> None:
         """There is no record of use; what does not open, and never did here, is none where the key is here."""

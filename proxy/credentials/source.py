@@ -241,8 +241,6 @@ class TokenSource:
         except CredentialError as error:
             failure = error
         if failure is None:
-            if reason is not None:
-                await self._latch.clear(self.name, fingerprint)
             return
         if isinstance(failure, CredentialUnavailable) and failure.rotated is not None and held is not None:
             self._life = replace(self._life, token=replace(held, refresh_token=failure.rotated))
@@ -263,7 +261,8 @@ class TokenSource:
         await self._keeping.save(token)
         self._use(token)
         self._events.token_obtained(self.name)
-        lifetime = None if token.expires_at is None else token.expires_at - token.obtained_at
+        # Rounded: a difference of two instants of a clock that has run for long.
+        lifetime = None if token.expires_at is None else round(token.expires_at - token.obtained_at, 3)
         fields = {"credential": self.name, "generation": token.generation, "lifetime": lifetime}
         log.info("token_refreshed", extra={"fields": fields})
 

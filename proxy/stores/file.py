@@ -216,6 +216,11 @@ class FileStore:
                     "not hold: use a folder on a disk of this machine, or `kind: redis` for several machines"
                 )
                 log.warning("store_on_network", extra={"fields": {"detail": detail}})
+            if (above := exposed(self._folder)) is not None:
+                detail = (
+                    f"whoever has the volume {above} can put another folder in place of {self._folder} (store.path)"
+                )
+                log.warning("store_on_open_volume", extra={"fields": {"detail": detail}})
 
     def _check(self) -> None:
         """The folder is this user's alone, each time it is used. Raises OSError, `StoreUnavailable`."""
@@ -225,7 +230,8 @@ class FileStore:
                 f"The folder {self._folder} (store.path) is not this user's alone: run `chmod 700` on it, or name "
                 "another one."
             )
-        if (above := exposed(self._folder)) is not None:
+        # A volume that is open to all is for those who mount it, as an emptyDir of Kubernetes for the pod.
+        if (above := exposed(self._folder)) is not None and not above.is_mount():
             raise StoreUnavailable(
                 f"Others can put another folder in place of {self._folder} (store.path), since all can write to "
                 f"{above}: run `chmod o-w` on that, or name a folder elsewhere."

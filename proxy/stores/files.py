@@ -99,12 +99,16 @@ def make_folder(folder: Path) -> None:
 
 
 def exposed(folder: Path) -> Path | None:
-    """A folder above `folder` in which others can rename it, and put another in its place. Raises OSError."""
-    for each in folder.resolve().parents:
-        mode = each.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            return each
-    return None
+    """A folder above `folder` in which others can rename it, and put another in its place. Raises OSError.
+
+    The root of a volume only where there is no other: whoever mounts it may, and nobody else (`Path.is_mount`).
+    """
+    found = [each for each in folder.resolve().parents if _is_open(each.stat().st_mode)]
+    return next((each for each in found if not each.is_mount()), next(iter(found), None))
+
+
+def _is_open(mode: int) -> bool:
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:

@@ -22,6 +22,8 @@ SALT_BYTES: Final = 16
 DIGEST_BYTES: Final = 32
 _FILE_LIMIT: Final = 4096
 _VERSION: Final = 1
+#: Later than any clock says (the year 5138).
+_LATEST_EPOCH: Final = 1e11
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,14 @@ def parse(content: bytes) -> Rejection:
     if len(bytes.fromhex(found["salt"])) != SALT_BYTES or len(bytes.fromhex(found["digest"])) != DIGEST_BYTES:
         raise ValueError
     is_shared = found.get("shared", False) is True
-    return Rejection(found["salt"], found["digest"], found["reason"], float(found["wall"]), is_shared)
+    return Rejection(found["salt"], found["digest"], found["reason"], _epoch(found["wall"]), is_shared)
+
+
+def _epoch(wall: object) -> float:
+    """JSON has whole numbers that no float holds."""
+    if not isinstance(wall, int | float) or not abs(wall) < _LATEST_EPOCH:
+        raise ValueError
+    return float(wall)
 
 
 def _read(path: Path) -> Rejection | None:

@@ -1,10 +1,11 @@
 """Runs a real proxy in the test's own loop: real sockets, the product's logging at DEBUG, a clock that is held."""
 
+import asyncio
 import io
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from proxy.config import Source, load
 from proxy.lines import Lines
 from proxy.redact import Redactor
 from proxy.server import Instance, World
-from tests.support.client import Answer, connected
+from tests.support.client import DEADLINE, Answer, connected
 from tests.support.leaks import Artefacts
 
 
@@ -53,12 +54,25 @@ class HeldClock:
         self.slept += seconds
 
 
+class Log(io.StringIO):
+    """The text of a log; `grown` is set by each line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grown = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        """Take it, and tell whoever waits."""
+        self.grown.set()
+        return super().write(text)
+
+
 @dataclass
 class Proxy:
     """A running proxy and what it said."""
 
     instance: Instance
-    log: io.StringIO
+    log: Log
     artefacts: Artefacts
     state: Path
 
@@ -94,6 +108,13 @@ class Proxy:
         found = [json.loads(line) for line in self.log.getvalue().splitlines()]
         return [line for line in found if line["event"] == event]
 
+    async def told(self, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
+        """Wait until `holds` of the access log's lines; a hang becomes a failure."""
+        async with asyncio.timeout(DEADLINE):
+            while not holds(self.lines()):
+                self.log.grown.clear()
+                await self.log.grown.wait()
+
 
 class StartProxy(Protocol):
     """`proxying(config, environ=…, clock=…)`: an async context manager that gives a `Proxy`."""
@@ -127,7 +148,7 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
         written["log"] = {"level": "debug", "format": "json", **config.get("log", {})}
         source = Source(yaml.safe_dump(written), "test.yaml", None, "test")
         redactor = Redactor()
-        log = io.StringIO()
+        log = Log()
         lines = Lines(log)
         artefacts.watch("log", log.getvalue)
         with _logging(redactor, lines, written["log"]["format"]):

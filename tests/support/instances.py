@@ -53,14 +53,14 @@ class Running:
 
     async def has(self, generation: int) -> dict[str, Any]:
         """The log line that says that it has this token, got by itself or taken over; as soon as it is there."""
-
-        def lines() -> list[dict[str, Any]]:
-            found = [*self.all("token_refreshed"), *self.all("token_adopted")]
-            return [line for line in found if line["generation"] == generation]
-
         async with asyncio.timeout(DEADLINE), self._news:
-            await self._news.wait_for(lines)
-        return lines()[0]
+            await self._news.wait_for(lambda: self.had(generation))
+        return self.had(generation)[0]
+
+    def had(self, generation: int) -> list[dict[str, Any]]:
+        """The same lines, so far."""
+        found = [*self.all("token_refreshed"), *self.all("token_adopted")]
+        return [line for line in found if line["generation"] == generation]
 
     async def stop(self) -> None:
         """SIGSTOP: it stands still, as a machine that is suspended."""

@@ -258,7 +258,9 @@ class Process:
         if not was_noted:
             is_shared = durable is not None and durable.refresh_token == refresh_token
             is_blind = bool(self.store.failing & {"turn", "load"})
-            is_full = world.ledger.faults == FULL and not is_blind and not self.begins_anew
+            # Whose secret was rejected does not begin anew either.
+            is_sole = not self.begins_anew or bool(world.latch.reasons)
+            is_full = world.ledger.faults == FULL and not is_blind and is_sole
             world.ledger.expect("redeemed behind the backs of others", holds=not is_shared or is_full)
         # A note may be another's, who has not done it yet.
         if not is_noted or self.store.failing & {"turn", "load"}:

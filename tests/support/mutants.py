@@ -9,15 +9,15 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import yaml
 
@@ -25,11 +25,29 @@ from tests.support.threats import ROOT, carriers, threats
 
 DATA: Final = ROOT / "tests" / "mutants.yaml"
 #: Exit statuses of pytest: https://docs.pytest.org/en/stable/reference/exit-codes.html
-_PASSED, _FAILED, _NONE = 0, 1, 5
+_PASSED, _FAILED, _BROKEN, _NONE = 0, 1, 3, 5
 #: A mutant that hangs is no caught one: whoever waits for it cannot tell it from a slow machine.
 _SECONDS: Final = 300
 #: These start programs again and again; most mutants are caught without them.
-_LAST: Final = frozenset({"test_cli", "test_clients", "test_crashes", "test_dockerfile", "test_instances"})
+_LAST: Final = frozenset(
+    {"test_browser", "test_cli", "test_clients", "test_crashes", "test_dockerfile", "test_instances"}
+)
+#: What the tests import; anything that is not here is imported for each mutant.
+_IMPORTED: Final = (
+    *("pytest", "_pytest.pytester", "pytest_asyncio", "xdist", "hypothesis.stateful", "hypothesis.extra.array_api"),
+    *(
+        "aiohttp",
+        "aiohttp.web",
+        "pydantic",
+        "cryptography.x509",
+        "uvloop",
+        "click",
+        "redis.asyncio",
+        "unittest.mock",
+    ),
+)
+#: What pytest says of that.
+_KNOWN: Final = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
 _LEFT_OUT: Final = shutil.ignore_patterns(
     ".venv", ".git", ".artefacts", ".*_cache", ".hypothesis", "__pycache__", ".coverage*"
 )
@@ -74,86 +92,128 @@ def _edits(row: dict[str, Any]) -> Iterator[Edit]:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Is the mutant caught? `why`: by which test, or why not."""
+class Attempt:
+    """One mutant under way: the files of its tests, and the copy of the checkout that it is in."""
 
-    caught: bool
-    why: str
+    mutant: Mutant
+    files: tuple[str, ...]
+    tree: Path
 
+    @property
+    def output(self) -> Path:
+        """What pytest printed."""
+        return self.tree.with_suffix(".txt")
 
-def _verdict(mutant: Mutant, tree: Path, tests: dict[int, list[str]]) -> Verdict:
-    """What becomes of the mutant in `tree`, a copy of the checkout."""
-    if (problem := mutant.problem()) is not None:
-        return Verdict(caught=False, why=problem)
-    stems = {test.partition("::")[0] for case in mutant.cases for test in tests.get(case, [])}
-    files = [f"tests/{stem}.py" for stem in sorted(stems, key=lambda stem: (stem in _LAST, stem))]
-    if not files:
-        return Verdict(caught=False, why="no test carries its number")
-    kept = {path: path.read_text("utf-8") for path in {tree / "proxy" / edit.file for edit in mutant.edits}}
-    for edit in mutant.edits:
-        path = tree / "proxy" / edit.file
-        path.write_text(path.read_text("utf-8").replace(edit.find, edit.put), "utf-8")
-    try:
+    def start(self) -> int:
+        """The process that runs the tests: forked, since to import what they use takes longer than they do."""
+        for edit in self.mutant.edits:
+            path = self.tree / "proxy" / edit.file
+            path.write_text(path.read_text("utf-8").replace(edit.find, edit.put), "utf-8")
+        return os.fork() or self._run()
+
+    def _run(self) -> NoReturn:
+        os.setsid()
+        signal.alarm(_SECONDS)
+        status = _BROKEN
+        try:
+            with self.output.open("wb") as output:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+            status = self._tested()
+        except BaseException:  # noqa: BLE001  whatever it is, it is told
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+    def _tested(self) -> int:
+        import pytest
+
+        os.chdir(self.tree)
+        os.environ |= {"PYTHONPATH": str(self.tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.path[:] = [str(self.tree), *(each for each in sys.path if Path(each) != ROOT)]
+        for name in [each for each in sys.modules if each.partition(".")[0] in {"proxy", "tests"}]:
+            del sys.modules[name]
+        cases = ",".join(map(str, self.mutant.cases))
+        common = ("-qx", "--no-header", "-p", "no:cacheprovider", "-W", _KNOWN)
         # The slow ones only where none of the others notices.
-        verdicts = (_run(mutant.cases, files, tree, which) for which in ("not slow", "slow"))
-        return next((each for each in verdicts if each is not None), Verdict(caught=False, why="survives"))
-    finally:
-        for path, source in kept.items():
-            path.write_text(source, "utf-8")
+        for which in ("not slow", "slow"):
+            options = (*common, "-m", which, "--threat", cases)
+            status = int(pytest.main([*options, *self.files]))
+            sys.stdout.flush()
+            if status not in (_PASSED, _NONE):
+                return status
+        return _PASSED
+
+    def end(self, status: int) -> str | None:
+        """Why the mutant is not caught, if so. What it changed is mended; nothing that it started goes on."""
+        for edit in self.mutant.edits:
+            shutil.copyfile(ROOT / "proxy" / edit.file, self.tree / "proxy" / edit.file)
+        if os.WIFSIGNALED(status):
+            return f"is not through in {_SECONDS} s, or died"
+        ended = os.WEXITSTATUS(status)
+        if ended == _FAILED and self.caught_by is not None:
+            return None
+        said = self.output.read_text("utf-8", "replace")[-500:]
+        return "survives" if ended == _PASSED else f"pytest ended with {ended}: {said}"
+
+    @property
+    def caught_by(self) -> str | None:
+        """The test that noticed."""
+        found = re.search(r"^(?:FAILED|ERROR) (\S+)", self.output.read_text("utf-8", "replace"), re.MULTILINE)
+        return None if found is None else found[1]
 
 
-def _run(cases: tuple[int, ...], files: list[str], tree: Path, which: str) -> Verdict | None:
-    """What the tests of these cases say; None where all of them pass."""
-    try:
-        run = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"),
-                *("-m", which, "--threat", ",".join(map(str, cases)), *files),
-            ],
-            cwd=tree,
-            env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Verdict(caught=False, why=f"is not through in {_SECONDS} s")
-    if run.returncode in (_PASSED, _NONE):
-        return None
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
-    if run.returncode == _FAILED and failed is not None:
-        return Verdict(caught=True, why=failed[1])
-    return Verdict(caught=False, why=f"pytest ended with {run.returncode}: {run.stdout[-500:]}{run.stderr[-500:]}")
+def _files(mutant: Mutant, tests: dict[int, list[str]]) -> tuple[str, ...]:
+    """Where the tests of its cases are."""
+    stems = {test.partition("::")[0] for case in mutant.cases for test in tests.get(case, [])}
+    return tuple(f"tests/{stem}.py" for stem in sorted(stems, key=lambda stem: (stem in _LAST, stem)))
+
+
+def _attempted(chosen: Sequence[Mutant], trees: list[Path]) -> Iterator[tuple[Mutant, str | None, str]]:
+    """Each mutant, why it is not caught, and by what it is; as many at once as there are trees."""
+    tests, left = carriers(), list(reversed(chosen))
+    running: dict[int, Attempt] = {}
+    while left or running:
+        while left and trees:
+            mutant = left.pop()
+            files = _files(mutant, tests)
+            if (problem := mutant.problem() or (None if files else "no test carries its number")) is not None:
+                yield mutant, problem, ""
+                continue
+            attempt = Attempt(mutant, files, trees.pop())
+            running[attempt.start()] = attempt
+        if running:
+            number, status = os.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(number, signal.SIGKILL)
+            attempt = running.pop(number)
+            yield attempt.mutant, attempt.end(status), attempt.caught_by or ""
+            trees.append(attempt.tree)
 
 
 def main(names: Iterable[str], *, starred: bool) -> int:
     """Try the mutants called `names` (none: all), of starred cases alone where `starred`."""
-    wanted, known, tests = set(names), threats(), carriers()
+    for each in _IMPORTED:
+        __import__(each)
+    wanted, known = set(names), threats()
     chosen = [
         each
         for each in mutants()
         if (not wanted or each.name in wanted) and (not starred or any(known[case].star for case in each.cases))
     ]
-    trees: SimpleQueue[Path] = SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers := os.cpu_count() or 1) as pool:
-        for number in range(workers):
-            trees.put(Path(shutil.copytree(ROOT, Path(folder, str(number)), ignore=_LEFT_OUT)))
-
-        def tried(mutant: Mutant) -> Verdict:
-            tree = trees.get()
-            try:
-                verdict = _verdict(mutant, tree, tests)
-            finally:
-                trees.put(tree)
-            said = f"{'caught' if verdict.caught else 'NOT CAUGHT'}: {mutant.name}: {verdict.why}"
+    caught = 0
+    with tempfile.TemporaryDirectory() as folder:
+        trees = [
+            Path(shutil.copytree(ROOT, Path(folder, str(number)), ignore=_LEFT_OUT))
+            for number in range(os.cpu_count() or 1)
+        ]
+        for mutant, problem, test in _attempted(chosen, trees):
+            caught += problem is None
+            said = f"caught: {mutant.name}: {test}" if problem is None else f"NOT CAUGHT: {mutant.name}: {problem}"
             print(said.replace("\n", " "), flush=True)  # noqa: T201  the list is what this is for
-            return verdict
-
-        verdicts = list(pool.map(tried, chosen))
-    caught = sum(verdict.caught for verdict in verdicts)
-    print(f"{caught} of {len(verdicts)} mutants caught")  # noqa: T201  same
-    return int(caught < len(verdicts) or not verdicts)
+    print(f"{caught} of {len(chosen)} mutants caught")  # noqa: T201  same
+    return int(caught < len(chosen) or not chosen)
 
 
 if __name__ == "__main__":

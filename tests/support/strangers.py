@@ -32,13 +32,18 @@ def stranger(
     *,
     uid: int = NOBODY,
     groups: Sequence[int] = (),
+    inside: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[bytes]:
-    """Send `wire` to `url` (http://host:port or unix:/path) as another user.
+    """Send `wire` to `url` (http://host:port or unix:/path) as another user; `inside` begins the command.
 
     It waits, so that nothing else goes on in this process meanwhile.
     """
     return subprocess.run(
-        command(url, how, uid=uid, groups=groups), input=wire, capture_output=True, timeout=SECONDS, check=False
+        [*inside, *command(url, how, uid=uid, groups=groups)],
+        input=wire,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
     )
 
 
