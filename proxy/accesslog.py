@@ -82,6 +82,10 @@ class Exchange:
         #: The token stood in the answer's body (`token_guard`).
         self.token_in_body = False
 
+    def ask(self, target: bytes) -> None:
+        """Note what was asked for, where no route has; what stands behind a `#` may be a token (threat 78)."""
+        self.path, _, self.query = target.partition(b"#")[0].partition(b"?")
+
     @property
     def request_id(self) -> str:
         """A word that no other request of this machine has."""

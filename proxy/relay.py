@@ -67,7 +67,7 @@ class Relay:
         except ProxyError as error:
             if not exchange.path and request.target.startswith(b"/"):
                 # What was asked for, for the log of a refusal; other forms may hold a password.
-                exchange.path, _, exchange.query = request.target.partition(b"?")
+                exchange.ask(request.target)
             out.problem(error, self._cors(request))
         except asyncio.CancelledError:
             # The listener cancels for two reasons: the client hung up, or `limits.drain` is over.

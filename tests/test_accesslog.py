@@ -148,6 +148,17 @@ def test_078_values_of_parameters_are_in_no_line() -> None:
         assert "secret-value" not in log.kept()
 
 
+@pytest.mark.threat(78)
+def test_078_what_stands_behind_a_fragment_sign_is_no_path() -> None:
+    """Such a target is refused, and what it asked for is logged: `#access_token=` is how browsers carry tokens."""
+    asked = exchange()
+    for target in (b"/path?name=value#access_token=secret-value", b"/path?name=value"):
+        asked.ask(target)
+        assert (asked.path, asked.query) == (b"/path", b"name=value")
+    asked.ask(b"/path#secret-value?secret-value")
+    assert (asked.path, asked.query) == (b"/path", b"")
+
+
 SECRET: Final = "a-registered-value"
 
 

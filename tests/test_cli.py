@@ -502,15 +502,29 @@ async def test_help_lists_every_command(command: Command) -> None:
     """With a sentence that is not cut off, and what to try first."""
     ended = await command("--help")
     listed = ended.out.partition("Commands:")[2].split("\n")[1:-1]
-    names = ["check", "demo", "doctor", "healthcheck", "init", "keygen", "login", "logout", "presets", "run"]
-    names += ["schema", "token"]
+    names = ["check", "demo", "doctor", "healthcheck", "init", "keygen", "leaktest", "login", "logout", "presets"]
+    names += ["run", "schema", "token"]
     assert [line.split()[0] for line in listed] == names
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
     assert "bearer-proxy demo\n" in ended.out
 
 
 @pytest.mark.parametrize(
-    "name", ["check", "demo", "doctor", "init", "keygen", "login", "logout", "presets", "run", "schema", "token"]
+    "name",
+    [
+        "check",
+        "demo",
+        "doctor",
+        "init",
+        "keygen",
+        "leaktest",
+        "login",
+        "logout",
+        "presets",
+        "run",
+        "schema",
+        "token",
+    ],
 )
 async def test_every_command_explains_itself(command: Command, name: str) -> None:
     """Short, with an example."""

@@ -45,13 +45,15 @@ DATA: Final = {
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
     "cli": {
-        *("server", "demo", "doctor", "findings", "adminclient", "healthcheck"),
+        *("server", "demo", "doctor", "leaktest", "findings", "adminclient", "healthcheck"),
         *("process", "runfile", "clock", "compiled", "lines", "logs"),
         # `login` and `logout` work without a running instance.
         *("build", "credentials", "stores"),
     },
     "demo": {"server", "clock", "lines", "logs"},
     "doctor": {"server", "build", "credentials", "findings", "probing", "storecheck", "accesslog", "tls"},
+    # What it tests runs in processes of its own.
+    "leaktest": {"findings", "runfile"},
     "storecheck": {"build", "findings", "stores"},
     "findings": set(),
     "probing": {"accesslog"},
@@ -134,7 +136,7 @@ NEVER_REACHES: Final[dict[str, set[str]]] = {
 PACKAGES: Final[dict[str, set[str]]] = {
     "aiohttp": {"demo", "credentials"},
     "click": {"cli"},
-    "cryptography": {"credentials", "stores"},
+    "cryptography": {"credentials", "stores", "leaktest"},
     "keyring": {"config"},
     "jwt": {"credentials", "demo"},
     "pydantic": {"config", "demo"},
@@ -263,6 +265,15 @@ def test_nobody_but_the_commands_imports_the_server() -> None:
         "doctor",
         "__main__",
     }
+
+
+@pytest.mark.threat(76)
+@pytest.mark.parametrize("name", ["leaks", "decodings"])
+def test_what_searches_shares_nothing_with_what_masks(name: str) -> None:
+    """Or both would make the same mistake."""
+    assert _rooms_imported(f"leaktest/{name}.py") == set()
+    found = {module for module, _ in _imports(f"leaktest/{name}.py")} - {"proxy.leaktest.decodings"}
+    assert {module.split(".")[0] for module in found} <= sys.stdlib_module_names
 
 
 @pytest.mark.threat(48)

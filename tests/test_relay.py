@@ -265,11 +265,15 @@ async def test_062_an_answer_field_that_echoes_the_token_is_dropped(proxying: St
 
     async def echo(seen: Seen) -> web.StreamResponse:
         [value] = seen.all("authorization")
-        return web.Response(headers={"X-Echo": value, "Location": f"/?t={keyed.token}&x", "X-Fine": "1"})
+        hidden = {
+            "X-Base64": base64.b64encode(f"user:{keyed.token}".encode()).decode(),
+            "X-Hex": keyed.token.encode().hex(),
+        }
+        return web.Response(headers={"X-Echo": value, "Location": f"/?t={keyed.token}&x", "X-Fine": "1", **hidden})
 
     async with api(echo) as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
         answer = await proxy.ask("GET")
-    assert answer.all("x-echo") == answer.all("location") == []
+    assert answer.all("x-echo") == answer.all("location") == answer.all("x-base64") == answer.all("x-hex") == []
     assert answer["x-fine"] == "1"
 
 

@@ -16,6 +16,7 @@ _MODULES: Final = {
     "healthcheck": "ask",
     "init": "reference",
     "keygen": "keygen",
+    "leaktest": "leaktest",
     "login": "login",
     "logout": "login",
     "presets": "reference",

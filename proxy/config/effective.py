@@ -1,15 +1,16 @@
 """Shows the configuration that is in effect, in the form in which it is written, without its secrets."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from proxy.config.addresses import origin_text
-from proxy.config.anycredential import CommonCredential
 from proxy.config.fields import SECRET_NAME
 from proxy.config.listeners import TcpAddress, UnixAddress, written
 from proxy.config.model import Config
+from proxy.config.problems import KeyPath
 from proxy.config.provided import ExecCredential
 from proxy.config.secrets import SecretSource
 from proxy.config.yamltext import dump
@@ -17,41 +18,52 @@ from proxy.injection import Place, Replace
 from proxy.redact import MASK
 from proxy.routes import Origin
 
+#: What stands in the place of a secret.
+Shown = Callable[[KeyPath, SecretSource], object]
+
 
 def effective(config: Config) -> str:
     """YAML of the whole configuration; a secret is its reference, or `***` where it was written out."""
-    return dump({name: _plain(getattr(config, name)) for name in type(config).model_fields if name != "warnings"})
+    data = plain(config, lambda _path, source: source.describe())
+    for name, credential in config.credentials.items():
+        shown = data["credentials"][name]
+        # Constants are not secret by rule, but a private file may hold what looks like one.
+        shown["headers"] = {
+            header: MASK if SECRET_NAME.search(header) else text for header, text in credential.headers.items()
+        }
+        if isinstance(credential, ExecCredential):
+            # What a program is given may be a secret.
+            shown["command"] = [credential.command[0], *([MASK] if len(credential.command) > 1 else [])]
+            shown["stdin"] = MASK if credential.stdin else ""
+    return dump(data)
 
 
-def _plain(value: object) -> Any:  # noqa: ANN401  plain data
-    """The part of a model as YAML takes it."""
-    if isinstance(value, SecretSource | Place | Origin | Replace | TcpAddress | UnixAddress):
+def plain(config: Config, shown: Shown) -> dict[str, Any]:
+    """The whole configuration as YAML takes it, each secret as `shown` gives it; all else stands there as it is."""
+    return {
+        name: _plain(getattr(config, name), (name,), shown) for name in Config.model_fields if name != "warnings"
+    }
+
+
+def _plain(value: object, path: KeyPath, shown: Shown) -> Any:  # noqa: ANN401  plain data
+    """The part of a model at `path`."""
+    if isinstance(value, SecretSource):
+        return shown(path, value)
+    if isinstance(value, Place | Origin | Replace | TcpAddress | UnixAddress):
         return _short(value)
     if isinstance(value, BaseModel):
-        plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-        if isinstance(value, CommonCredential):
-            # Constants are not secret by rule, but a private file may hold what looks like one.
-            plain["headers"] = {
-                name: MASK if SECRET_NAME.search(name) else text for name, text in value.headers.items()
-            }
-        if isinstance(value, ExecCredential):
-            # What a program is given may be a secret.
-            plain["command"] = [value.command[0], *([MASK] if len(value.command) > 1 else [])]
-            plain["stdin"] = MASK if value.stdin else ""
-        return plain
+        return {name: _plain(getattr(value, name), (*path, name), shown) for name in type(value).model_fields}
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(each, (*path, key), shown) for key, each in value.items()}
     if isinstance(value, tuple):
-        return [_plain(each) for each in value]
+        return [_plain(each, (*path, index), shown) for index, each in enumerate(value)]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return str(value) if isinstance(value, Path) else value
 
 
-def _short(value: SecretSource | Place | Origin | Replace | TcpAddress | UnixAddress) -> Any:  # noqa: ANN401  plain data
+def _short(value: Place | Origin | Replace | TcpAddress | UnixAddress) -> Any:  # noqa: ANN401  plain data
     """A value of ours as it is written in a config."""
-    if isinstance(value, SecretSource):
-        return value.describe()
     if isinstance(value, Place):
         scheme = {"scheme": value.scheme} if value.kind == "header" else {}
         return {value.kind: value.name, **scheme}

@@ -23,8 +23,8 @@ from proxy.config.yamltext import parse
 from proxy.errors import ConfigError
 
 
-def load(source: Source, *, environ: Mapping[str, str]) -> Config:
-    """The configuration of `source`, with every secret read from where it is.
+def load(source: Source, *, environ: Mapping[str, str], reads: type[SecretReader] = SecretReader) -> Config:
+    """The configuration of `source`, with every secret read from where it is, by a reader of the type `reads`.
 
     Raises `ConfigError` with all problems, each `file:line: key.path: what to write instead`.
     """
@@ -32,7 +32,7 @@ def load(source: Source, *, environ: Mapping[str, str]) -> Config:
     written, problems.lines = parse(source.text, problems)
     if not written:
         raise ConfigError(problems.sentences)
-    reader = SecretReader(environ, source.folder, source.literals_refused())
+    reader = reads(environ, source.folder, source.literals_refused())
     parts = _Parts(long_form(written, problems), reader, problems)
     draft = Draft(
         listen=parts.section("listen", Listen) or (),

@@ -54,6 +54,7 @@ class SecretSource:
     `kind` is `env`, `file`, `command`, `keyring`, `systemd`, `credential` or `literal`; `reference` is the name,
     path or program (None for a literal); `warning` is a sentence to show at load, or None. The value of a
     `credential` is `Borrowed`: it comes when it is needed. `member` is the JSON pointer to it in what was read.
+    `stands_in`: the value is none, since nothing was read (`unread.py`).
     """
 
     kind: str
@@ -61,6 +62,7 @@ class SecretSource:
     value: Secret
     warning: str | None = None
     member: str | None = None
+    stands_in: bool = False
 
     def describe(self) -> object:
         """The reference as it may be shown; a command without its arguments, a literal as `***`."""

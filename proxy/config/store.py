@@ -38,7 +38,8 @@ def _real(path: Path) -> Path:
 
 
 def _store_key(source: SecretSource) -> SecretSource:
-    decoded(source)
+    if not source.stands_in:
+        decoded(source)
     return source
 
 

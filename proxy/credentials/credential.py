@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import quote
 
 from proxy.errors import CredentialError
+from proxy.forms import forms
 from proxy.injection import Injection, Place, render
 from proxy.lifecycle import Life, Token, state
 from proxy.redact import SHORTEST
@@ -93,7 +93,7 @@ class Credential:
         if last is None or last.token is not token or last.places != places:
             value = token.value.reveal()
             # A very short token is too likely to be a part of an ordinary value.
-            echoes = {value.encode(), quote(value, safe="").encode()} if len(value) >= SHORTEST else set()
+            echoes = sorted(form.encode() for form in forms(value)) if len(value) >= SHORTEST else ()
             injection = render(places, value, self.constants)
             last = self._last = Rendered(self, token, places, injection, tuple(echoes))
         return last

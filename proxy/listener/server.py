@@ -52,7 +52,7 @@ class Server:
         """Answer whoever may not speak to us, and end the connection."""
         exchange = Exchange(request.method, request.client, perf_counter())
         if request.target.startswith(b"/"):
-            exchange.path, _, exchange.query = request.target.partition(b"?")
+            exchange.ask(request.target)
         answer = ClientAnswer(connection, request, exchange)
         answer.keep_alive = connection.keep_alive = False
         answer.problem(PeerNotAllowed())

@@ -122,7 +122,12 @@ class Fleet:
         # A path is the same in other networks.
         listen = f"unix:{home / 'http.sock'}" if inside else "127.0.0.1:0"
         free = {"listen": listen, "admin": {"listen": "127.0.0.1:0"}}
-        written = {**free, "log": {"format": "json", "access": False}, **self.config, **(also or {})}
+        written = {
+            **free,
+            "log": {"level": "debug", "format": "json", "access": False},
+            **self.config,
+            **(also or {}),
+        }
         path = home / "config.yaml"
         path.write_text(yaml.safe_dump(written))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("BEARER_", "XDG_"))}
