@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from proxy.config import CredentialConfig, Source, load
-from proxy.config.model import borrowed_in
+from proxy.config import CredentialConfig, LoginCredential, Source, load
+from proxy.config.model import borrowed_in, secrets_in
 from proxy.redact import Secret
 
 ENVIRON = {"A": "cNrY-0123456789", "B": "cNrY-9876543210"}
@@ -140,19 +140,28 @@ def test_what_only_a_login_at_the_terminal_looks_at_makes_no_other_digest(tmp_pa
     assert digest(changed, tmp_path) == digest(base, tmp_path)
 
 
+def _borrower(lender: dict[str, Any]) -> LoginCredential:
+    """A login that stands on `lender`."""
+    login = {"type": "login", "login": {"url": "https://a.example", "fields": {"t": {"credential": "a"}}}}
+    routes = [{"prefix": "/", "upstream": "https://a.example", "credential": "b"}]
+    text = yaml.safe_dump({"routes": routes, "credentials": {"b": login, "a": lender}})
+    found = load(Source(text, "test", None, "test"), environ=ENVIRON).credentials["b"]
+    assert isinstance(found, LoginCredential)
+    return found
+
+
 def test_what_is_borrowed_counts_with_its_lender_and_its_present_value() -> None:
     """Empty before it is lent."""
-    text = yaml.safe_dump(
-        {
-            "routes": [{"prefix": "/", "upstream": "https://a.example", "credential": "b"}],
-            "credentials": {
-                "b": {"type": "login", "login": {"url": "https://a.example", "fields": {"t": {"credential": "a"}}}},
-                "a": {"type": "static", "token": {"env": "A"}},
-            },
-        }
-    )
-    borrower = load(Source(text, "test", None, "test"), environ=ENVIRON).credentials["b"]
+    borrower = _borrower({"type": "login", "login": {"url": "https://a.example"}})
     before = borrower.digest()
     for borrowed in borrowed_in(borrower):
         borrowed.lend(Secret("x"))
     assert borrower.digest() != before
+
+
+def test_what_a_static_credential_lends_is_there_from_the_start() -> None:
+    """It is a secret of the borrower as any other, and nobody lends it later."""
+    borrower = _borrower({"type": "static", "token": {"env": "A"}})
+    assert borrowed_in(borrower) == ()
+    [lent] = [source.value for _path, source in secrets_in(borrower)]
+    assert lent.reveal() == ENVIRON["A"]
