@@ -31,6 +31,8 @@ from tests.support.api import Api, Seen, api
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Canaries
 
+#: A table over lines that other tests measure.
+pytestmark = pytest.mark.unmeasured
 KINDS: Final = ("oauth2", "login")
 #: Of the good token; a refresh ahead is due a minute before its end.
 LIFETIME: Final = 3600

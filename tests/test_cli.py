@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import web
+from click.testing import CliRunner
 
 from proxy import __version__
+from proxy.cli import main
 from proxy.cli.table import duration, lines
 from proxy.config.presets import presets as all_presets
 from proxy.demo.teletracker import TeleTracker
@@ -127,6 +129,13 @@ class Command:
         self.artefacts.add("standard error", err)
         assert process.returncode is not None
         return Ended(process.returncode, out.decode(), err.decode())
+
+    def inside(self, *arguments: object) -> Ended:
+        """The same in this process, for what starts nothing and does not log."""
+        with chdir(self.folder):
+            result = CliRunner(env={**self.environ}).invoke(main, [*map(str, arguments)])
+        self.artefacts.add("output", result.output)
+        return Ended(result.exit_code, result.stdout, result.stderr)
 
     @asynccontextmanager
     async def running(self, *arguments: object, **options: Any) -> AsyncIterator[Program]:
@@ -467,40 +476,40 @@ async def test_check_finds_what_only_building_shows(command: Command, canaries: 
     assert "token" in ended.err
 
 
-async def test_presets_are_listed_and_shown(command: Command) -> None:
+def test_presets_are_listed_and_shown(command: Command) -> None:
     """A list, one of them by its alias, and both as JSON."""
-    listed = await command("presets")
+    listed = command.inside("presets")
     names = [line.split()[0] for line in listed.out.splitlines()]
     assert names == list(all_presets())
     assert {"mainbrainer", "teletracker", "vanilla", "vault"} <= set(names)
-    found = json.loads((await command("presets", "--json")).out)
+    found = json.loads(command.inside("presets", "--json").out)
     assert [each["name"] for each in found] == names
     assert {each["name"]: each["aliases"] for each in found}["mainbrainer"] == ["loyalty-communication"]
-    shown = await command("presets", "loyalty-communication")
-    assert (await command("presets", "mainbrainer")).out == shown.out
-    one = json.loads((await command("presets", "mainbrainer", "--json")).out)
+    shown = command.inside("presets", "loyalty-communication")
+    assert command.inside("presets", "mainbrainer").out == shown.out
+    one = json.loads(command.inside("presets", "mainbrainer", "--json").out)
     assert one["config"] == yaml.safe_load(shown.out)
     assert one["config"]["credentials"]["mainbrainer"]["type"] == "login"
     assert {"name", "aliases", "title", "parameters", "config", "facts"} == one.keys()
 
 
-async def test_schema_is_the_json_schema(command: Command) -> None:
+def test_schema_is_the_json_schema(command: Command) -> None:
     """For editors: of the configuration as it is written."""
-    ended = await command("schema")
+    ended = command.inside("schema")
     assert ended.status == 0
     found = json.loads(ended.out)
     assert found["$schema"].startswith("https://json-schema.org/")
     assert {"listen", "upstream", "routes", "credential"} <= found["properties"].keys()
 
 
-async def test_the_version_is_told(command: Command) -> None:
+def test_the_version_is_told(command: Command) -> None:
     """That of the package."""
-    assert (await command("--version")).out == f"bearer-proxy, version {__version__}\n"
+    assert command.inside("--version").out == f"bearer-proxy, version {__version__}\n"
 
 
-async def test_help_lists_every_command(command: Command) -> None:
+def test_help_lists_every_command(command: Command) -> None:
     """With a sentence that is not cut off, and what to try first."""
-    ended = await command("--help")
+    ended = command.inside("--help")
     listed = ended.out.partition("Commands:")[2].split("\n")[1:-1]
     names = ["check", "demo", "doctor", "healthcheck", "init", "keygen", "leaktest", "login", "logout", "presets"]
     names += ["run", "schema", "token"]
@@ -526,9 +535,9 @@ async def test_help_lists_every_command(command: Command) -> None:
         "token",
     ],
 )
-async def test_every_command_explains_itself(command: Command, name: str) -> None:
+def test_every_command_explains_itself(command: Command, name: str) -> None:
     """Short, with an example."""
-    ended = await command(name, "-h")
+    ended = command.inside(name, "-h")
     assert ended.status == 0
     assert f"bearer-proxy {name}" in ended.out.partition("Example")[2]
 

@@ -24,6 +24,8 @@ from tests.support.harness import HeldClock
 from tests.support.heldloop import HeldLoop
 from tests.support.keeping import QuickLatch
 
+#: A table over lines that other tests measure.
+pytestmark = pytest.mark.unmeasured
 STEP: Final = Step("https://id.example.com/token")
 RULES: Final = ResponseRules(token="/access_token", lifetime="/expires_in")
 

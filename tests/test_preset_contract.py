@@ -19,6 +19,8 @@ from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Canaries
 from tests.support.presetdoubles import DOUBLES, LIFETIME, Double, Far
 
+#: A table over lines that other tests measure.
+pytestmark = pytest.mark.unmeasured
 #: What a client might send of its own, in places where some API would take it.
 THEIRS = "theirs-0123456789abcdef"
 FOREIGN = [
