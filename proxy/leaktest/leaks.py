@@ -200,11 +200,22 @@ def _fragments(text: bytes, window: bytes, needle: bytes, at: int) -> Iterator[t
 def search(artefacts: Iterable[Artefact], canaries: Canaries, depth: int = DEPTH) -> list[Hit]:
     """Every canary in every artefact, once each, in the shallowest encoding of at most `depth` that shows it."""
     hits: list[Hit] = []
+    # Many artefacts are alike: each text is read once.
+    known: dict[bytes, list[tuple[_Canary, str, int, int]]] = {}
     for artefact in artefacts:
-        found: set[int] = set()
-        for encoding, text in readings(artefact.read(), depth):
-            for canary, offset, length in canaries.find(text):
-                if canary.number not in found:
-                    found.add(canary.number)
-                    hits.append(Hit(canary.kind, canary.number, artefact.name, encoding, offset, length))
+        data = artefact.read()
+        if data not in known:
+            known[data] = list(_first(data, canaries, depth))
+        for canary, encoding, offset, length in known[data]:
+            hits.append(Hit(canary.kind, canary.number, artefact.name, encoding, offset, length))
     return hits
+
+
+def _first(data: bytes, canaries: Canaries, depth: int) -> Iterator[tuple[_Canary, str, int, int]]:
+    """Each canary in `data`, in the first reading that shows it, with the fragment's offset and length."""
+    found: set[int] = set()
+    for encoding, text in readings(data, depth):
+        for canary, offset, length in canaries.find(text):
+            if canary.number not in found:
+                found.add(canary.number)
+                yield canary, encoding, offset, length
