@@ -55,6 +55,15 @@ def test_every_mutant_is_about_cases_that_tests_carry() -> None:
     assert {each.name for each in mutants() if not set(each.cases) & tested} == set()
 
 
+def test_the_test_that_a_mutant_names_carries_one_of_its_cases() -> None:
+    """It is asked first; another one may catch the mutant as well."""
+    tested = carriers()
+    named = {each.name: each for each in mutants() if each.by}
+    assert {
+        name for name, each in named.items() if not any(each.by in tested[case] for case in each.cases)
+    } == set()
+
+
 def test_each_starred_case_has_a_mutant() -> None:
     """What matters most is tried most."""
     turned_off = {case for each in mutants() for case in each.cases}
