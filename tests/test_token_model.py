@@ -130,9 +130,9 @@ class TokenLife(RuleBasedStateMachine):
     @rule()
     def login(self) -> None:
         """A person logs in beside the processes, as the command does."""
+        # That takes a person a second at least, in which somebody may take the turn, and stand still in it.
+        self.pass_time(1.0)
         if self.is_quiet:
-            # That takes a person a second at least.
-            self.pass_time(1.0)
             self.world.run(self.world.logged_in())
 
     @precondition(lambda self: self.lasting)
