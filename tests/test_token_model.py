@@ -558,3 +558,25 @@ def test_102_a_logout_is_not_undone_by_a_member_that_stood_still() -> None:
         assert machine.process(0).outcome == "login_required"
     finally:
         machine.teardown()
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
+def test_094_what_may_have_been_taken_over_and_was_lost_is_not_stored_as_if_nobody_had_had_it(
+    *, ends: bool
+) -> None:
+    """The answer to a write did not come, somebody redeemed what it wrote, and then the server lost all."""
+    machine = TokenLifeByServer()
+    machine.begin(begins_anew=True)
+    try:
+        machine.change_store_for_one(0, "mute")
+        machine.force(0)
+        machine.pass_time(11.0)
+        machine.force(1)
+        assert machine.process(1).redeemed == {"refresh-00000001"}
+        machine.lose_store()
+        if ends:
+            machine.change_store_for_one(0, "fine")
+            machine.restart(0, 0.5)
+    finally:
+        machine.teardown()
+    assert machine.world.ledger.broken == []
