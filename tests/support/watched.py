@@ -105,6 +105,8 @@ class Watched:
         except StoreUnavailable:
             self.failing.add(what)
             raise
+        # What is done behind requests may have failed meanwhile: whoever asks next had this one.
+        self.failing.discard(what)
 
     async def load(self, name: str, binding: bytes) -> Record | Missing:
         """Unless it fails."""
