@@ -147,10 +147,13 @@ class TokenLife(RuleBasedStateMachine):
     @precondition(lambda self: self.lasting)
     @rule(age=st.integers(1, 5))
     def restore(self, age: int) -> None:
-        """Somebody puts an old copy of the file back: nobody can read there what was redeemed since."""
+        """Somebody puts an old copy of the file back: nobody can read there what was redeemed since.
+
+        Then the vendor's refusal has to be told.
+        """
         copies, endpoint = self.world.ledger.copies, self.world.endpoint
         if self.is_quiet and copies:
-            endpoint.excused |= endpoint.spent
+            endpoint.put_back |= endpoint.spent
             self.world.ledger.put_back(*copies[max(0, len(copies) - 1 - age)])
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.5, 29.0, 61.0, 600.0, LIFETIME - 30, LIFETIME, REST, 864000.0]))
