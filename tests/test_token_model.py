@@ -154,6 +154,8 @@ class TokenLife(RuleBasedStateMachine):
         copies, endpoint = self.world.ledger.copies, self.world.endpoint
         if self.is_quiet and copies:
             endpoint.put_back |= endpoint.spent
+            for each in self.processes:
+                each.forget_if_logged_out()
             self.world.ledger.put_back(*copies[max(0, len(copies) - 1 - age)])
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.5, 29.0, 61.0, 600.0, LIFETIME - 30, LIFETIME, REST, 864000.0]))

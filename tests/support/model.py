@@ -107,6 +107,12 @@ class Process:
         token = self.source._life.token
         return None if token is None else token.value.reveal()
 
+    def forget_if_logged_out(self) -> None:
+        """Who has seen a logout holds nothing that an old record could be compared with."""
+        token = self.source._life.token
+        if token is not None and token.refresh_token is None:
+            self.redeemed.clear()
+
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run it as a part of this process."""
         task = self.world.loop.create_task(coroutine, context=self.context)
