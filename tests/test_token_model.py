@@ -154,9 +154,10 @@ class TokenLife(RuleBasedStateMachine):
         copies, endpoint = self.world.ledger.copies, self.world.endpoint
         if self.is_quiet and copies:
             endpoint.put_back |= endpoint.spent
+            record, copy = copies[max(0, len(copies) - 1 - age)]
             for each in self.processes:
-                each.forget_if_logged_out()
-            self.world.ledger.put_back(*copies[max(0, len(copies) - 1 - age)])
+                each.meets(record)
+            self.world.ledger.put_back(record, copy)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.5, 29.0, 61.0, 600.0, LIFETIME - 30, LIFETIME, REST, 864000.0]))
     def pass_time(self, seconds: float) -> None:

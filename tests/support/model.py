@@ -107,10 +107,16 @@ class Process:
         token = self.source._life.token
         return None if token is None else token.value.reveal()
 
-    def forget_if_logged_out(self) -> None:
-        """Who has seen a logout holds nothing that an old record could be compared with."""
-        token = self.source._life.token
-        if token is not None and token.refresh_token is None:
+    def meets(self, record: Record) -> None:
+        """It is put back. Who cannot tell that it is older knows no more what was redeemed.
+
+        That is who has seen a logout since, or had a clock set, and of two in one tick nobody can.
+        """
+        token, clock = self.source._life.token, self.world.clock
+        obtained_at = float("-inf")
+        if token is not None and token.refresh_token is not None and not self.world.wall_was_set:
+            obtained_at = token.obtained_at + clock.wall() - clock.now()
+        if record.obtained_at > obtained_at - ROUNDING:
             self.redeemed.clear()
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
