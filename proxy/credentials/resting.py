@@ -21,8 +21,8 @@ def counting(mine: Record | None, saved: Record | None, found: Record | None) ->
     3. Of two tokens the later one; where both are, or none, that of somebody else. What took the place of one that
        was saved at the same tick of a clock is of a login that knew no number.
     4. Of one token what somebody else wrote since it was saved here.
-    5. What could not be saved, unless somebody else has noted or redeemed the very refresh token that memory still
-       has. Who has our token although it was not known to be saved has it from a write that was done all the same.
+    5. What could not be saved, unless somebody else has noted that they redeem its refresh token, or has one that
+       was neither here nor there: who has that redeemed ours, from a write that seemed to fail and was done.
     """
     if mine is None or mine == found:
         return found
@@ -35,8 +35,7 @@ def counting(mine: Record | None, saved: Record | None, found: Record | None) ->
         return found
     if mine.refresh_token == found.refresh_token:
         return found if found.redeeming else mine
-    is_rotated = saved is not None and is_one(saved, mine) and mine.refresh_token != saved.refresh_token
-    return mine if is_rotated else found
+    return mine if saved is not None and saved.refresh_token == found.refresh_token else found
 
 
 def is_one(record: Record, other: Record) -> bool:
