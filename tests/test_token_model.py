@@ -313,13 +313,14 @@ class TokenLife(RuleBasedStateMachine):
             self.ask(number, 30.0)
             assert process.outcome == "served" or not is_served
 
-    def lives_on(self, _process: Process) -> bool:
+    def lives_on(self, process: Process) -> bool:
         """Is there a login that it can go on with?"""
         kept = self.world.ledger.durable
         return (
             kept is not None
             and kept.refresh_token is not None
             and self.world.endpoint.lives(kept.refresh_token.reveal())
+            and not process.takes_for_older(kept)
         )
 
 

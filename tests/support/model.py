@@ -119,6 +119,17 @@ class Process:
         if record.obtained_at > obtained_at - ROUNDING:
             self.redeemed.clear()
 
+    def takes_for_older(self, record: Record) -> bool:
+        """Is it a login by a clock that was set back, where the numbers were forgotten?
+
+        That is told from an old record by its time alone (`docs/adr/0012-what-others-may-have-replaced.md`), and
+        what is held takes its place (`stored_token_older`), even where the vendor takes that no more.
+        """
+        last = self.source._keeping._last
+        if last is None or last.token == record.token or not self.world.wall_was_set:
+            return False
+        return last.generation >= record.generation and last.obtained_at >= record.obtained_at
+
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run it as a part of this process."""
         task = self.world.loop.create_task(coroutine, context=self.context)
