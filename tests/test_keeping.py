@@ -64,7 +64,7 @@ class Shelf(MemoryStore):
             raise StoreUnavailable("cannot be read")
         return self.closed or found
 
-    async def save(self, name: str, binding: bytes, record: Record) -> None:
+    async def save(self, name: str, binding: bytes, record: Record, *, again: bool = False) -> None:
         """As soon as it may, unless it is broken."""
         await self.may_save.wait()
         if self.broken & {"save", "full"}:
@@ -73,7 +73,7 @@ class Shelf(MemoryStore):
             raise failure
         if "outdated" in self.broken:
             raise StoreOutdated
-        await super().save(name, binding, record)
+        await super().save(name, binding, record, again=again)
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """Unless it is broken, or somebody has it."""

@@ -280,6 +280,22 @@ async def test_a_late_save_is_not_lost_on_a_server_that_has_forgotten(fleet: Ser
             await one.save("c", BINDING, record)
 
 
+async def test_094_what_may_have_been_there_is_not_put_where_nothing_is(fleet: ServerPlace, record: Record) -> None:
+    """Somebody may have redeemed it before the server lost all. Elsewhere a late save replaces what was read."""
+    store = fleet.open()
+    with pytest.raises(StoreOutdated):
+        await store.save("c", BINDING, record, again=True)
+    await store.save("c", BINDING, record)
+    later = replace(record, generation=5)
+    await store.save("c", BINDING, later, again=True)
+    assert await store.load("c", BINDING) == later
+    fleet.server.ask("FLUSHALL")
+    async with store.turn("c"):
+        with pytest.raises(StoreOutdated):
+            await store.save("c", BINDING, later, again=True)
+        assert await store.load("c", BINDING) is Missing.NOTHING
+
+
 async def test_what_is_sent_twice_happens_once(fleet: ServerPlace, record: Record) -> None:
     """The answer to the first was lost: the same tag and the same owner are no others'."""
     answers = []

@@ -52,7 +52,10 @@ TABLE: Final[dict[str, tuple[Record | None, Record | None, Record | None, Record
     "a new refresh token that could not be saved, behind a note": (ROTATED, NOTED, NOTED, ROTATED),
     "a new refresh token that could not be saved, and somebody noted": (ROTATED, FOUR, NOTED, ROTATED),
     "a note that could not be saved, and somebody has redeemed it": (NOTED, FOUR, ROTATED, ROTATED),
-    "two refresh tokens in its place": (ROTATED, FOUR, ELSEWHERE, ROTATED),
+    "two refresh tokens in its place": (ROTATED, FOUR, ELSEWHERE, ELSEWHERE),
+    "it was saved all the same, and somebody noted": (FOUR, BEFORE, NOTED, NOTED),
+    "it was saved all the same, and somebody has redeemed it": (FOUR, BEFORE, ROTATED, ROTATED),
+    "it was lost, and somebody who had redeemed it has stored that": (NOTED, None, ROTATED, ROTATED),
 }
 
 

@@ -130,9 +130,9 @@ class TokenLife(RuleBasedStateMachine):
     @rule()
     def login(self) -> None:
         """A person logs in beside the processes, as the command does."""
+        # That takes a person a second at least, in which somebody may take the turn, and stand still in it.
+        self.pass_time(1.0)
         if self.is_quiet:
-            # That takes a person a second at least.
-            self.pass_time(1.0)
             self.world.run(self.world.logged_in())
 
     @precondition(lambda self: self.lasting)
@@ -147,11 +147,17 @@ class TokenLife(RuleBasedStateMachine):
     @precondition(lambda self: self.lasting)
     @rule(age=st.integers(1, 5))
     def restore(self, age: int) -> None:
-        """Somebody puts an old copy of the file back: nobody can read there what was redeemed since."""
+        """Somebody puts an old copy of the file back: nobody can read there what was redeemed since.
+
+        Then the vendor's refusal has to be told.
+        """
         copies, endpoint = self.world.ledger.copies, self.world.endpoint
         if self.is_quiet and copies:
-            endpoint.excused |= endpoint.spent
-            self.world.ledger.put_back(*copies[max(0, len(copies) - 1 - age)])
+            endpoint.put_back |= endpoint.spent
+            record, copy = copies[max(0, len(copies) - 1 - age)]
+            for each in self.processes:
+                each.meets(record)
+            self.world.ledger.put_back(record, copy)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.5, 29.0, 61.0, 600.0, LIFETIME - 30, LIFETIME, REST, 864000.0]))
     def pass_time(self, seconds: float) -> None:
@@ -307,13 +313,14 @@ class TokenLife(RuleBasedStateMachine):
             self.ask(number, 30.0)
             assert process.outcome == "served" or not is_served
 
-    def lives_on(self, _process: Process) -> bool:
+    def lives_on(self, process: Process) -> bool:
         """Is there a login that it can go on with?"""
         kept = self.world.ledger.durable
         return (
             kept is not None
             and kept.refresh_token is not None
             and self.world.endpoint.lives(kept.refresh_token.reveal())
+            and not process.takes_for_older(kept)
         )
 
 
@@ -558,3 +565,25 @@ def test_102_a_logout_is_not_undone_by_a_member_that_stood_still() -> None:
         assert machine.process(0).outcome == "login_required"
     finally:
         machine.teardown()
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
+def test_094_what_may_have_been_taken_over_and_was_lost_is_not_stored_as_if_nobody_had_had_it(
+    *, ends: bool
+) -> None:
+    """The answer to a write did not come, somebody redeemed what it wrote, and then the server lost all."""
+    machine = TokenLifeByServer()
+    machine.begin(begins_anew=True)
+    try:
+        machine.change_store_for_one(0, "mute")
+        machine.force(0)
+        machine.pass_time(11.0)
+        machine.force(1)
+        assert machine.process(1).redeemed == {"refresh-00000001"}
+        machine.lose_store()
+        if ends:
+            machine.change_store_for_one(0, "fine")
+            machine.restart(0, 0.5)
+    finally:
+        machine.teardown()
+    assert machine.world.ledger.broken == []

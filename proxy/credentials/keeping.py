@@ -246,20 +246,18 @@ class Keeping:
         failure = None
         while not self._is_saved and not isinstance(failure, StoreOutdated):
             await asyncio.sleep(AGAIN_SECONDS)
-            failure = await self._write()
+            failure = await self._write(again=self._sharing.has(self._last))
 
     async def _write_what_counts(self) -> None:
-        found, mine = await self._store.load(self._name, self._binding), self._last
-        if mine is None:
+        found = await self._store.load(self._name, self._binding)
+        if found is Missing.NOTHING:
+            self._miss(found)
+        mine = self._last
+        if mine is None or (isinstance(found, Missing) and self._sharing.ends(mine, found)):
             return
         if found == mine:
             self._has_saved(mine)
-        elif isinstance(found, Record) or found is Missing.NOTHING:
-            record = found if isinstance(found, Record) else None
-            if counting(mine, self._saved, record) is mine:
-                await self._write()
-        # A logout, or what does not open, is later than what was there before it.
-        elif not self._sharing.was_there or (found is not Missing.LOGGED_OUT and not self._sharing.has(mine)):
+        elif isinstance(found, Missing) or counting(mine, self._saved, found) is mine:
             await self._write()
 
     async def _put(self, record: Record, *, holds: bool = True) -> StoreUnavailable | None:
@@ -274,7 +272,7 @@ class Keeping:
             self._last = before
         return failure
 
-    async def _write(self) -> StoreUnavailable | None:
+    async def _write(self, *, again: bool = False) -> StoreUnavailable | None:
         """Write what memory holds, where that is not saved; the answer says why it could not be."""
         async with self._writing:
             record = self._last
@@ -284,7 +282,7 @@ class Keeping:
                 if self._sharing.without is not None and not self._store.needs_turn:
                     # Somebody else may have the turn, and be writing.
                     raise self._sharing.without
-                await self._store.save(self._name, self._binding, record)
+                await self._store.save(self._name, self._binding, record, again=again)
             except StoreUnavailable as error:
                 if not isinstance(error, StoreOutdated):
                     self._sharing.may_have()

@@ -21,7 +21,8 @@ def counting(mine: Record | None, saved: Record | None, found: Record | None) ->
     3. Of two tokens the later one; where both are, or none, that of somebody else. What took the place of one that
        was saved at the same tick of a clock is of a login that knew no number.
     4. Of one token what somebody else wrote since it was saved here.
-    5. What could not be saved, unless somebody else has redeemed the very refresh token that memory still has.
+    5. What could not be saved, unless somebody else has noted that they redeem its refresh token, or has one that
+       was neither here nor there: who has that redeemed ours, from a write that seemed to fail and was done.
     """
     if mine is None or mine == found:
         return found
@@ -32,8 +33,9 @@ def counting(mine: Record | None, saved: Record | None, found: Record | None) ->
         return mine if is_mine and (mine != saved or mine.obtained_at > found.obtained_at) else found
     if mine == saved:
         return found
-    is_spent = saved is not None and mine.refresh_token == saved.refresh_token != found.refresh_token
-    return found if is_spent else mine
+    if mine.refresh_token == found.refresh_token:
+        return found if found.redeeming else mine
+    return mine if saved is not None and saved.refresh_token == found.refresh_token else found
 
 
 def is_one(record: Record, other: Record) -> bool:

@@ -64,6 +64,12 @@ class Sharing:
             return self.inherits
         return last.refresh_token == self._refresh_token or self.doubts
 
+    def ends(self, last: Record, found: Missing) -> bool:
+        """Is `found` later than `last`? A logout is, or what does not open, where a record was there before it."""
+        if found is Missing.NOTHING or not self.was_there:
+            return False
+        return found is Missing.LOGGED_OUT or self.has(last)
+
     def withheld(self, last: Record | None) -> StoreUnavailable | None:
         """Why that must not be redeemed now: others may have done so, and replaced it. None: it may."""
         return (self.without or self.blind) if self.has(last) else None

@@ -56,10 +56,11 @@ class Store(Protocol):
         """The newest record, or why there is none that can be used."""
         ...
 
-    async def save(self, name: str, binding: bytes, record: Record) -> None:
+    async def save(self, name: str, binding: bytes, record: Record, *, again: bool = False) -> None:
         """Put `record` in place of what is there; it is durable when this returns.
 
-        Raises `StoreOutdated` where whoever has lost the turn would replace what somebody else wrote since.
+        Raises `StoreOutdated` where whoever has lost the turn would replace what somebody else wrote since, and
+        where that may be so: `again` says that a write of `record` failed, and may have been done all the same.
         """
         ...
 

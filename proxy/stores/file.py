@@ -78,7 +78,14 @@ class FileStore:
         """What the file holds, or why it cannot be used. Raises `StoreUnavailable`."""
         return await self._start(self._load, name, binding)
 
-    async def save(self, name: str, binding: bytes, record: Record) -> None:
+    async def save(
+        self,
+        name: str,
+        binding: bytes,
+        record: Record,
+        *,
+        again: bool = False,  # noqa: ARG002  what failed was not done
+    ) -> None:
         """Replace the file, whatever it was; it is on the disk when this returns. Raises `StoreUnavailable`."""
         await self._write(name, seal_record(self._ring, name, binding, record))
 

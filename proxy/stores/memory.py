@@ -27,7 +27,14 @@ class MemoryStore:
         bound_to, record = found
         return record if bound_to == binding else Missing.UNREADABLE
 
-    async def save(self, name: str, binding: bytes, record: Record) -> None:
+    async def save(
+        self,
+        name: str,
+        binding: bytes,
+        record: Record,
+        *,
+        again: bool = False,  # noqa: ARG002  nothing fails
+    ) -> None:
         """Keep it."""
         self._records[name] = (binding, record)
 

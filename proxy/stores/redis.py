@@ -109,15 +109,21 @@ class RedisStore:
             log.warning("stored_token_unusable", extra={"fields": {"credential": name, "detail": UNUSABLE[found]}})
         return found
 
-    async def save(self, name: str, binding: bytes, record: Record) -> None:
-        """Replace what is there, unless others have written since. Raises `StoreOutdated`, `StoreUnavailable`."""
-        lease = self._leases.get(name)
+    async def save(self, name: str, binding: bytes, record: Record, *, again: bool = False) -> None:
+        """Replace what is there, unless others have written since. Raises `StoreOutdated`, `StoreUnavailable`.
+
+        `again`: it may have been there, and been redeemed by somebody else before the server lost it. So it is not
+        put where nothing is.
+        """
+        lease, read = self._leases.get(name), self._read.get(name, _NOTHING)
         tag = self._random(_TAG_BYTES).hex()
         # Who had the turn before may be late, and note the same refresh token.
         owner = _REDEEMER if record.redeeming else _NOBODY if lease is None else lease.owner
+        if again:
+            owner, read = _REDEEMER, read or _GONE
         written = await self._client.call(
             *("EVAL", _SAVE, 2, self._key(name, "token"), self._key(name, "turn")),
-            *(owner, self._read.get(name, _NOTHING), tag, seal_record(self._ring, name, binding, record)),
+            *(owner, read, tag, seal_record(self._ring, name, binding, record)),
         )
         if not written:
             raise StoreOutdated

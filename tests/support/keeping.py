@@ -27,7 +27,14 @@ class Kept:
         bound_to, record = self.records[name]
         return record if bound_to == binding else Missing.UNREADABLE
 
-    async def save(self, name: str, binding: bytes, record: Record) -> None:
+    async def save(
+        self,
+        name: str,
+        binding: bytes,
+        record: Record,
+        *,
+        again: bool = False,  # noqa: ARG002  as a file
+    ) -> None:
         """Keep it; whoever writes holds the turn."""
         assert self.turns[name].locked()
         self.records[name] = (binding, record)

@@ -45,6 +45,10 @@ PATIENCE: Final = 2.0
 POINTS: Final = ("turned", "confirmed", "noting", "noted", "asked", "answered", "saving", "saved")
 #: What the token endpoint does; its answer does not come where it is `undone` or `lost`, and is `useless`.
 FATES: Final = ("fine", "down", "busy", "undone", "lost", "useless", "rejecting")
+#: How the vendor's refusal of a refresh token is told.
+REFUSALS: Final = frozenset({"refresh_token_refused", "login_required", "credential_rejected"})
+
+log: Final = logging.getLogger("proxy.tests")
 
 _PROCESS: Final[ContextVar["Process | None"]] = ContextVar("process", default=None)
 
@@ -67,6 +71,8 @@ class Process:
         self.unnoted: set[str] = set()
         #: Is what it redeems now one that it cannot know to be spent?
         self.excused = False
+        #: The refresh token that it could not know to be spent, and whose refusal it has not told yet.
+        self.owes = ""
         self.refused = 0
         self.generation = 0
         self.last: Token | None = None
@@ -100,6 +106,29 @@ class Process:
         """The access token that it uses."""
         token = self.source._life.token
         return None if token is None else token.value.reveal()
+
+    def meets(self, record: Record) -> None:
+        """It is put back. Who cannot tell that it is older knows no more what was redeemed.
+
+        That is who has seen a logout since, or had a clock set, and of two in one tick nobody can.
+        """
+        token, clock = self.source._life.token, self.world.clock
+        obtained_at = float("-inf")
+        if token is not None and token.refresh_token is not None and not self.world.wall_was_set:
+            obtained_at = token.obtained_at + clock.wall() - clock.now()
+        if record.obtained_at > obtained_at - ROUNDING:
+            self.redeemed.clear()
+
+    def takes_for_older(self, record: Record) -> bool:
+        """Is it a login by a clock that was set back, where the numbers were forgotten?
+
+        That is told from an old record by its time alone (`docs/adr/0012-what-others-may-have-replaced.md`), and
+        what is held takes its place (`stored_token_older`), even where the vendor takes that no more.
+        """
+        last = self.source._keeping._last
+        if last is None or last.token == record.token or not self.world.wall_was_set:
+            return False
+        return last.generation >= record.generation and last.obtained_at >= record.obtained_at
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run it as a part of this process."""
@@ -167,6 +196,8 @@ class Process:
         self._judge_asking()
         self._judge_turn(refresh_token)
         if refresh_token is not None:
+            value = refresh_token.reveal()
+            self.excused = value in endpoint.put_back - self.redeemed
             self._judge_redeeming(refresh_token)
         self.forced = False
         world.asking.append(self)
@@ -204,6 +235,9 @@ class Process:
         if refresh_token is not None:
             self.redeemed.add(refresh_token.reveal())
             granted = endpoint.redeem(refresh_token.reveal(), excused=self.excused)
+            if granted is None and self.begins_anew:
+                # As the grants do (`proxy/credentials/oauth2.py`).
+                log.warning("refresh_token_refused")
         if granted is None and not self.begins_anew:
             raise LoginRequired("log in")
         return granted or endpoint.begin()
@@ -266,7 +300,7 @@ class Process:
         if not is_noted or self.store.failing & {"turn", "load"}:
             self.unnoted.add(value)
         is_told = not any(value in each.unnoted for each in self.world.processes)
-        self.excused = not is_told and value not in self.redeemed
+        self.excused |= not is_told and value not in self.redeemed
 
 
 class World(logging.Handler):
@@ -283,9 +317,7 @@ class World(logging.Handler):
         self.begins_anew = begins_anew
         self.clock = HeldClock()
         self.loop = HeldLoop(self.clock)
-        self.endpoint = Endpoint(
-            self.clock, lambda token: self.ledger.expect(f"{token} was redeemed twice", holds=False)
-        )
+        self.endpoint = Endpoint(self.clock, self._reused)
         self.latch = QuickLatch()
         self.asking: list[Process] = []
         #: All that ever were.
@@ -324,6 +356,12 @@ class World(logging.Handler):
         await log_out(self.store(), NAME, BINDING, None)
         self.ledger.durable = None
 
+    def _reused(self, refresh_token: str, *, excused: bool) -> None:
+        process = _PROCESS.get()
+        self.ledger.expect(f"{refresh_token} was redeemed twice", holds=excused and process is not None)
+        if process is not None:
+            process.owes = refresh_token
+
     def _task(self, loop: Any, coroutine: Any, **options: Any) -> Any:
         task = asyncio.Task(coroutine, loop=loop, **options)
         if (process := _PROCESS.get()) is not None:
@@ -332,15 +370,22 @@ class World(logging.Handler):
         return task
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            return
+        if task.exception() is not None:
             self.ledger.broken.append(f"{task.get_name()} failed: {task.exception()!r}")
+        process = _PROCESS.get()
+        if process is not None and task.get_name() == f"token request of {NAME}":
+            self.ledger.expect(f"{process.owes} was redeemed twice in silence", holds=not process.owes)
 
     def emit(self, record: logging.LogRecord) -> None:
         """A defect is one; who says that something was lost may redeem once more."""
         self.ledger.expect(f"{record.getMessage()}: {record.exc_info}", holds=record.exc_info is None)
         self.ledger.expect("a record does not open", holds=record.msg != "stored_token_unusable")
+        process = _PROCESS.get()
+        if process is not None and record.msg in REFUSALS:
+            process.owes = ""
         if record.msg in self.excuses:
-            process = _PROCESS.get()
             token = None if process is None else process.source._life.token
             if token is not None and token.refresh_token is not None:
                 self.endpoint.excused.add(token.refresh_token.reveal())

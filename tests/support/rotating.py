@@ -1,8 +1,7 @@
 """A token endpoint that rotates refresh tokens strictly, as a test reads and changes it; no wire is between."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.errors import CredentialUnavailable
 from proxy.grants.request import Granted
@@ -12,13 +11,21 @@ from tests.support.harness import HeldClock
 LIFETIME: Final = 3600.0
 
 
+class Reused(Protocol):
+    """Told when a token came twice; `excused`: nobody could know that it would."""
+
+    def __call__(self, refresh_token: str, *, excused: bool) -> None:
+        """Note it."""
+        ...
+
+
 @dataclass
 class Endpoint:
     """A server that rotates refresh tokens, and ends the whole family of one that comes twice (RFC 9700 4.14)."""
 
     clock: HeldClock
-    #: Told when a token came twice that may not.
-    reused: Callable[[str], None]
+    #: Told when a token came twice of which nobody had said that it may.
+    reused: Reused
     fate: str = "fine"
     issued: int = 0
     families: dict[str, int] = field(default_factory=dict)
@@ -28,6 +35,8 @@ class Endpoint:
     ends_at: dict[str, float] = field(default_factory=dict)
     #: Refresh tokens that may come again: it was told that nobody knows.
     excused: set[str] = field(default_factory=set)
+    #: Those that were put back where they had been replaced: who reads them there cannot know.
+    put_back: set[str] = field(default_factory=set)
 
     def begin(self) -> Granted:
         """A login: a family of its own."""
@@ -44,8 +53,8 @@ class Endpoint:
             return None
         if refresh_token in self.spent:
             self.ended.add(family)
-            if not excused and refresh_token not in self.excused:
-                self.reused(refresh_token)
+            if refresh_token not in self.excused:
+                self.reused(refresh_token, excused=excused)
             return None
         self.spent.add(refresh_token)
         return self._issue(family, renewed=True)

@@ -105,6 +105,8 @@ class Watched:
         except StoreUnavailable:
             self.failing.add(what)
             raise
+        # What is done behind requests may have failed meanwhile: whoever asks next had this one.
+        self.failing.discard(what)
 
     async def load(self, name: str, binding: bytes) -> Record | Missing:
         """Unless it fails."""
@@ -113,7 +115,7 @@ class Watched:
         is_closed = "key" in self.alone and isinstance(found, Record)
         return Missing.OTHER_KEY if is_closed else found
 
-    async def save(self, name: str, binding: bytes, record: Record) -> None:
+    async def save(self, name: str, binding: bytes, record: Record, *, again: bool = False) -> None:
         """Unless it fails; it can be stopped before and after it."""
         ledger, token = self._ledger, record.token.reveal()
         if token not in ledger.kept:
@@ -121,7 +123,7 @@ class Watched:
         await self._stop("noting" if record.redeeming else "saving")
         try:
             with self._trying("note-save" if record.redeeming else "save"):
-                await self._inner.save(name, binding, record)
+                await self._inner.save(name, binding, record, again=again)
         except StoreOutdated:
             raise
         except StoreUnavailable:
