@@ -27,7 +27,7 @@ help:
 	@echo 'make test-long  run the long tests: fleets, kills, broken connections, a soak'
 	@echo 'make fuzz       look for inputs that break something, 10 seconds for each target (SECONDS=600)'
 	@echo 'make mutants    turn each defence off: do the tests of its case notice? (ARGS=--starred: the starred ones)'
-	@echo 'make nightly    test-slow, ten times as long, and fuzz, ten minutes for each target'
+	@echo 'make nightly    test-slow, ten times as long, fuzz, ten minutes for each target, and mutants'
 	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
 	@echo 'make format     let ruff format and mend what it can'
 	@echo 'make clean      remove .venv and everything a run leaves behind'
@@ -121,6 +121,7 @@ mutants: .venv/.tested
 nightly:
 	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow
 	@$(MAKE) fuzz SECONDS=600
+	@$(MAKE) mutants
 
 # For example ARGS='--smoke', or ARGS='--only cpu --proxies ours,nginx --rounds 5'.
 bench: .venv/.tested
