@@ -65,8 +65,8 @@ def kept(monkeypatch: pytest.MonkeyPatch, canaries: Canaries) -> Kept:
     store = Kept()
     save = store.save
 
-    async def saving(name: str, binding: bytes, record: Record) -> None:
-        await save(name, binding, record)
+    async def saving(name: str, binding: bytes, record: Record, *, again: bool = False) -> None:
+        await save(name, binding, record, again=again)
         canaries.adopt(record.token.reveal(), "token")
         if record.refresh_token is not None:
             canaries.adopt(record.refresh_token.reveal(), "token")
