@@ -34,6 +34,12 @@ _FIELD_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 _PREFLIGHT_SECONDS: Final = 600
 #: CONNECT would make a tunnel of us; TRACE would show a client what we added.
 _NOT_TAKEN: Final = frozenset({"CONNECT", "TRACE"})
+#: Fields that frameworks take for the method, and what CGI takes for them (threats 26, 47).
+_OVERRIDES: Final = frozenset(
+    name
+    for each in (b"x-http-method-override", b"x-http-method", b"x-method-override")
+    for name in (each, each.replace(b"-", b"_"))
+)
 #: Sec-Fetch-Site values of requests that no other page caused (Fetch Metadata, section 2.3).
 _OWN_SITES: Final = frozenset({b"same-origin", b"none"})
 #: What a browser asks for to show it as a page, by itself or within another (Fetch Metadata, section 2.1).
@@ -190,6 +196,17 @@ class Guard:
         if len(origins) == 1 and self.allows_origin(origin):
             return origins[0].strip()
         raise CorsDenied if _is_preflight(head) else OriginNotAllowed
+
+
+def methods_of(head: Head) -> list[str]:
+    """The method, and those that an upstream may take in its place, as rules do. Raises `MethodNotAllowed`."""
+    methods, values = [head.method], head.section.values
+    if not _OVERRIDES.isdisjoint(values):
+        named = (value for name in _OVERRIDES for value in values.get(name, ()))
+        methods += [value.strip().upper().decode("latin-1") for value in named]
+        if not _NOT_TAKEN.isdisjoint(methods):
+            raise MethodNotAllowed
+    return methods
 
 
 def _is_navigation(fields: Fields) -> bool:

@@ -90,10 +90,12 @@ def request_lines(
     strip: Stripping,
     named: frozenset[bytes],
     reference: Callable[[bytes], bytes | None],
+    holds_key: Callable[[bytes], bool],
 ) -> tuple[bytes, list[bytes]]:
     """The field lines that go upstream, and the client's cookies that do, in their order.
 
-    `named` are the Connection options. `reference` gives the value of an Origin or Referer (None: drop it).
+    `named` are the Connection options. `reference` gives the value of a field that may name the proxy, as Origin
+    and Referer do (None: drop it); what `holds_key` finds a client key in never crosses.
     """
     lines: list[bytes] = []
     cookies: list[bytes] = []
@@ -104,19 +106,26 @@ def request_lines(
         if lower == b"cookie":
             cookies.append(value)
         elif lower not in _REFERENCES:
-            lines.append(line)
+            if not holds_key(value):
+                lines.append(line)
         elif (crossing := reference(value)) is not None:
             lines.append(line if crossing == value else b"%b: %b" % (line[: len(lower)], crossing))
     lines.append(b"")
-    return b"\r\n".join(lines), [kept for value in cookies if (kept := _kept_cookies(value, strip.cookies))]
+    kept = (_kept_cookies(value, strip.cookies, holds_key) for value in cookies)
+    return b"\r\n".join(lines), [each for each in kept if each]
 
 
-_REFERENCES: Final = frozenset({b"origin", b"referer"})
+#: RFC 9110 sections 10.1.3 and RFC 6454; RFC 4918 section 10.3: where WebDAV moves something to.
+_REFERENCES: Final = frozenset({b"origin", b"referer", b"destination"})
 
 
-def _kept_cookies(value: bytes, names: frozenset[bytes]) -> bytes:
+def _kept_cookies(value: bytes, names: frozenset[bytes], holds_key: Callable[[bytes], bool]) -> bytes:
     pairs = value.split(b";")
-    kept = [pair for pair in pairs if not _is_dropped_cookie(pair.partition(b"=")[0].strip(b" \t"), names)]
+    kept = [
+        pair
+        for pair in pairs
+        if not (_is_dropped_cookie(pair.partition(b"=")[0].strip(b" \t"), names) or holds_key(pair))
+    ]
     return value if len(kept) == len(pairs) else b";".join(kept).strip(b" \t")
 
 
@@ -187,7 +196,7 @@ def _holds(line: bytes, echoes: Sequence[bytes]) -> bool:
 def own_reference(
     value: bytes, own_origin: bytes, key_prefix: bytes, *, prefix: bytes, upstream: bytes, base_path: bytes
 ) -> bytes:
-    """An Origin or Referer that names the proxy, as the upstream would have seen it; others as they are."""
+    """What names the proxy, an Origin or a Referer say, as the upstream would have seen it; others as they are."""
     if not own_origin or value[: len(own_origin)].lower() != own_origin:
         return value
     path = value[len(own_origin) :]

@@ -1,6 +1,7 @@
 """Addresses that no upstream may have: those of metadata services, and those of the link alone (threat 71)."""
 
 import ipaddress
+from collections.abc import Iterator
 from typing import Final
 
 #: The metadata services of clouds: Google's, Azure's and Amazon's, Amazon's for containers, Azure's wire server,
@@ -8,9 +9,12 @@ from typing import Final
 _METADATA: Final = frozenset(
     {
         *("169.254.169.254", "169.254.170.2", "169.254.170.23", "168.63.129.16", "100.100.100.200"),
-        *("fd00:ec2::254", "fd00:ec2::23", "metadata.google.internal", "metadata"),
+        *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:c1::a9fe:a9fe"),
+        *("metadata.google.internal", "metadata"),
     }
 )
+
+_WITH_IPV4_AT_THE_END: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/96")))
 
 
 def is_metadata(host: str) -> bool:
@@ -24,5 +28,18 @@ def is_off_limits(host: str) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return is_metadata(host)
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_link_local or is_metadata(str(mapped or address))
+    forms = [address, *_embedded(address)]
+    return any(each.is_link_local or is_metadata(str(each)) for each in forms)
+
+
+def _embedded(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """What an IPv6 address may lead to: mapped, compatible, 6to4, NAT64 (RFC 4291, 3056, 6052)."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return
+    for each in (address.ipv4_mapped, address.sixtofour):
+        if each is not None:
+            yield each
+    if any(address in network for network in _WITH_IPV4_AT_THE_END):
+        yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)

@@ -52,7 +52,7 @@ def _kept(
         return None if holds_key(own) else own
 
     section = request.section
-    lines, cookies = request_lines(section.fields, strip, section.options, as_the_upstream_would_see_it)
+    lines, cookies = request_lines(section.fields, strip, section.options, as_the_upstream_would_see_it, holds_key)
     host = b"Host: %b\r\n" % _host(request, binding)
     return b"".join((host, lines, binding.constants, _forwarded(request, binding), _framing(request))), cookies
 

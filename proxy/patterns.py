@@ -43,7 +43,7 @@ PATTERNS: Final = (
         re.compile(
             r"()\b(?:vnla_sys\.|gh[pousr]_|github_pat_|glpat-|hv[sbr]\.|xox[abeprs]-|ya29\.)[A-Za-z0-9._-]{8,}"
         ),
-        frozenset({"vnla_sys.", "gh", "glpat-", "hv", "xox", "ya29."}),
+        frozenset({"vnla_sys.", "gh", "github_pat_", "glpat-", "hv", "xox", "ya29."}),
     ),
     Pattern(
         re.compile(r"(/~)[A-Za-z0-9_-]{16,}"),

@@ -7,7 +7,7 @@ is sent (invariants 1 to 3). What happens between the two attempts stands in `pa
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Final
 
@@ -18,7 +18,7 @@ from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
 from proxy.delivery import deliver
 from proxy.errors import ProxyError
-from proxy.guard import Admission, Guard, cors_lines, preflight_lines
+from proxy.guard import Admission, Guard, cors_lines, methods_of, preflight_lines
 from proxy.headers import Stripping
 from proxy.http1.answer import SWITCHED
 from proxy.injection import AUTHORIZATION, Place, Replace, places_to_fill
@@ -28,7 +28,7 @@ from proxy.listener.request import Request
 from proxy.outbound import outgoing
 from proxy.passage import Passage
 from proxy.replay import Replay
-from proxy.routes import RouteTable
+from proxy.routes import Policy, RouteTable
 from proxy.tokenguard import TokenGuard
 from proxy.upgrade import HANDSHAKE_LINES, is_handshake, tunnel
 
@@ -98,10 +98,11 @@ class Relay:
         """The whole way of a request."""
         # 1. Guard: nothing below this line happens for a request that it refuses.
         admission = self._guard.admit(request)
+        methods = methods_of(request)
         exchange.path, exchange.query = admission.path, admission.query
         if admission.key is not None:
             exchange.client = admission.key.at(request.client)
-            admission.key.policy.check(request.method, admission.path)
+            _permit(admission.key.policy, methods, admission.path)
         visitor = admission.visitor
         if admission.preflight:
             out.begin(204, block(preflight_lines(request.section.values, visitor.origin)))
@@ -112,7 +113,7 @@ class Relay:
         binding = self._bindings[route.name]
         exchange.route = route.name
         path = route.target(admission.path)
-        route.policy.check(request.method, path)
+        _permit(route.policy, methods, path)
 
         # 3. Body: streamed and kept up to a bound; nothing is read yet.
         body = request.body
@@ -183,6 +184,12 @@ def _watch(
         log.warning("token_in_body", extra={"fields": names})
 
     return rendered.echoes, TokenGuard(rendered.echoes, found)
+
+
+def _permit(policy: Policy, methods: Iterable[str], path: bytes) -> None:
+    """Raise `PathDenied` unless each of the methods may go there."""
+    for method in methods:
+        policy.check(method, path)
 
 
 async def _credential(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keyring
 import pytest
+import yaml
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 
@@ -165,9 +166,18 @@ def test_a_command_gives_a_secret_without_a_shell(reader: SecretReader) -> None:
     assert source.describe() == {"command": ["printf", "***"]}
 
 
-def test_a_command_sees_the_environment_of_the_proxy(reader: SecretReader) -> None:
-    """Password managers need HOME and their agents' sockets."""
-    assert reader.read({"command": ("sh", "-c", "echo $T")}).value == Secret(TOKEN)
+@pytest.mark.threat(83)
+def test_083_a_command_sees_the_environment_of_the_proxy_without_its_secrets() -> None:
+    """Password managers need HOME and their agents' sockets, and nobody's token."""
+    environ = {"T": TOKEN, "HOME": "/srv/x", "PATH": "/usr/bin:/bin"}
+    written = {
+        "upstream": "https://a.example",
+        "credential": {"type": "static", "token": {"command": ["sh", "-c", "echo ${T-none}$HOME-long-enough"]}},
+        "guard": {"client_key": {"env": "T"}},
+    }
+    loaded = load(Source(yaml.safe_dump(written), "test", None, "test"), environ=environ)
+    [token] = [source for path, source in loaded.secrets() if path[-1] == "token"]
+    assert token.value == Secret("none/srv/x-long-enough")
 
 
 def test_what_a_command_writes_to_standard_error_is_not_shown(

@@ -243,7 +243,8 @@ async def test_090_kills_at_random_moments_cost_at_most_a_login_each(
         await last.kill()
         assert [line for each in instances.running for line in each.all("stored_token_unusable")] == []
         lost = told(*instances.running)
-        assert lost
+        # A dozen may all miss the moment in which a rotation can be lost.
+        assert lost or KILLS[store, who] * TIMES < 50
         assert len(lost) <= account.redemptions()
         if account.needs_person:
             assert ended == account.reuses() <= len(lost)

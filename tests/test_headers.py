@@ -29,11 +29,16 @@ STRIP = stripping((AUTHORIZATION, API_KEY, Place("query", "access_token"), Place
 Raw = list[tuple[bytes, bytes]]
 
 
+def never(_value: bytes) -> bool:
+    """There is no client key."""
+    return False
+
+
 def _request(
     raw: Raw, strip: Stripping = STRIP, *, reference: bytes | None = b"reference"
 ) -> tuple[Raw, list[bytes]]:
     came = section(raw)
-    lines, cookies = request_lines(came.fields, strip, came.options, lambda _value: reference)
+    lines, cookies = request_lines(came.fields, strip, came.options, lambda _value: reference, never)
     assert not lines or lines.endswith(b"\r\n")
     return [_split(line) for line in lines.split(b"\r\n")[:-1]], cookies
 
@@ -116,7 +121,9 @@ _lines = st.lists(st.tuples(_name, _value).map(b":".join), max_size=8)
 @given(_lines)
 def test_029_every_other_field_crosses_byte_for_byte_with_duplicates_in_order(came: list[bytes]) -> None:
     """Non-UTF-8 values (E9), empty ones, odd case, white space around a value or none: as they came."""
-    lines, cookies = request_lines(Section(b"\r\n".join(came)).fields, STRIP, frozenset(), lambda _value: None)
+    lines, cookies = request_lines(
+        Section(b"\r\n".join(came)).fields, STRIP, frozenset(), lambda _value: None, never
+    )
     assert lines == b"".join(line + b"\r\n" for line in came)
     assert cookies == []
 
@@ -182,9 +189,12 @@ def test_origin_and_referer_are_rewritten_or_dropped(name: bytes) -> None:
 def test_a_reference_that_stays_keeps_its_line() -> None:
     """Only what is rewritten is written anew."""
     came = Section(b"Origin:https://page.example  \r\nREFERER:\tx ")
-    lines, _ = request_lines(came.fields, STRIP, came.options, lambda value: value)
+    lines, _ = request_lines(came.fields, STRIP, came.options, lambda value: value, never)
     assert lines == came.raw + b"\r\n"
-    assert request_lines(came.fields, STRIP, came.options, lambda _value: b"y")[0] == b"Origin: y\r\nREFERER: y\r\n"
+    assert (
+        request_lines(came.fields, STRIP, came.options, lambda _value: b"y", never)[0]
+        == b"Origin: y\r\nREFERER: y\r\n"
+    )
 
 
 OWN = b"http://localhost:8080"

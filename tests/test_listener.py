@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from proxy.errors import ProxyError
 from proxy.http1.request import RequestSection
 from proxy.listener.connection import AHEAD_MOST, ClientConnection
 from proxy.listener.request import Request
+from proxy.listener.server import ASIDE_MOST
 from proxy.sockets import bind_unix, remove_file
 from tests.support.api import api
 from tests.support.client import Client, connected
@@ -527,6 +528,26 @@ async def test_115_one_connection_too_many_is_answered_and_ended(artefacts: Arte
         async with connected(listener.url, artefacts) as fourth:
             assert (await fourth.ask("GET")).status == 200
         assert listener.codes == ["overloaded"]
+
+
+@pytest.mark.threat(13, 115)
+async def test_013_who_may_not_connect_takes_the_place_of_nobody_who_may(artefacts: Artefacts) -> None:
+    """Some are heard, so that the log says what they wanted; more of them are told at once, and closed."""
+    is_ours = False
+    admits = lambda _sock: is_ours  # noqa: E731  what it says changes
+    async with listening(most_connections=2, admits=admits) as listener, AsyncExitStack() as stack:
+        count = ASIDE_MOST + 20
+        others = [await stack.enter_async_context(connected(listener.url, artefacts)) for _ in range(count)]
+        told = [await each.answer() for each in others[ASIDE_MOST:]]
+        assert {(each.status, each.code) for each in told} == {(403, "peer_not_allowed")}
+        others[0].send(GET)
+        assert (await others[0].answer()).code == "peer_not_allowed"
+        is_ours = True
+        for _ in range(2):
+            ours = await stack.enter_async_context(connected(listener.url, artefacts))
+            assert (await ours.ask("GET")).status == 200
+        third = await stack.enter_async_context(connected(listener.url, artefacts))
+        assert (await third.answer()).code == "overloaded"
 
 
 @pytest.mark.threat(46)

@@ -23,6 +23,11 @@ from proxy.upstream import dial
         ("169.254.1.2", False),
         ("fe80::1", False),
         ("fe80::1%eth0", False),
+        ("::ffff:169.254.1.2", False),
+        ("::169.254.169.254", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("2002:a9fe:a9fe::1", False),
+        ("fd20:ce::254", True),
     ],
 )
 def test_071_what_is_off_limits(host: str, *, metadata: bool) -> None:

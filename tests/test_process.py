@@ -8,7 +8,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.support.instances import ROOT, fleet
 from tests.support.leaks import Artefacts
 from tests.support.vendors import Vendor
 
+FREE: Final = "127.0.0.1:0"
 #: What a process says of itself after `close_to_others`: prctl(PR_GET_DUMPABLE), and its limits of core dumps.
 ASK = """
 import ctypes, json, os, resource
@@ -78,20 +80,25 @@ async def test_115_with_all_places_taken_a_refresh_still_works(
     tracker: Vendor[TeleTracker], tmp_path: Path, artefacts: Artefacts
 ) -> None:
     """One client more gets 503; those that are there are served, with a new token; then there is room again."""
-    few = RESERVE + 2 * 20
-    config: dict[str, Any] = {"upstream": tracker.url, "credential": dict(tracker.credential)}
+    few = 128
+    most = (few - RESERVE) // 2
+    config: dict[str, Any] = {"upstream": tracker.url, "credential": dict(tracker.credential), "listen": FREE}
     async with fleet(tmp_path, config, tracker.environ, artefacts) as instances:
         running = await instances.start("prlimit", f"--nofile={few}:{few}")
-        assert running.all("connections_capped")[0]["most"] == 20
+        assert running.all("connections_capped")[0]["most"] == most
         async with connected(running.url, artefacts) as client:
             assert (await client.ask("GET", "/calls", (), None)).status == 200
-            path = running.url.removeprefix("unix:")
-            others = [await asyncio.open_unix_connection(path) for _ in range(60)]
-            refused = await running.get()
-            assert (refused.status, refused.code) == (503, "overloaded")
+            where = urlsplit(running.url)
             tracker.double.expire()
-            assert (await client.ask("GET", "/calls", (), None)).status == 200
-            for _reader, writer in others:
-                writer.close()
+            opening = [asyncio.open_connection(where.hostname, where.port) for _ in range(500)]
+            others = await asyncio.gather(*opening, return_exceptions=True)
+            try:
+                assert (await client.ask("GET", "/calls", (), None)).status == 200
+                refused = await running.get()
+                assert (refused.status, refused.code) == (503, "overloaded")
+            finally:
+                for each in others:
+                    if not isinstance(each, BaseException):
+                        each[1].close()
         await running.event("token_refreshed", 2)
         assert (await instances.asked(running)) == [200]

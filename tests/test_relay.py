@@ -1011,3 +1011,45 @@ async def test_114_a_client_that_asks_and_does_not_read_stops_being_served(proxy
         client.go_on_reading()
         for _ in range(300):
             assert (await client.answer()).complete
+
+
+@pytest.mark.threat(26, 47)
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x-method-override", "X_HTTP_Method"])
+async def test_026_rules_hold_for_the_method_that_a_field_puts_in_place(
+    proxying: StartProxy, keyed: Keyed, name: str
+) -> None:
+    """Many frameworks take it for the request's own; what is allowed passes as it came."""
+    async with api() as upstream:
+        allow = [{"methods": ["GET", "HEAD"], "paths": ["/*"]}]
+        async with proxying(keyed.config(upstream.url, allow=allow), environ=keyed.environ) as proxy:
+            told = [await proxy.ask("GET", "/x", [(name, method)]) for method in ("delete", "TRACE", "head")]
+    assert [(each.status, each.code) for each in told] == [
+        (403, "path_denied"),
+        (405, "method_not_allowed"),
+        (200, ""),
+    ]
+    assert [seen.all(name) for seen in upstream.seen] == [["head"]]
+
+
+@pytest.mark.threat(20)
+async def test_020_a_key_in_any_other_field_never_reaches_the_upstream(
+    proxying: StartProxy, canaries: Canaries, keyed: Keyed
+) -> None:
+    """Where WebDAV moves something to is the upstream's own address; what else holds the key is dropped."""
+    key = canaries.mint("key")
+    async with Upstream([REQUEST, OK]) as upstream:
+        config = keyed.config(upstream.origin, top={"guard": {"client_key": {"env": "KEY"}}})
+        async with proxying(config, environ={**keyed.environ, "KEY": key}) as proxy:
+            fields = [
+                ("Host", "localhost"),
+                ("Destination", f"http://localhost/~{key}/dav/b"),
+                ("X-Base", f"http://localhost/~{key}/dav"),
+                ("Cookie", f"a=1; base={key}; c=2"),
+                ("X-Kept", "kept"),
+            ]
+            assert (await proxy.ask("MOVE", f"/~{key}/dav/a", fields)).status == 200
+        [peer] = upstream.peers
+    got = received(peer.received)
+    assert key.encode() not in peer.received
+    assert got.all("destination") == [f"{upstream.origin}/dav/b"]
+    assert (got.all("x-base"), got.all("x-kept"), got.all("cookie")) == ([], ["kept"], ["a=1; c=2"])

@@ -3,7 +3,7 @@
 Each part is validated alone, so that a mistake in one hides none in another: all problems come at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from proxy.config.checks import check
@@ -32,8 +32,10 @@ def load(source: Source, *, environ: Mapping[str, str], reads: type[SecretReader
     written, problems.lines = parse(source.text, problems)
     if not written:
         raise ConfigError(problems.sentences)
-    reader = reads(environ, source.folder, source.literals_refused())
-    parts = _Parts(long_form(written, problems), reader, problems)
+    whole = long_form(written, problems)
+    withheld = frozenset(_variables(whole))
+    reader = reads(environ, source.folder, source.literals_refused(), withheld=withheld)
+    parts = _Parts(whole, reader, problems)
     draft = Draft(
         listen=parts.section("listen", Listen) or (),
         routes=parts.routes(),
@@ -64,6 +66,17 @@ def load(source: Source, *, environ: Mapping[str, str], reads: type[SecretReader
         warnings=problems.warnings,
         **rest,
     )
+
+
+def _variables(written: object) -> Iterator[str]:
+    """The names of the variables that hold secrets, wherever a reference to one stands."""
+    if isinstance(written, Mapping):
+        if isinstance(name := written.get("env"), str) and written.keys() <= {"env", "json"}:
+            yield name
+        written = tuple(written.values())
+    if isinstance(written, list | tuple):
+        for each in written:
+            yield from _variables(each)
 
 
 class _Parts:

@@ -80,7 +80,8 @@ class SecretReader:
     """Reads the secrets of one configuration.
 
     `folder` is what relative paths are relative to; `literals_refused` is None where literals are allowed, else
-    the sentence that refuses them; `mounts` is the kernel's table of mounts; `named` are the variables read so far.
+    the sentence that refuses them; `mounts` is the kernel's table of mounts; `named` are the variables read so far,
+    `withheld` those that hold secrets, which no command sees.
     """
 
     environ: Mapping[str, str] = field(repr=False)
@@ -89,6 +90,7 @@ class SecretReader:
     mounts: Path = Path("/proc/self/mounts")
     command_seconds: float = COMMAND_SECONDS
     named: set[str] = field(default_factory=set)
+    withheld: frozenset[str] = frozenset()
 
     def read(self, value: object) -> SecretSource:
         """The secret that `value` (a reference or a literal) stands for; raises `ValueError`."""
@@ -156,7 +158,8 @@ class SecretReader:
             raise ValueError("command takes a list, program first, each argument in quotes: [pass, show, api]")
         command = tuple(str(part) for part in reference)
         program = command[0]
-        printed = output(command, self.environ, self.command_seconds)
+        shown = {name: value for name, value in self.environ.items() if name not in self.withheld}
+        printed = output(command, shown, self.command_seconds)
         return SecretSource("command", command, _proper(_text(printed, program), f"the output of {program}"))
 
     def _contents(self, path: Path) -> tuple[str, str | None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.accesslog import Exchange
 from proxy.alarm import Alarm
 from proxy.body import RequestBody
-from proxy.errors import BadFraming, HeadersTooLarge, Overloaded, ProxyError, RequestTimeout
+from proxy.errors import BadFraming, HeadersTooLarge, ProxyError, RequestTimeout
 from proxy.flow import Flow
 from proxy.http1.bodies import Chunked, Decoder, Sized, UntilEnd
 from proxy.http1.request import RequestSection
@@ -92,15 +92,14 @@ class ClientConnection(Flow):
     # -- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client connected; over the limit it gets an answer and no more."""
+        """A client connected; where there is no place for it, it gets an answer and no more."""
         super().connection_made(transport)
         sock, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
         self._is_unix = sock.family == socket.AF_UNIX
         self.client = "unix" if self._is_unix else str(peer[0]) if peer else ""
-        self._handler = self._server.handler_for(sock)
-        self._server.joined(self)
-        if self._server.is_full:
-            self._refuse(Overloaded())
+        self._handler, refusal = self._server.enter(self, sock)
+        if refusal is not None:
+            self._refuse(refusal)
         else:
             self._rest()
 
@@ -273,7 +272,8 @@ class ClientConnection(Flow):
         answer.keep_alive = False
         answer.problem(error)
         self._server.observe(exchange)
-        self._linger()
+        end = self._linger if self._server.lets_linger(self) else self._end
+        end()
 
     def _linger(self) -> None:
         """Say no more, and let the client finish for a while.

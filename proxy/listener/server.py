@@ -4,12 +4,17 @@ import asyncio
 import socket
 from collections.abc import Callable
 from time import perf_counter
+from typing import Final
 
 from proxy.accesslog import Exchange
-from proxy.errors import PeerNotAllowed
+from proxy.errors import Overloaded, PeerNotAllowed, ProxyError
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.connection import ClientConnection, Handler
 from proxy.listener.request import Request
+
+#: So many connections of strangers, and so many beyond the bound, are told why; more are closed at once. Both have
+#: their descriptors from the reserve (`process.RESERVE`).
+ASIDE_MOST: Final = 16
 
 
 class Server:
@@ -38,15 +43,35 @@ class Server:
         self.is_closing = False
         self._admits = admits
         self._most_connections = most_connections
+        #: All that are open, and which of them are of peers who may not speak to us, or beyond a bound.
         self._connections: set[ClientConnection] = set()
+        self._strangers: set[ClientConnection] = set()
+        self._excess: set[ClientConnection] = set()
 
     def __call__(self) -> ClientConnection:
         """The protocol of a new connection."""
         return ClientConnection(self, asyncio.get_running_loop())
 
-    def handler_for(self, sock: socket.socket) -> Handler:
-        """What answers requests over this new connection."""
-        return self.handler if self._admits is None or self._admits(sock) else self._refuse_peer
+    def enter(self, connection: ClientConnection, sock: socket.socket) -> tuple[Handler, ProxyError | None]:
+        """A connection is open: what answers its requests, and why none is waited for, if so.
+
+        Whoever may not speak to us takes no place of those who may (threats 13, 115).
+        """
+        self._connections.add(connection)
+        if self._admits is not None and not self._admits(sock):
+            if len(self._strangers) < ASIDE_MOST:
+                self._strangers.add(connection)
+                return self._refuse_peer, None
+            self._excess.add(connection)
+            return self._refuse_peer, PeerNotAllowed()
+        if len(self._connections) - len(self._strangers) - len(self._excess) > self._most_connections:
+            self._excess.add(connection)
+            return self.handler, Overloaded()
+        return self.handler, None
+
+    def lets_linger(self, connection: ClientConnection) -> bool:
+        """May a connection that is refused stay until the client has read why? It keeps its descriptor so long."""
+        return connection not in self._excess or len(self._excess) <= ASIDE_MOST
 
     async def _refuse_peer(self, request: Request, connection: ClientConnection) -> None:
         """Answer whoever may not speak to us, and end the connection."""
@@ -59,22 +84,14 @@ class Server:
         self.observe(exchange)
 
     @property
-    def is_full(self) -> bool:
-        """Are there more connections than there may be?"""
-        return len(self._connections) > self._most_connections
-
-    @property
     def is_busy(self) -> bool:
         """Is a request in progress on any connection?"""
         return any(each.work is not None for each in self._connections)
 
-    def joined(self, connection: ClientConnection) -> None:
-        """A connection is open."""
-        self._connections.add(connection)
-
     def left(self, connection: ClientConnection) -> None:
         """A connection is gone."""
-        self._connections.discard(connection)
+        for those in (self._connections, self._strangers, self._excess):
+            those.discard(connection)
 
     def close_idle(self) -> None:
         """End the connections that rest; the others end with the answer that they wait for."""

@@ -1,7 +1,8 @@
 """A listener of its own on a free port, with a handler of a few lines behind it instead of the relay."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -66,6 +67,7 @@ class Listening:
 async def listening(
     handler: Handler = echo,
     *,
+    admits: Callable[[socket.socket], bool] | None = None,
     header_bytes: int = LIMIT,
     header_seconds: float = DEADLINE,
     idle_seconds: float = DEADLINE,
@@ -80,6 +82,7 @@ async def listening(
         header_seconds=header_seconds,
         idle_seconds=idle_seconds,
         most_connections=most_connections,
+        admits=admits,
     )
     [sock] = bind_tcp("127.0.0.1", 0)
     url = url_of(sock)
