@@ -1053,3 +1053,31 @@ async def test_020_a_key_in_any_other_field_never_reaches_the_upstream(
     assert key.encode() not in peer.received
     assert got.all("destination") == [f"{upstream.origin}/dav/b"]
     assert (got.all("x-base"), got.all("x-kept"), got.all("cookie")) == ([], ["kept"], ["a=1; c=2"])
+
+
+@pytest.mark.threat(117)
+async def test_117_two_hundred_clients_are_served_in_turn(proxying: StartProxy, keyed: Keyed) -> None:
+    """Ten connections to the upstream serve all of them, and nobody gets three answers before another gets one."""
+    clients, rounds = 200, 5
+    served = [0] * clients
+    spread = 0
+    ready = asyncio.Barrier(clients)
+    async with (
+        api() as upstream,
+        proxying(keyed.config(upstream.url, pool={"size": 10}), environ=keyed.environ) as proxy,
+    ):
+
+        async def ask(number: int) -> None:
+            nonlocal spread
+            async with proxy.connect() as client:
+                assert (await client.ask("GET", "/")).status == 200
+                await ready.wait()
+                for _ in range(rounds):
+                    assert (await client.ask("GET", "/")).status == 200
+                    served[number] += 1
+                    spread = max(spread, served[number] - min(served))
+
+        await asyncio.gather(*map(ask, range(clients)))
+        assert len(upstream.seen) == clients * (rounds + 1)
+    assert served == [rounds] * clients
+    assert spread <= 2

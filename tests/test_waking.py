@@ -48,6 +48,7 @@ def test_the_clock_of_tokens_counts_at_least_what_the_timers_do() -> None:
     assert awake <= later
 
 
+@pytest.mark.threat(96)
 async def test_096_a_suspend_is_told_once(called: Called, caplog: pytest.LogCaptureFixture) -> None:
     """With its length in the log; the next look finds nothing new."""
     caplog.set_level(logging.INFO)
@@ -101,6 +102,7 @@ async def test_a_suspend_in_which_the_wall_clock_went_along_is_no_step(
     watcher.stop()
 
 
+@pytest.mark.threat(96)
 async def test_096_a_fleet_that_wakes_together_does_not_ask_together(called: Called) -> None:
     """Up to two seconds pass, by chance; a second suspend meanwhile begins them anew, and the end calls nobody."""
     called.random = 0.75
@@ -132,6 +134,7 @@ async def test_it_looks_again_and_again_until_it_is_stopped(
     assert watcher._timer.cancelled()
 
 
+@pytest.mark.threat(96)
 async def test_096_after_a_night_no_request_meets_what_the_evening_left(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +154,7 @@ async def test_096_after_a_night_no_request_meets_what_the_evening_left(
         assert tracker.double.token_requests == {"login": 1, "refresh": 1}
 
 
+@pytest.mark.threat(96)
 async def test_096_a_token_that_came_due_in_a_suspend_is_refreshed_soon_after_it(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
