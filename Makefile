@@ -122,6 +122,7 @@ nightly:
 	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow
 	@$(MAKE) fuzz SECONDS=600
 	@$(MAKE) mutants
+	@$(MAKE) bench ARGS='--smoke --only cpu'
 
 # For example ARGS='--smoke', or ARGS='--only cpu --proxies ours,nginx --rounds 5'.
 bench: .venv/.tested
