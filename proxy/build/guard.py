@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from proxy.clientkeys import ClientKey
 from proxy.config import Config, TcpAddress, UnixAddress
+from proxy.config.model import ClientKeyConfig
+from proxy.config.routing import PolicyRule
 from proxy.guard import Guard
 from proxy.peers import Peers
 from proxy.routes import Policy, Rule
@@ -32,8 +34,12 @@ def client_keys(config: Config) -> Iterator[ClientKey]:
     if config.guard.client_key is not None:
         yield ClientKey("", config.guard.client_key.value, Policy(None, ()))
     for name, given in config.guard.client_keys.items():
-        methods = None if given.methods is None else frozenset(given.methods)
-        yield ClientKey(name, given.key.value, Policy([Rule(methods, given.paths)], ()))
+        yield ClientKey(name, given.key.value, Policy([rule(given)], ()))
+
+
+def rule(given: PolicyRule | ClientKeyConfig) -> Rule:
+    """What a route, or a client key, says of methods and paths."""
+    return Rule(None if given.methods is None else frozenset(given.methods), given.paths)
 
 
 def peers(config: Config) -> Peers | None:

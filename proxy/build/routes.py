@@ -5,18 +5,18 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 from proxy.binding import Binding, Timeouts
-from proxy.build.guard import in_a_host_field
+from proxy.build.guard import in_a_host_field, rule
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.anycredential import CommonCredential, ExpiredRuleConfig
-from proxy.config.routing import PolicyRule, RouteConfig
+from proxy.config.routing import RouteConfig
 from proxy.credentials.credential import Credential
 from proxy.errors import ConfigError
 from proxy.headers import stripping
 from proxy.injection import AUTHORIZATION
 from proxy.refusals import ExpiredRule, RefusalRules, glob
 from proxy.rewrite import Rewriter
-from proxy.routes import Policy, Route, RouteTable, Rule
+from proxy.routes import Policy, Route, RouteTable
 from proxy.tls import client_context
 from proxy.upstream.dial import Dialer
 from proxy.upstream.pool import Pool
@@ -54,7 +54,7 @@ def _route(given: RouteConfig) -> Route:
         given.base_path.encode(),
         given.strip_prefix,
         None if given.host is None else in_a_host_field(given.host),
-        Policy(None if given.allow is None else map(_rule, given.allow), map(_rule, given.deny)),
+        Policy(None if given.allow is None else map(rule, given.allow), map(rule, given.deny)),
     )
 
 
@@ -146,7 +146,3 @@ def _expired_rule(given: ExpiredRuleConfig, refresh_on: frozenset[int]) -> Expir
         dict(given.body),
         {name.lower(): glob(pattern) for name, pattern in given.unless.headers.items()},
     )
-
-
-def _rule(given: PolicyRule) -> Rule:
-    return Rule(None if given.methods is None else frozenset(given.methods), given.paths)

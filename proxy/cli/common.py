@@ -3,14 +3,17 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
 import click
 
 from proxy.config import Config, Source, load
+from proxy.config.secrets import SecretReader
 from proxy.errors import BearerProxyError, ConfigError
+from proxy.findings import Finding
 from proxy.process import close_to_others
 
 P = ParamSpec("P")
@@ -47,10 +50,22 @@ def ends_with_status(command: Callable[P, int]) -> Callable[P, None]:
     return ending
 
 
-def load_closed(source: Source) -> Config:
+def load_closed(source: Source, *, reads: type[SecretReader] = SecretReader) -> Config:
     """The configuration, secrets read, in a process that nobody else can look into. Raises `ConfigError`."""
     close_to_others(os.environ)
-    return load(source, environ=os.environ)
+    return load(source, environ=os.environ, reads=reads)
+
+
+async def report(findings: AsyncIterable[Finding], *, as_json: bool) -> int:
+    """Print what was found, each line as soon as it is, or one document; 1 where something is a failure."""
+    found = []
+    async for each in findings:
+        found.append(each)
+        if not as_json:
+            click.echo(f"{each.status:8} {each.what}: {each.detail}")
+    if as_json:
+        print_json({"findings": [asdict(each) for each in found]})
+    return int(any(each.status == "failure" for each in found))
 
 
 def print_json(document: Any) -> None:  # noqa: ANN401  whatever JSON takes

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import os
-from dataclasses import asdict
+from collections.abc import AsyncIterator
 
 import click
 
-from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, print_json, state_folder
+from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, report, state_folder
 from proxy.config import Config, find
 from proxy.doctor import examine
 from proxy.findings import Finding
@@ -29,18 +29,10 @@ def doctor(config: str | None, *, as_json: bool) -> int:
     """
     # The findings say it all.
     logging.disable(logging.CRITICAL)
-    found = asyncio.run(_examined(load_closed(find(config, os.environ)), quiet=as_json))
-    if as_json:
-        print_json({"findings": [asdict(each) for each in found]})
-    return int(any(each.status == "failure" for each in found))
+    return asyncio.run(report(_examined(load_closed(find(config, os.environ))), as_json=as_json))
 
 
-async def _examined(config: Config, *, quiet: bool) -> list[Finding]:
+async def _examined(config: Config) -> AsyncIterator[Finding]:
     redactor = Redactor()
-    found = []
     async for each in examine(config, World(redactor, state_folder(os.environ))):
-        finding = Finding(each.status, each.what, redactor.text(each.detail))
-        found.append(finding)
-        if not quiet:
-            click.echo(f"{finding.status:8} {finding.what}: {finding.detail}")
-    return found
+        yield Finding(each.status, each.what, redactor.text(each.detail))
