@@ -48,12 +48,12 @@ class ClientKeys:
         return any(key in value for key, _ in self._keys)
 
     def in_fields(self, fields: Fields) -> ClientKey | None:
-        """The key that a request shows in a header or a cookie."""
+        """The key that a request shows in a header or a cookie of ours."""
         values = [
             *fields.get(CLIENT_KEY_HEADER, ()),
             *cookie_values(fields.get(b"cookie", ()), CLIENT_KEY_COOKIE),
         ]
-        return next(filter(None, map(self.shown, values)), None) or self.in_authorization(fields)
+        return next(filter(None, map(self.shown, values)), None)
 
     def in_authorization(self, fields: Fields) -> ClientKey | None:
         """The key that a request shows as a Bearer token or as the password of Basic."""

@@ -155,8 +155,9 @@ class Guard:
             raise NavigationNotAllowed
         visitor = Visitor(host, own_origin, origin)
         if self._keys is not None:
-            visitor.authorization_is_key = self._keys.in_authorization(fields) is not None
-            visitor.key = self._keys.in_fields(fields)
+            in_authorization = self._keys.in_authorization(fields)
+            visitor.authorization_is_key = in_authorization is not None
+            visitor.key = self._keys.in_fields(fields) or in_authorization
         return visitor
 
     def holds_key(self, value: bytes) -> bool:

@@ -102,18 +102,18 @@ class ExecCredential(CommonCredential):
     """Variables besides the proxy's own; values may be references to secrets."""
     timeout: Timeout = _COMMAND_SECONDS
     """How long it may take; then it is killed."""
-    #: The variables that hold secrets of this configuration; more come while the rest of it is read.
-    _named: set[str] | frozenset[str] = PrivateAttr(default=frozenset())
+    #: The variables that hold secrets of this configuration.
+    _withheld: frozenset[str] = PrivateAttr(default=frozenset())
 
     @model_validator(mode="after")
     def _knows_what_to_withhold(self, info: ValidationInfo) -> Self:
-        self._named = reader(info).named
+        self._withheld = reader(info).withheld
         return self
 
     def environment(self) -> dict[str, str | None]:
         """The variables, secrets revealed when this is called; None: one of the proxy's that it must not get."""
         given = {name: _text(value) for name, value in self.env.items() if value is not None}
-        return {**dict.fromkeys(self._named), "KUBERNETES_EXEC_INFO": _EXEC_INFO, **given}
+        return {**dict.fromkeys(self._withheld), "KUBERNETES_EXEC_INFO": _EXEC_INFO, **given}
 
 
 class MetadataCredential(CommonCredential):

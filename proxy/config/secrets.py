@@ -80,8 +80,8 @@ class SecretReader:
     """Reads the secrets of one configuration.
 
     `folder` is what relative paths are relative to; `literals_refused` is None where literals are allowed, else
-    the sentence that refuses them; `mounts` is the kernel's table of mounts; `named` are the variables read so far,
-    `withheld` those that hold secrets, which no command sees.
+    the sentence that refuses them; `mounts` is the kernel's table of mounts; `withheld` are the variables that hold
+    secrets of it, which no program sees.
     """
 
     environ: Mapping[str, str] = field(repr=False)
@@ -89,7 +89,6 @@ class SecretReader:
     literals_refused: str | None
     mounts: Path = Path("/proc/self/mounts")
     command_seconds: float = COMMAND_SECONDS
-    named: set[str] = field(default_factory=set)
     withheld: frozenset[str] = frozenset()
 
     def read(self, value: object) -> SecretSource:
@@ -132,7 +131,6 @@ class SecretReader:
         text = self.environ.get(variable)
         if text is None:
             raise ValueError(f"the environment variable {variable} is not set: export it, or correct the name")
-        self.named.add(variable)
         return SecretSource("env", variable, _proper(text, f"the environment variable {variable}"))
 
     def _file(self, reference: str) -> SecretSource:
