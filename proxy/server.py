@@ -119,13 +119,13 @@ class Instance:
         instance = cls(config, world)
         try:
             await instance._listen()
+            for url in instance.urls:
+                log.info("listening", extra={"fields": {"url": url}})
+            instance._warn_of_ends()
+            await instance.problem_of_state()
         except BaseException:
             await instance.close()
             raise
-        for url in instance.urls:
-            log.info("listening", extra={"fields": {"url": url}})
-        instance._warn_of_ends()
-        await instance.problem_of_state()
         instance._waking.start()
         return instance
 

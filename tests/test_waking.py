@@ -2,7 +2,12 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Final
 
 import pytest
 
@@ -14,6 +19,27 @@ from tests.support.api import api
 from tests.support.harness import HeldClock, StartProxy
 from tests.support.vendors import Vendor
 from tests.support.waiting import until
+
+#: In a namespace of its own, a machine that slept for an hour (time_namespaces(7)).
+SLEPT: Final = ("unshare", "--time", "--boottime", "3600")
+READ: Final = "from proxy.clock import SystemClock as S; print(S().now() - S().awake())"
+
+
+@cache
+def can_sleep() -> bool:
+    """May this user make a namespace of time?"""
+    with suppress(OSError):
+        return subprocess.run([*SLEPT, "true"], capture_output=True, check=False).returncode == 0
+    return False
+
+
+@pytest.mark.threat(96)
+@pytest.mark.skipif(not can_sleep(), reason="this machine lets the tests make no namespace of time")
+def test_096_time_that_the_machine_slept_counts() -> None:
+    """By the clock that ends are kept on, and not by the other."""
+    run = [*SLEPT, sys.executable, "-c", READ]
+    asleep = float(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    assert asleep == pytest.approx(3600.0, abs=60.0)
 
 
 @dataclass

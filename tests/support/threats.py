@@ -30,7 +30,10 @@ _LISTED: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threat:
-    """One case: `stride` is some of the letters STRIDE, `untested` says why no test carries the number."""
+    """One case: `stride` is some of the letters STRIDE, `untested` says why no test carries the number.
+
+    `unmutated` says why no mutant of `tests/mutants.yaml` turns its defence off, where a test does carry it.
+    """
 
     number: int
     room: str
@@ -40,6 +43,7 @@ class Threat:
     star: bool = False
     remains: str = ""
     untested: str = ""
+    unmutated: str = ""
 
 
 def threats() -> dict[int, Threat]:
