@@ -1,8 +1,10 @@
 """Who is at the other end of a connection, as the kernel knows it: the uid of a local peer (Linux).
 
 A Unix socket tells it by itself (`SO_PEERCRED`, unix(7)). For TCP the kernel is asked who owns the socket at the
-other end of exactly this pair of addresses (`NETLINK_SOCK_DIAG`, sock_diag(7)); where it does not answer such
-questions, /proc/net/tcp says the same. Law: who is not certain is nobody (threats 13 to 15, 18).
+other end of exactly this pair of addresses (`NETLINK_SOCK_DIAG`, sock_diag(7)), through a socket that stays open,
+so that it answers where descriptors have run out, too. Where it does not answer such questions, /proc/net/tcp says
+the same; to read that takes a descriptor each time, and without one who connects is unknown.
+Law: who is not certain is nobody (threats 13 to 15, 18).
 """
 
 import logging
@@ -41,6 +43,8 @@ _MAPPED: Final = b"\0" * 10 + b"\xff" * 2
 #: and FIN_WAIT1 and FIN_WAIT2 of one that ended its side. SYN_SENT is somebody else's, who has its port by now.
 _CONNECTED: Final = frozenset({1, 4, 5})
 _ANSWER_SECONDS: Final = 1.0
+#: So many answers to questions that nobody waits for any more are passed over.
+_STALE_MOST: Final = 16
 _PEERCRED: Final = struct.Struct("=iII")
 #: What the kernel says instead of a uid where it knows none.
 _NO_UID: Final = 0xFFFFFFFF
@@ -58,15 +62,24 @@ class Peers:
 
     `open_sockets`: paths of Unix sockets that were opened to others on purpose, whose file modes decide alone.
     `tcp`: are there others than Unix sockets? `required`: is a machine that does not tell an error?
+    `quiet`: who is not admitted is served all the same, so that there is nothing to warn of.
     """
 
     def __init__(
-        self, uids: Iterable[int], *, open_sockets: Iterable[str] = (), tcp: bool = True, required: bool = False
+        self,
+        uids: Iterable[int],
+        *,
+        open_sockets: Iterable[str] = (),
+        tcp: bool = True,
+        required: bool = False,
+        quiet: bool = False,
     ) -> None:
         self._uids = frozenset(uids)
         self._open_sockets = frozenset(open_sockets)
         self._tcp = tcp
         self._required = required
+        self._quiet = quiet
+        self._diag = Diag()
         self._ask: Ask = _nobody
         self._is_off = False
         self._told: set[int | None] = set()
@@ -79,7 +92,7 @@ class Peers:
         """
         ask: Ask | None = None
         if sys.platform == "linux":
-            ask = _way_to_ask() if self._tcp else _nobody
+            ask = _way_to_ask(self._diag) if self._tcp else _nobody
         if ask is not None:
             self._ask = ask
         elif self._required:
@@ -87,8 +100,14 @@ class Peers:
             raise ConfigError([f"guard.peers.uids: {sentence}."])
         else:
             self._is_off = True
-            mend = "set guard.client_key, or listen on unix:/path"
-            log.warning("peers_unknown", extra={"fields": {"mend": mend}})
+            if not self._quiet:
+                mend = "set guard.client_key, or listen on unix:/path"
+                log.warning("peers_unknown", extra={"fields": {"mend": mend}})
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._ask = _nobody
+        self._diag.close()
 
     def admits(self, sock: socket.socket) -> bool:
         """May whoever is at the other end of this connection speak to us?"""
@@ -111,7 +130,7 @@ class Peers:
 
     def _tell(self, uid: int | None) -> None:
         """Name a user who is refused, once: the access log knows addresses alone."""
-        if uid in self._told or len(self._told) >= _MOST_TOLD:
+        if self._quiet or uid in self._told or len(self._told) >= _MOST_TOLD:
             return
         self._told.add(uid)
         if uid is None:
@@ -132,12 +151,13 @@ def _nobody(_peer: Address, _own: Address) -> int | None:
     return None
 
 
-def _way_to_ask() -> Ask | None:
+def _way_to_ask(diag: "Diag") -> Ask | None:
     """The way that works here, tried on a connection of our own; None: there is none."""
-    for ask in (diag_uid, listed_uid):
+    for ask in (diag.uid, listed_uid):
         with suppress(OSError), _own_connection() as (here, there):
             if ask(here, there) == os.geteuid():
                 return ask
+        diag.close()
     return None
 
 
@@ -151,21 +171,63 @@ def _own_connection() -> Iterator[tuple[Address, Address]]:
         yield client.getsockname(), client.getpeername()
 
 
-def diag_uid(peer: Address, own: Address) -> int | None:
-    """The uid of the socket at `peer` whose other end is `own`; None: there is none that belongs to a process.
+class Diag:
+    """Asks the kernel (sock_diag(7)), through one socket that is opened with the first question, and stays."""
 
-    Raises `OSError` where the kernel is not to be asked.
-    """
-    ends = [_packed(peer), _packed(own)]
-    pairs = [_PAIR.pack(peer[1], own[1], *form) for form in _forms(ends)]
-    body = _REQUEST.pack(_family(peer), socket.IPPROTO_TCP, 0, _ANY_STATE) + pairs[0] + _NO_INTERFACE + _NO_COOKIE
-    header = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
+    def __init__(self) -> None:
+        self._netlink: socket.socket | None = None
+        self._sequence = 0
+
+    def uid(self, peer: Address, own: Address) -> int | None:
+        """The uid of the socket at `peer` whose other end is `own`; None: there is none that belongs to a process.
+
+        Where the socket broke, another is opened for the question. Raises `OSError` where the kernel is not to be
+        asked.
+        """
+        ends = [_packed(peer), _packed(own)]
+        pairs = [_PAIR.pack(peer[1], own[1], *form) for form in _forms(ends)]
+        body = (
+            _REQUEST.pack(_family(peer), socket.IPPROTO_TCP, 0, _ANY_STATE) + pairs[0] + _NO_INTERFACE + _NO_COOKIE
+        )
+        is_new = self._netlink is None
+        try:
+            return read_answer(self._answer(body), pairs)
+        except OSError:
+            self.close()
+            if is_new:
+                raise
+        return read_answer(self._answer(body), pairs)
+
+    def close(self) -> None:
+        """Close the socket; the next question opens another."""
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+
+    def _answer(self, body: bytes) -> bytes:
+        """The answer to exactly this question: it carries its number (netlink(7)). Raises `OSError`."""
+        netlink = self._netlink
+        if netlink is None:
+            netlink = self._netlink = _opened()
+        sequence = self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        header = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, sequence, 0)
+        netlink.send(header + body)
+        for _ in range(_STALE_MOST):
+            answer = netlink.recv(4096)
+            if len(answer) >= _HEADER.size and _HEADER.unpack_from(answer)[3] == sequence:
+                return answer
+        raise TimeoutError
+
+
+def _opened() -> socket.socket:
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+    try:
         netlink.settimeout(_ANSWER_SECONDS)
         netlink.connect(_KERNEL)  # from now on nobody else can answer
-        netlink.send(header + body)
-        answer = netlink.recv(4096)
-    return read_answer(answer, pairs)
+    except OSError:
+        netlink.close()
+        raise
+    return netlink
 
 
 def read_answer(answer: bytes, pairs: Sequence[bytes]) -> int | None:
@@ -197,7 +259,10 @@ def _forms(ends: list[bytes]) -> list[list[bytes]]:
 
 
 def listed_uid(peer: Address, own: Address, folder: Path = Path("/proc/net")) -> int | None:
-    """As `diag_uid`, by the tables of all connections (proc(5)), which takes longer the more there are."""
+    """As `Diag.uid`, by the tables of all connections (proc(5)), which takes longer the more there are.
+
+    Raises `OSError` where no descriptor is left to read them.
+    """
     for form in _forms([_packed(peer), _packed(own)]):
         name = "tcp" if len(form[0]) == 4 else "tcp6"
         wanted = [_listed(end, port) for end, port in zip(form, (peer[1], own[1]), strict=True)]

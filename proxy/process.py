@@ -14,8 +14,12 @@ from typing import Final
 DUMPABLE: Final = "BEARER_PROXY_DUMPABLE"
 #: prctl(2).
 _PR_SET_DUMPABLE: Final = 4
-#: Descriptors that are no client's and no upstream's: listeners, the loop, the log, the store, token requests.
-RESERVE: Final = 64
+#: So many connections to the admin listener of the proxy's own user are open at once, and `server.ASIDE_MOST` of
+#: others, and as many that are told that there are too many.
+ADMIN_PLACES: Final = 16
+#: Descriptors that are no client's and no upstream's: 48 of the admin listener, 32 of strangers and of those that
+#: are told that there are too many; and listeners, the loop, the log, the store, token requests.
+RESERVE: Final = 112
 
 
 def close_to_others(environ: Mapping[str, str]) -> None:

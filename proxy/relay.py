@@ -63,7 +63,7 @@ class Relay:
         if self.draining:
             out.keep_alive = False
         try:
-            await self._relay(request, exchange, out)
+            await self._relay(request, connection, exchange, out)
         except ProxyError as error:
             if not exchange.path and request.target.startswith(b"/"):
                 # What was asked for, for the log of a refusal; other forms may hold a password.
@@ -94,7 +94,9 @@ class Relay:
             await out.settle()
         connection.keep_alive = out.keep_alive
 
-    async def _relay(self, request: Request, exchange: Exchange, out: ClientAnswer) -> None:
+    async def _relay(
+        self, request: Request, connection: ClientConnection, exchange: Exchange, out: ClientAnswer
+    ) -> None:
         """The whole way of a request."""
         # 1. Guard: nothing below this line happens for a request that it refuses.
         admission = self._guard.admit(request)
@@ -107,6 +109,7 @@ class Relay:
         if admission.preflight:
             out.begin(204, block(preflight_lines(request.section.values, visitor.origin)))
             return
+        connection.is_proven = True
 
         # 2. Route and policy, both on raw bytes.
         route = self._table.find(visitor.host, admission.path)

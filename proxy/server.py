@@ -6,6 +6,7 @@ requests in flight finish, token requests in flight finish, everything closes (t
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import socket
@@ -23,7 +24,7 @@ from proxy.admin.metrics import Metrics
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.listeners import ListenAddress, TcpAddress
-from proxy.credentials.credential import Report
+from proxy.credentials.credential import Report, warn_of_ends
 from proxy.credentials.endpoint import Clients
 from proxy.credentials.source import TokenSource
 from proxy.errors import CredentialError
@@ -31,17 +32,16 @@ from proxy.guard import Guard
 from proxy.lines import Lines
 from proxy.listener.connection import Handler
 from proxy.listener.server import Server
-from proxy.peers import Peers
-from proxy.process import most_connections
+from proxy.process import ADMIN_PLACES, most_connections
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
-from proxy.sockets import ListenError, bind_tcp, bind_unix, remove_file, url_of
+from proxy.sockets import BACKLOG, ListenError, bind_tcp, bind_unix, remove_file, url_of
 from proxy.waking import Waking
 
 log: Final = logging.getLogger("proxy")
 
-#: A token that cannot be renewed is spoken of this long before its end.
-WARN_AHEAD_SECONDS: Final = 30 * 86400.0
+#: How long a connection to the admin listener may rest, and a head take there: who comes there asks at once.
+ADMIN_SECONDS: Final = 5.0
 #: How long a token request in flight may take to end on shutdown.
 TOKEN_DRAIN_SECONDS: Final = 10.0
 
@@ -102,14 +102,15 @@ class Instance:
             observe=self._observe,
             body_most=config.limits.body_bytes,
         )
-        self._peers = build.peers(config)
+        self._peers, self._owner = build.peers(config), build.owner(config)
         self._most_connections = most_connections(wanted := config.limits.connections)
         if self._most_connections < wanted:
             fields = {"limits.connections": wanted, "most": self._most_connections, "mend": "raise ulimit -n"}
             log.warning("connections_capped", extra={"fields": fields})
-        self._data = self._server(self._relay.handle, self._peers)
+        self._data = self._server(self._relay.handle)
         # It shows nothing of an upstream, so a browser may show what it says.
-        self._admin = self._server(admin_handler(self, self.metrics, self.admin_key, Guard(browser=True)))
+        answers = admin_handler(self, self.metrics, self.admin_key, Guard(browser=True))
+        self._admin = self._server(answers, is_admin=True)
         self.urls: list[str] = []
         self.admin_url: str | None = None
 
@@ -121,7 +122,7 @@ class Instance:
             await instance._listen()
             for url in instance.urls:
                 log.info("listening", extra={"fields": {"url": url}})
-            instance._warn_of_ends()
+            warn_of_ends(instance._credentials.values())
             await instance.problem_of_state()
         except BaseException:
             await instance.close()
@@ -196,6 +197,9 @@ class Instance:
             server.close()
         for bound in self._sockets:
             bound.close()
+        for peers in (self._peers, self._owner):
+            if peers is not None:
+                peers.close()
         await asyncio.gather(self._data.close(), self._admin.close())
         await asyncio.gather(*(each.source.close(TOKEN_DRAIN_SECONDS) for each in self._credentials.values()))
         for binding in self._bindings.values():
@@ -237,21 +241,25 @@ class Instance:
         )
         return Observers(*told, Spared(write, _tell_of_spared, self._world.clock.now))
 
-    def _server(self, handler: Handler, peers: Peers | None = None) -> Server:
-        limits = self._config.limits
+    def _server(self, handler: Handler, *, is_admin: bool = False) -> Server:
+        """A listener's server; on the admin listener others leave the owner room, and are answered (threat 115)."""
+        limits, peers = self._config.limits, self._owner if is_admin else self._peers
+        most = ADMIN_SECONDS if is_admin else math.inf
         return Server(
             handler,
             observe=self._observe,
             header_bytes=limits.header_bytes,
-            header_seconds=limits.header_time,
-            idle_seconds=limits.idle,
-            most_connections=self._most_connections,
+            header_seconds=min(limits.header_time, most),
+            idle_seconds=min(limits.idle, most),
+            most_connections=ADMIN_PLACES if is_admin else self._most_connections,
             admits=None if peers is None else peers.admits,
+            answers_strangers=is_admin,
         )
 
     async def _listen(self) -> None:
-        if self._peers is not None:
-            self._peers.begin()
+        for peers in (self._peers, self._owner):
+            if peers is not None:
+                peers.begin()
         for address in self._config.listen:
             self._sockets += _bind(address)
         listening = tuple(self._sockets)
@@ -259,9 +267,9 @@ class Instance:
         self._sockets += admin
         loop = asyncio.get_running_loop()
         for bound in listening:
-            self._servers.append(await loop.create_server(self._data, sock=bound))
+            self._servers.append(await loop.create_server(self._data, sock=bound, backlog=BACKLOG))
         for bound in admin:
-            self._admin_servers.append(await loop.create_server(self._admin, sock=bound))
+            self._admin_servers.append(await loop.create_server(self._admin, sock=bound, backlog=BACKLOG))
         self.urls = [url_of(bound) for bound in listening]
         self.admin_url = url_of(admin[0]) if admin else None
 
@@ -275,15 +283,6 @@ class Instance:
             if not self._config.admin.listen_is_default:
                 raise
             return bind_tcp(address.host, 0)
-
-    def _warn_of_ends(self) -> None:
-        for credential in self._credentials.values():
-            left = credential.source.report().expires_in
-            if not credential.changes and left is not None and left < WARN_AHEAD_SECONDS:
-                log.warning(
-                    "token_expires_soon" if left > 0 else "token_expired",
-                    extra={"fields": {"credential": credential.name, "days": round(left / 86400, 1)}},
-                )
 
 
 def _tell_of_spared(count: int) -> None:

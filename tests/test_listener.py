@@ -515,6 +515,7 @@ async def test_a_body_of_no_bytes_is_complete_with_its_head(framed: bytes, artef
 async def test_115_one_connection_too_many_is_answered_and_ended(artefacts: Artefacts) -> None:
     """Those that are there go on; when one goes, there is room again."""
     async with listening(most_connections=2) as listener, connected(listener.url, artefacts) as first:
+        assert (await first.ask("GET")).status == 200
         async with connected(listener.url, artefacts) as second:
             assert (await second.ask("GET")).status == 200
             async with connected(listener.url, artefacts) as third:
@@ -528,6 +529,70 @@ async def test_115_one_connection_too_many_is_answered_and_ended(artefacts: Arte
         async with connected(listener.url, artefacts) as fourth:
             assert (await fourth.ask("GET")).status == 200
         assert listener.codes == ["overloaded"]
+
+
+@pytest.mark.threat(112, 115)
+@on_each_loop
+async def test_115_who_has_shown_nothing_yet_makes_room_for_whoever_comes(artefacts: Artefacts) -> None:
+    """The oldest first, also where it is in the middle of a head; one with an admitted request stays."""
+    async with listening(most_connections=3) as listener, AsyncExitStack() as stack:
+
+        async def another(*requests: str) -> Client:
+            made = await stack.enter_async_context(connected(listener.url, artefacts))
+            for method in requests:
+                assert (await made.ask(method)).status == 200
+            while len(listener.connections) > 3:
+                await turns(1)
+            return made
+
+        beginning, shown, silent = await another(), await another("GET"), await another()
+        beginning.send(b"GET / HTTP/1.1\r\n")
+        later = await another("GET")
+        assert await beginning.at_end()
+        assert (await silent.ask("GET")).status == 200
+        for each in (shown, silent, later):
+            assert (await each.ask("GET")).status == 200
+        assert (await (await another()).answer()).code == "overloaded"
+        assert listener.codes == ["overloaded"]
+
+
+@pytest.mark.threat(112, 115)
+@on_each_loop
+async def test_115_very_many_who_show_nothing_keep_nobody_out(artefacts: Artefacts) -> None:
+    """What they hold is bounded, and so is what is kept of them."""
+    async with listening(most_connections=20) as listener, AsyncExitStack() as stack:
+        for _ in range(5):
+            for _ in range(60):
+                await stack.enter_async_context(connected(listener.url, artefacts))
+            async with connected(listener.url, artefacts) as client:
+                assert (await client.ask("GET")).status == 200
+        assert len(listener.connections) <= 20
+        assert len(listener.server._places._taken) == len(listener.connections)
+        assert len(listener.server._places._unproven) <= 20
+        assert listener.codes == []
+
+
+@pytest.mark.threat(115)
+@on_each_loop
+async def test_115_others_than_the_owner_have_places_of_their_own(artefacts: Artefacts) -> None:
+    """They are answered, all of them, and take no place of the owner's; nor does the owner take theirs."""
+    is_ours = False
+    admits = lambda _sock: is_ours  # noqa: E731  what it says changes
+    async with (
+        listening(most_connections=2, admits=admits, answers_strangers=True) as listener,
+        AsyncExitStack() as stack,
+    ):
+        count = ASIDE_MOST + 20
+        others = [await stack.enter_async_context(connected(listener.url, artefacts)) for _ in range(count)]
+        assert (await others[-1].ask("GET")).status == 200
+        is_ours = True
+        for _ in range(2):
+            ours = await stack.enter_async_context(connected(listener.url, artefacts))
+            assert (await ours.ask("GET")).status == 200
+        assert len(listener.connections) == ASIDE_MOST + 2
+        third = await stack.enter_async_context(connected(listener.url, artefacts))
+        assert (await third.answer()).code == "overloaded"
+        assert (await others[-1].ask("GET")).status == 200
 
 
 @pytest.mark.threat(13, 115)

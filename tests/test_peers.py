@@ -8,9 +8,9 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from proxy import build, peers
 from proxy.config import Source, load
 from proxy.errors import ConfigError
-from proxy.peers import Peers, diag_uid, listed_uid, read_answer, unix_uid
+from proxy.peers import Diag, Peers, listed_uid, read_answer, unix_uid
 from tests.support.strangers import NOBODY, SECONDS, command, needs_root, passable
 from tests.support.upstreams import reset
 
@@ -149,11 +149,26 @@ def test_015_the_tables_say_the_same(
 # -- real sockets
 
 
-@pytest.fixture(params=[diag_uid, listed_uid], ids=["netlink", "tables"])
+@pytest.fixture(autouse=True)
+def netlinks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
+    """The netlink sockets that a test opened, in their order; they are closed at its end."""
+    opened: list[socket.socket] = []
+    open_one = peers._opened
+
+    def opening() -> socket.socket:
+        opened.append(open_one())
+        return opened[-1]
+
+    monkeypatch.setattr(peers, "_opened", opening)
+    yield opened
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture(params=["netlink", "tables"])
 def ask(request: pytest.FixtureRequest) -> peers.Ask:
     """Both ways to find out."""
-    way: peers.Ask = request.param
-    return way
+    return Diag().uid if request.param == "netlink" else listed_uid
 
 
 @contextmanager
@@ -211,7 +226,7 @@ def test_015_one_among_thousands_is_found(ask: peers.Ask) -> None:
                 clients.append(open_.enter_context(socket.create_connection(server.getsockname())))
                 inside.append(open_.enter_context(server.accept()[0]))
             clients[1000].close()
-            looked_at = range(count) if ask is diag_uid else (0, 999, 1000, 1001, 1999)
+            looked_at = range(count) if ask is not listed_uid else (0, 999, 1000, 1001, 1999)
             found = {at: ask(inside[at].getpeername(), inside[at].getsockname()) for at in looked_at}
             assert found == {at: None if at == 1000 else ME for at in looked_at}
     finally:
@@ -298,12 +313,70 @@ def test_015_without_netlink_the_tables_are_read(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(socket, "socket", NoNetlink)
     with accepted() as (client, inside):
         with pytest.raises(PermissionError):
-            diag_uid(inside.getpeername(), inside.getsockname())
+            Diag().uid(inside.getpeername(), inside.getsockname())
         admitting = started(Peers({ME}))
         assert admitting.admits(inside)
         assert not started(Peers({ME + 1})).admits(inside)
         client.close()
         assert not admitting.admits(inside)
+
+
+class Stale(socket.socket):
+    """A netlink socket on which answers to earlier questions, and what is no answer, still wait."""
+
+    stale: ClassVar[list[bytes]] = []
+
+    def recv(self, most: int, flags: int = 0) -> bytes:
+        """What waits, the oldest first."""
+        return self.stale.pop(0) if self.stale else super().recv(most, flags)
+
+
+@pytest.mark.threat(15, 115)
+def test_115_where_descriptors_have_run_out_our_own_connections_are_still_known(
+    netlinks: list[socket.socket],
+) -> None:
+    """The question goes through a socket that is open already; to read the tables takes another, so nobody is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with accepted() as (_client, inside):
+        admitting = started(Peers({ME}))
+        highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir()) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+        taken: list[socket.socket] = []
+        try:
+            with suppress(OSError):
+                taken.extend(socket.socket() for _ in range(highest))
+            assert admitting.admits(inside)
+            by_tables = Peers({ME})
+            by_tables._ask = listed_uid
+            assert not by_tables.admits(inside)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in taken:
+                each.close()
+        admitting.close()
+        assert not admitting.admits(inside)
+    assert [each.fileno() for each in netlinks] == [-1]
+
+
+@pytest.mark.threat(15)
+def test_015_an_answer_to_another_question_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, netlinks: list[socket.socket]
+) -> None:
+    """A late one says something of another connection; of very many, or where none comes, a new socket is asked."""
+    monkeypatch.setattr(socket, "socket", Stale)
+    diag = Diag()
+    with accepted() as (_client, inside):
+        ends = inside.getpeername(), inside.getsockname()
+        assert diag.uid(*ends) == ME
+        Stale.stale = [answer(uid=ME + 1), b"", answer(kind=2)]
+        assert diag.uid(*ends) == ME
+        assert len(netlinks) == 1
+        Stale.stale = [answer()] * 16
+        assert diag.uid(*ends) == ME
+        assert len(netlinks) == 2
+        netlinks[1].close()
+        assert diag.uid(*ends) == ME
+        assert len(netlinks) == 3
 
 
 def test_before_the_beginning_nobody_is_admitted_over_tcp() -> None:
@@ -327,7 +400,7 @@ def test_a_machine_that_does_not_tell_admits_everybody_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Unless it was asked for by name: then it is an error. Unix sockets tell all the same."""
-    monkeypatch.setattr(peers, "diag_uid", lambda *_: None)
+    monkeypatch.setattr(Diag, "uid", lambda *_: None)
     monkeypatch.setattr(peers, "listed_uid", lambda *_: ME + 1)
     with pytest.raises(ConfigError, match=r"^guard\.peers\.uids: this machine does not tell who connects: write "):
         Peers({ME}, required=True).begin()

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -68,7 +69,7 @@ async def test_083_a_running_proxy_dumps_no_core_and_warns_of_root(
 
 
 @pytest.mark.threat(115)
-@pytest.mark.parametrize(("soft", "most"), [(resource.RLIM_INFINITY, 1000), (4096, 1000), (1024, 480), (65, 1)])
+@pytest.mark.parametrize(("soft", "most"), [(resource.RLIM_INFINITY, 1000), (4096, 1000), (1024, 456), (113, 1)])
 def test_115_connections_stop_below_the_descriptors(monkeypatch: pytest.MonkeyPatch, soft: int, most: int) -> None:
     """Two for each client, and a reserve for what is ours."""
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, soft))
@@ -80,15 +81,18 @@ async def test_115_with_all_places_taken_a_refresh_still_works(
     tracker: Vendor[TeleTracker], tmp_path: Path, artefacts: Artefacts
 ) -> None:
     """One client more gets 503; those that are there are served, with a new token; then there is room again."""
-    few = 128
+    few = 256
     most = (few - RESERVE) // 2
     config: dict[str, Any] = {"upstream": tracker.url, "credential": dict(tracker.credential), "listen": FREE}
     async with fleet(tmp_path, config, tracker.environ, artefacts) as instances:
         running = await instances.start("prlimit", f"--nofile={few}:{few}")
         assert running.all("connections_capped")[0]["most"] == most
-        async with connected(running.url, artefacts) as client:
+        async with connected(running.url, artefacts) as client, AsyncExitStack() as stack:
             assert (await client.ask("GET", "/calls", (), None)).status == 200
             where = urlsplit(running.url)
+            for _ in range(most - 1):
+                other = await stack.enter_async_context(connected(running.url, artefacts))
+                assert (await other.ask("GET", "/calls", (), None)).status == 200
             tracker.double.expire()
             opening = [asyncio.open_connection(where.hostname, where.port) for _ in range(500)]
             others = await asyncio.gather(*opening, return_exceptions=True)

@@ -82,7 +82,7 @@ def admin_handler(view: View, metrics: Metrics, key: Secret, guard: Guard) -> Ha
     async def handle(request: Request, connection: ClientConnection) -> None:
         out = ClientAnswer(connection, request, Exchange(request.method, request.client, perf_counter()))
         try:
-            document = await admin.answer(request)
+            document = await admin.answer(request, connection)
             out.document(document.status, document.lines, document.body)
         except ProxyError as error:
             out.problem(error)
@@ -118,8 +118,8 @@ class _Admin:
     key: Secret
     guard: Guard
 
-    async def answer(self, request: Request) -> _Document:
-        """The answer, or a `ProxyError`."""
+    async def answer(self, request: Request, connection: ClientConnection) -> _Document:
+        """The answer, or a `ProxyError`; a probe takes no place from anybody, the key keeps it."""
         # 1. The probes.
         probes = {b"/healthz": self._health, b"/readyz": self._readiness, b"/metrics": self._metrics}
         probe = probes.get(request.target.partition(b"?")[0])
@@ -131,11 +131,11 @@ class _Admin:
         match self.guard.admit(request).path.decode("latin-1").split("/"):
             case ["", "api", "credentials"]:
                 _check_method(request, _READ)
-                self._check_key(request)
+                self._check_key(request, connection)
                 return _json({"credentials": [asdict(report) for report in self.view.reports()]})
             case ["", "api", "credentials", name, "refresh"]:
                 _check_method(request, ("POST",))
-                self._check_key(request)
+                self._check_key(request, connection)
                 return await self._refresh(name)
             case _:
                 raise NoRoute("The admin listener has nothing under this path.")
@@ -159,12 +159,13 @@ class _Admin:
             raise NoRoute("No credential has this name; GET /api/credentials lists them.")
         return _json(asdict(await self.view.refresh(name)))
 
-    def _check_key(self, request: Request) -> None:
+    def _check_key(self, request: Request, connection: ClientConnection) -> None:
         """Compare in constant time; a second Authorization field is no second guess."""
         values = request.section.values.get(b"authorization", [])
         scheme, _, given = values[0].strip().partition(b" ") if len(values) == 1 else (b"", b"", b"")
         if scheme.lower() != b"bearer" or Secret(given.strip().decode("latin-1")) != self.key:
             raise AdminKeyRequired
+        connection.is_proven = True
 
 
 def _check_method(request: Request, allowed: tuple[str, ...]) -> None:

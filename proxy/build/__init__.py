@@ -1,9 +1,20 @@
 """Makes the objects that serve requests from a configuration; opens nothing."""
 
-from proxy.build.guard import guard, peers
+from proxy.build.guard import guard, owner, peers
 from proxy.build.routes import bindings
 from proxy.build.sources import binding_of, credentials
 from proxy.build.stores import latch, store
 from proxy.build.surroundings import Means, Surroundings
 
-__all__ = ["Means", "Surroundings", "binding_of", "bindings", "credentials", "guard", "latch", "peers", "store"]
+__all__ = [
+    "Means",
+    "Surroundings",
+    "binding_of",
+    "bindings",
+    "credentials",
+    "guard",
+    "latch",
+    "owner",
+    "peers",
+    "store",
+]

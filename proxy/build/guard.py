@@ -55,3 +55,8 @@ def peers(config: Config) -> Peers | None:
         tcp=any(isinstance(each, TcpAddress) for each in config.listen),
         required=given is not None,
     )
+
+
+def owner(config: Config) -> Peers | None:
+    """Who the admin listener always has room for: the proxy's own user, where the machine tells."""
+    return None if config.admin.listen is None else Peers([os.geteuid()], quiet=True)

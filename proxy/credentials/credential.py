@@ -1,13 +1,20 @@
 """A credential as the relay sees it: two questions, and where the token goes."""
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.errors import CredentialError
 from proxy.forms import forms
 from proxy.injection import Injection, Place, render
 from proxy.lifecycle import Life, Token, state
 from proxy.redact import SHORTEST
+
+log: Final = logging.getLogger("proxy")
+
+#: A token that cannot be renewed is spoken of this long before its end.
+WARN_AHEAD_SECONDS: Final = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +115,14 @@ class Rendered:
     places: tuple[Place, ...]
     injection: Injection
     echoes: tuple[bytes, ...] = field(repr=False)
+
+
+def warn_of_ends(credentials: Iterable[Credential]) -> None:
+    """Log which tokens end soon, or did, and cannot be renewed."""
+    for credential in credentials:
+        left = credential.source.report().expires_in
+        if not credential.changes and left is not None and left < WARN_AHEAD_SECONDS:
+            log.warning(
+                "token_expires_soon" if left > 0 else "token_expired",
+                extra={"fields": {"credential": credential.name, "days": round(left / 86400, 1)}},
+            )

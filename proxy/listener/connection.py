@@ -52,6 +52,7 @@ class ClientConnection(Flow):
         "_request",
         "_server",
         "client",
+        "is_proven",
         "keep_alive",
         "work",
     )
@@ -71,7 +72,8 @@ class ClientConnection(Flow):
         #: The body of the request in progress that has not come to its end, and what finds that.
         self._body: RequestBody | None = None
         self._decoder: Decoder | None = None
-        self._is_lingering = self._is_unix = False
+        #: `is_proven`: a request was admitted, as the handler says.
+        self._is_lingering = self._is_unix = self.is_proven = False
         self._linger_until = 0.0
         self.client = ""
 
@@ -94,7 +96,7 @@ class ClientConnection(Flow):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; where there is no place for it, it gets an answer and no more."""
         super().connection_made(transport)
-        sock, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
+        sock, peer = map(transport.get_extra_info, ("socket", "peername"))
         self._is_unix = sock.family == socket.AF_UNIX
         self.client = "unix" if self._is_unix else str(peer[0]) if peer else ""
         self._handler, refusal = self._server.enter(self, sock)
@@ -272,8 +274,7 @@ class ClientConnection(Flow):
         answer.keep_alive = False
         answer.problem(error)
         self._server.observe(exchange)
-        end = self._linger if self._server.lets_linger(self) else self._end
-        end()
+        (self._linger if self._server.lets_linger(self) else self._end)()
 
     def _linger(self) -> None:
         """Say no more, and let the client finish for a while.

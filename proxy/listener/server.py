@@ -1,7 +1,12 @@
-"""Makes a `ClientConnection` for each client, and knows which there are."""
+"""Makes a `ClientConnection` for each client, and knows which there are.
+
+Law: who had an admitted request keeps the place until the end; who had none gives it to whoever comes when all are
+taken (threats 112, 115).
+"""
 
 import asyncio
 import socket
+from collections import OrderedDict
 from collections.abc import Callable
 from time import perf_counter
 from typing import Final
@@ -17,11 +22,51 @@ from proxy.listener.request import Request
 ASIDE_MOST: Final = 16
 
 
+class Places:
+    """At most `most` connections."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: set[ClientConnection] = set()
+        #: Those that have shown nothing yet, the oldest first; one that has leaves when its turn comes.
+        self._unproven: OrderedDict[ClientConnection, None] = OrderedDict()
+
+    @property
+    def are_taken(self) -> bool:
+        """Is none left?"""
+        return len(self._taken) >= self._most
+
+    def take(self, connection: ClientConnection) -> bool:
+        """Give it a place; False: there is none, and nobody who has to make room."""
+        if self.are_taken and not self._make_room():
+            return False
+        self._taken.add(connection)
+        self._unproven[connection] = None
+        return True
+
+    def _make_room(self) -> bool:
+        """End the connection that is open the longest without an admitted request."""
+        while self._unproven:
+            connection, _ = self._unproven.popitem(last=False)
+            if not connection.is_proven:
+                self._taken.discard(connection)
+                if connection.transport is not None:
+                    connection.transport.abort()
+                return True
+        return False
+
+    def left(self, connection: ClientConnection) -> None:
+        """It is gone."""
+        self._taken.discard(connection)
+        self._unproven.pop(connection, None)
+
+
 class Server:
     """The bounds of a listener's connections, in bytes and seconds, and what answers their requests.
 
     `most_connections` bounds how many there are; `observe` is told of what was refused before the handler saw it;
-    `admits` says whether whoever is at the other end of a connection may speak to us (None: everybody may).
+    `admits` says whether whoever is at the other end of a connection may speak to us (None: everybody may). Who may
+    not is refused, or with `answers_strangers` answered as others are, but in places apart.
     """
 
     def __init__(
@@ -34,6 +79,7 @@ class Server:
         idle_seconds: float,
         most_connections: int,
         admits: Callable[[socket.socket], bool] | None = None,
+        answers_strangers: bool = False,
     ) -> None:
         self.handler = handler
         self.observe = observe
@@ -42,10 +88,11 @@ class Server:
         self.idle_seconds = idle_seconds
         self.is_closing = False
         self._admits = admits
-        self._most_connections = most_connections
-        #: All that are open, and which of them are of peers who may not speak to us, or beyond a bound.
+        self._answers_strangers = answers_strangers
+        self._places = Places(most_connections)
+        self._strangers = Places(ASIDE_MOST)
+        #: All that are open, and which of them are beyond a bound.
         self._connections: set[ClientConnection] = set()
-        self._strangers: set[ClientConnection] = set()
         self._excess: set[ClientConnection] = set()
 
     def __call__(self) -> ClientConnection:
@@ -58,16 +105,20 @@ class Server:
         Whoever may not speak to us takes no place of those who may (threats 13, 115).
         """
         self._connections.add(connection)
-        if self._admits is not None and not self._admits(sock):
-            if len(self._strangers) < ASIDE_MOST:
-                self._strangers.add(connection)
+        if self._admits is None or self._admits(sock):
+            if self._places.take(connection):
+                return self.handler, None
+            refusal: ProxyError = Overloaded()
+        elif self._answers_strangers:
+            if self._strangers.take(connection):
+                return self.handler, None
+            refusal = Overloaded()
+        else:
+            if not self._strangers.are_taken and self._strangers.take(connection):
                 return self._refuse_peer, None
-            self._excess.add(connection)
-            return self._refuse_peer, PeerNotAllowed()
-        if len(self._connections) - len(self._strangers) - len(self._excess) > self._most_connections:
-            self._excess.add(connection)
-            return self.handler, Overloaded()
-        return self.handler, None
+            refusal = PeerNotAllowed()
+        self._excess.add(connection)
+        return self.handler, refusal
 
     def lets_linger(self, connection: ClientConnection) -> bool:
         """May a connection that is refused stay until the client has read why? It keeps its descriptor so long."""
@@ -90,8 +141,10 @@ class Server:
 
     def left(self, connection: ClientConnection) -> None:
         """A connection is gone."""
-        for those in (self._connections, self._strangers, self._excess):
-            those.discard(connection)
+        self._connections.discard(connection)
+        self._excess.discard(connection)
+        self._places.left(connection)
+        self._strangers.left(connection)
 
     def close_idle(self) -> None:
         """End the connections that rest; the others end with the answer that they wait for."""

@@ -34,7 +34,8 @@ async def body_of(request: Request) -> bytes:
 
 
 async def echo(request: Request, connection: ClientConnection) -> None:
-    """Answer with the target and the body, as they came."""
+    """Answer with the target and the body, as they came; the request counts as admitted."""
+    connection.is_proven = True
     out = answer_to(request, connection)
     try:
         out.document(200, (), request.target + b"|" + await body_of(request))
@@ -72,6 +73,7 @@ async def listening(
     header_seconds: float = DEADLINE,
     idle_seconds: float = DEADLINE,
     most_connections: int = 10,
+    answers_strangers: bool = False,
 ) -> AsyncIterator[Listening]:
     """A listener on a free port."""
     observed: list[Exchange] = []
@@ -83,6 +85,7 @@ async def listening(
         idle_seconds=idle_seconds,
         most_connections=most_connections,
         admits=admits,
+        answers_strangers=answers_strangers,
     )
     [sock] = bind_tcp("127.0.0.1", 0)
     url = url_of(sock)
