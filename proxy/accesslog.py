@@ -17,11 +17,12 @@ _START: Final = secrets.token_hex(4)
 _COUNTER = itertools.count(1)
 
 
-#: More of a path, or more names of parameters, tell a reader nothing (threats 85, 118).
+#: More bytes of a path, more names of parameters, or more bytes of these tell a reader nothing (threats 85, 118).
 PATH_LIMIT: Final = 2048
 KEYS_LIMIT: Final = 64
-#: What was no request is logged so often, and counted beyond that.
-MALFORMED_A_SECOND: Final = 10
+NAMES_LIMIT: Final = 1024
+#: What reached no route is logged so often, and counted beyond that.
+UNROUTED_A_SECOND: Final = 10
 #: How many texts are kept as the line shows them, and up to which length.
 KEPT_TEXTS: Final = 512
 KEPT_LENGTH: Final = 256
@@ -107,9 +108,11 @@ class Observers:
 
 
 class Spared:
-    """Tells `observe` of every request, and of what was none at most ten times a second (threat 85).
+    """Tells `observe` of every request that reached a route, and of others at most ten times a second (threat 85).
 
-    The others are counted; `tell` gets the count before the next exchange of a later second. `now` is in seconds.
+    Those others come from anybody: they are malformed, or the guard, a rule or the table of routes refused them.
+    What is not told is counted; `tell` gets the count before the next exchange of a later second. `now` is in
+    seconds.
     """
 
     __slots__ = ("_left", "_now", "_observe", "_second", "_spared", "_tell")
@@ -126,16 +129,16 @@ class Spared:
 
     def __call__(self, exchange: Exchange) -> None:
         """Tell, or count."""
-        if exchange.method != "-" and not self._spared:
+        if exchange.route and not self._spared:
             self._observe(exchange)
             return
         second = int(self._now())
         if second != self._second:
             if self._spared:
                 self._tell(self._spared)
-            self._second, self._left, self._spared = second, MALFORMED_A_SECOND, 0
-        if exchange.method != "-" or self._left:
-            self._left -= exchange.method == "-"
+            self._second, self._left, self._spared = second, UNROUTED_A_SECOND, 0
+        if exchange.route or self._left:
+            self._left -= not exchange.route
             self._observe(exchange)
         else:
             self._spared += 1
@@ -152,7 +155,7 @@ class AccessLog:
         self._json_lines = json_lines
         self._words = _Shown(redactor, _or_null if json_lines else str)
         self._paths = _Shown(redactor, _quoted if json_lines else str, most=PATH_LIMIT)
-        self._names = _Shown(redactor, _quoted_names if json_lines else str, between="&")
+        self._names = _Shown(redactor, _quoted_names if json_lines else str, most=NAMES_LIMIT, between="&")
         self._tenths = _Tenths()
 
     def __call__(self, exchange: Exchange) -> None:

@@ -286,7 +286,7 @@ class Instance:
 
 
 def _tell_of_spared(count: int) -> None:
-    log.warning("malformed_requests", extra={"fields": {"not_logged": count}})
+    log.warning("requests_without_route", extra={"fields": {"not_logged": count}})
 
 
 def _bind(address: ListenAddress) -> list[socket.socket]:

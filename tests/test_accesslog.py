@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.accesslog import KEPT_DURATIONS, KEPT_LENGTH, KEPT_TEXTS, AccessLog, Exchange, Spared
+from proxy.accesslog import KEPT_DURATIONS, KEPT_LENGTH, KEPT_TEXTS, NAMES_LIMIT, AccessLog, Exchange, Spared
 from proxy.demo.teletracker import TeleTracker
 from proxy.lines import Lines
 from proxy.redact import MASK, Redactor, Secret, printable
@@ -253,16 +253,40 @@ async def test_waiting_for_a_token_is_counted_whatever_comes_of_it(
 
 
 @pytest.mark.threat(85)
-def test_085_what_was_no_request_is_told_ten_times_a_second_and_then_counted() -> None:
-    """Requests are all told; the count comes before the next exchange of a later second."""
+@pytest.mark.parametrize("method", ["-", "GET"])
+def test_085_what_reached_no_route_is_told_ten_times_a_second_and_then_counted(method: str) -> None:
+    """What is malformed, and what was refused; others are all told. The count comes first in a later second."""
     told: list[object] = []
     clock = [5.0]
-    spared = Spared(lambda exchange: told.append(exchange.method), told.append, lambda: clock[0])
+    spared = Spared(lambda each: told.append(each.route), told.append, lambda: clock[0])
+    refused, served = exchange(method=method, route=""), exchange()
     for _ in range(25):
-        spared(Exchange("-", "127.0.0.1", 0.0))
-        spared(Exchange("GET", "127.0.0.1", 0.0))
-    assert (told.count("-"), told.count("GET"), len(told)) == (10, 25, 35)
+        spared(refused)
+        spared(served)
+    assert (told.count(""), told.count("api"), len(told)) == (10, 25, 35)
     clock[0] = 6.0
-    spared(Exchange("GET", "127.0.0.1", 0.0))
-    spared(Exchange("-", "127.0.0.1", 0.0))
-    assert told[35:] == [15, "GET", "-"]
+    spared(served)
+    spared(refused)
+    assert told[35:] == [15, "api", ""]
+
+
+@pytest.mark.threat(81, 85)
+async def test_085_refused_requests_are_counted_by_the_metrics_and_not_all_logged(proxying: StartProxy) -> None:
+    """Of the guard's refusals the log has ten a second and a number, the metrics all."""
+    async with proxying({"upstream": "http://127.0.0.1:9"}, clock=HeldClock()) as proxy:
+        for _ in range(12):
+            assert (await proxy.ask("GET", "/", headers={"Host": "evil.example"})).code == "host_not_allowed"
+        assert len(proxy.lines()) == 10
+        metrics = (await proxy.admin("GET", "/metrics")).body.decode()
+        assert 'guard_denials_total{code="host_not_allowed"} 12' in metrics
+
+
+@pytest.mark.threat(85)
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_085_long_names_of_parameters_make_no_long_line(*, json_lines: bool) -> None:
+    """All of them together have 1 KiB, however few there are; quotes and other bytes take more in the line."""
+    log = Log(json_lines=json_lines)
+    query = b"&".join(b"k%d" % number + b"A" * 470 + b"=1" for number in range(64))
+    assert len(log.line(exchange(query=query))) < 1024 + 600
+    assert len(log.line(exchange(query=b"A" * 32000))) < 1024 + 600
+    assert log.line(exchange(query=b"A" * 32000)).count("A") == NAMES_LIMIT

@@ -29,7 +29,7 @@ from tests.support.harness import StartProxy
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.listening import LIMIT, Listening, answer_to, body_of, echo, listening
 from tests.support.raw import held_by_kernel
-from tests.support.upstreams import on_each_loop, turns
+from tests.support.upstreams import DEADLINE, on_each_loop, turns
 
 GET: Final = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CUT: Final = pytest.mark.parametrize("in_bytes", [False, True], ids=["whole", "byte by byte"])
@@ -554,6 +554,16 @@ async def test_115_who_has_shown_nothing_yet_makes_room_for_whoever_comes(artefa
             assert (await each.ask("GET")).status == 200
         assert (await (await another()).answer()).code == "overloaded"
         assert listener.codes == ["overloaded"]
+
+
+@pytest.mark.threat(115)
+@on_each_loop
+async def test_115_who_has_just_come_makes_room_for_nobody(artefacts: Artefacts) -> None:
+    """Of very many who come at once, the first are served, and the others are told."""
+    async with listening(most_connections=2, yield_seconds=DEADLINE) as listener, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(listener.url, artefacts)) for _ in range(3)]
+        assert (await clients[2].answer()).code == "overloaded"
+        assert [(await each.ask("GET")).status for each in clients[:2]] == [200, 200]
 
 
 @pytest.mark.threat(112, 115)

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from aiohttp import web
 
 from proxy.demo.teletracker import TeleTracker
 from proxy.demo.vanilla_tokens import sign
-from proxy.sockets import ListenError
+from proxy.sockets import BACKLOG, ListenError
 from tests.support.api import Seen, api
 from tests.support.harness import HeldClock, StartProxy
 from tests.support.vendors import Vendor
@@ -68,6 +70,20 @@ async def test_the_admin_listener_can_be_off(proxying: StartProxy) -> None:
     """`admin: {listen: null}`."""
     async with proxying({"upstream": "http://127.0.0.1:9", "admin": {"listen": None}}) as proxy:
         assert proxy.instance.admin_url is None
+
+
+@pytest.mark.threat(117)
+@pytest.mark.skipif(sys.platform != "linux", reason="this machine does not tell how many may wait")
+async def test_117_so_many_may_wait_to_be_taken_as_was_asked_for(proxying: StartProxy) -> None:
+    """At every door; the loop's own number would be a hundred. The kernel may allow fewer."""
+    async with proxying({"upstream": "http://127.0.0.1:9"}) as proxy:
+        allowed = int(Path("/proc/sys/net/core/somaxconn").read_text("ascii"))
+        doors = proxy.instance._sockets
+        assert len(doors) == 2
+        for door in doors:
+            info = door.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            # Of a listening socket tcpi_sacked is the length of its queue (tcp_get_info, net/ipv4/tcp.c).
+            assert struct.unpack_from("=8x6I", info)[5] == min(BACKLOG, allowed)
 
 
 @pytest.mark.threat(122)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +22,9 @@ from proxy.demo.teletracker import TeleTracker
 from proxy.errors import ConfigError
 from proxy.listener.connection import ClientConnection
 from proxy.listener.request import Request
+from proxy.process import ADMIN_PLACES
+from proxy.server import ADMIN_SECONDS
+from tests.support.client import connected
 from tests.support.harness import StartProxy
 from tests.support.instances import ROOT
 from tests.support.leaks import Canaries
@@ -31,7 +34,7 @@ from tests.support.raw import head
 from tests.support.routes import Keyed
 from tests.support.sharing import Starting
 from tests.support.site import site
-from tests.support.strangers import GROUP, NOBODY, needs_root, passable, stranger
+from tests.support.strangers import GROUP, NOBODY, holding, needs_root, passable, stranger
 from tests.support.unguarded import switch_off
 from tests.support.upstreams import on_each_loop, reset, turns
 from tests.support.vendors import Vendor
@@ -435,6 +438,39 @@ async def test_013_a_listed_user_and_everybody_else_where_that_is_written(
         assert (await instance.get()).status == ours
 
 
+# -- the admin listener
+
+
+@needs_root
+@pytest.mark.threat(13, 115)
+async def test_115_another_user_takes_no_place_of_the_owners_at_the_admin_listener(
+    proxying: StartProxy, tracker: Vendor[TeleTracker]
+) -> None:
+    """Sixty connections of his end none of ours; an orchestrator's probe, which comes as he does, is answered."""
+    async with proxying(tracker.config, environ=tracker.environ) as proxy, AsyncExitStack() as stack:
+        url = proxy.instance.admin_url
+        assert url is not None
+        ours = [await stack.enter_async_context(connected(url, proxy.artefacts)) for _ in range(ADMIN_PLACES)]
+        with holding(url):
+            for each in ours:
+                assert (await each.ask("GET", "/healthz")).status == 200
+            probe = head("GET", "/healthz", "Connection: close")
+            asked = await asyncio.to_thread(stranger, url, probe)
+            assert asked.stdout.startswith(b"HTTP/1.1 200")
+        assert (await proxy.admin("GET", "/api/credentials")).status == 200
+        assert not proxy.lines("peer_refused")
+
+
+@pytest.mark.threat(112)
+async def test_112_who_says_nothing_to_the_admin_listener_goes_soon(
+    proxying: StartProxy, tracker: Vendor[TeleTracker]
+) -> None:
+    """What it answers is asked for at once; shorter bounds of the configuration hold there, too."""
+    async with proxying({**tracker.config, "limits": {"header_time": 3}}, environ=tracker.environ) as proxy:
+        server = proxy.instance._admin
+        assert (server.idle_seconds, server.header_seconds) == (ADMIN_SECONDS, 3)
+
+
 # -- the start
 
 
@@ -442,7 +478,7 @@ async def test_a_start_that_cannot_keep_others_out_fails_where_it_must(
     proxying: StartProxy, tracker: Vendor[TeleTracker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a list of users; nothing stays open. By default it warns, and listens."""
-    monkeypatch.setattr("proxy.peers._way_to_ask", lambda: None)
+    monkeypatch.setattr("proxy.peers._way_to_ask", lambda _diag: None)
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     listen = {"listen": f"127.0.0.1:{port}"}
@@ -460,7 +496,7 @@ def test_the_command_says_in_a_sentence_that_it_cannot_keep_others_out(tmp_path:
     path = tmp_path / "c.yaml"
     path.write_text("listen: 127.0.0.1:0\nupstream: http://localhost:9\nguard: {peers: {uids: [self]}}\n")
     program = (
-        "import sys; from proxy import peers; peers._way_to_ask = lambda: None\n"
+        "import sys; from proxy import peers; peers._way_to_ask = lambda _diag: None\n"
         f"from proxy.__main__ import main; sys.argv[1:] = ['run', '-c', {str(path)!r}]; main()"
     )
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path), "HOME": str(tmp_path)}

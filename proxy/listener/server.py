@@ -20,16 +20,21 @@ from proxy.listener.request import Request
 #: So many connections of strangers, and so many beyond the bound, are told why; more are closed at once. Both have
 #: their descriptors from the reserve (`process.RESERVE`).
 ASIDE_MOST: Final = 16
+#: Who has shown nothing for so long makes room: a request follows its connection at once, but not in the same turn
+#: of the loop, in which very many may come.
+YIELD_SECONDS: Final = 0.05
 
 
 class Places:
-    """At most `most` connections."""
+    """At most `most` connections; one that has shown nothing for `yield_seconds` makes room for another."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, yield_seconds: float) -> None:
         self._most = most
+        self._yield_seconds = yield_seconds
         self._taken: set[ClientConnection] = set()
-        #: Those that have shown nothing yet, the oldest first; one that has leaves when its turn comes.
-        self._unproven: OrderedDict[ClientConnection, None] = OrderedDict()
+        #: Those that have shown nothing yet, the oldest first, and the instant of the loop's clock at which each
+        #: came; one that has shown something leaves when its turn comes.
+        self._unproven: OrderedDict[ClientConnection, float] = OrderedDict()
 
     @property
     def are_taken(self) -> bool:
@@ -38,16 +43,20 @@ class Places:
 
     def take(self, connection: ClientConnection) -> bool:
         """Give it a place; False: there is none, and nobody who has to make room."""
-        if self.are_taken and not self._make_room():
+        now = connection.loop.time()
+        if self.are_taken and not self._make_room(now - self._yield_seconds):
             return False
         self._taken.add(connection)
-        self._unproven[connection] = None
+        self._unproven[connection] = now
         return True
 
-    def _make_room(self) -> bool:
-        """End the connection that is open the longest without an admitted request."""
+    def _make_room(self, latest: float) -> bool:
+        """End the connection that is open the longest without an admitted request, if it came before `latest`."""
         while self._unproven:
-            connection, _ = self._unproven.popitem(last=False)
+            connection, came_at = next(iter(self._unproven.items()))
+            if not connection.is_proven and came_at > latest:
+                return False
+            del self._unproven[connection]
             if not connection.is_proven:
                 self._taken.discard(connection)
                 if connection.transport is not None:
@@ -66,7 +75,8 @@ class Server:
 
     `most_connections` bounds how many there are; `observe` is told of what was refused before the handler saw it;
     `admits` says whether whoever is at the other end of a connection may speak to us (None: everybody may). Who may
-    not is refused, or with `answers_strangers` answered as others are, but in places apart.
+    not is refused, or with `answers_strangers` answered as others are, but in places apart. Who has shown nothing
+    for `yield_seconds` gives its place to another.
     """
 
     def __init__(
@@ -80,6 +90,7 @@ class Server:
         most_connections: int,
         admits: Callable[[socket.socket], bool] | None = None,
         answers_strangers: bool = False,
+        yield_seconds: float = YIELD_SECONDS,
     ) -> None:
         self.handler = handler
         self.observe = observe
@@ -89,8 +100,8 @@ class Server:
         self.is_closing = False
         self._admits = admits
         self._answers_strangers = answers_strangers
-        self._places = Places(most_connections)
-        self._strangers = Places(ASIDE_MOST)
+        self._places = Places(most_connections, yield_seconds)
+        self._strangers = Places(ASIDE_MOST, yield_seconds)
         #: All that are open, and which of them are beyond a bound.
         self._connections: set[ClientConnection] = set()
         self._excess: set[ClientConnection] = set()

@@ -74,6 +74,7 @@ async def listening(
     idle_seconds: float = DEADLINE,
     most_connections: int = 10,
     answers_strangers: bool = False,
+    yield_seconds: float = 0.0,
 ) -> AsyncIterator[Listening]:
     """A listener on a free port."""
     observed: list[Exchange] = []
@@ -86,6 +87,7 @@ async def listening(
         most_connections=most_connections,
         admits=admits,
         answers_strangers=answers_strangers,
+        yield_seconds=yield_seconds,
     )
     [sock] = bind_tcp("127.0.0.1", 0)
     url = url_of(sock)

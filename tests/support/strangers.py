@@ -48,6 +48,18 @@ def stranger(
 
 
 @contextmanager
+def holding(url: str) -> Iterator[None]:
+    """As another user, hold very many connections to `url` open, on which nothing is said."""
+    with subprocess.Popen(command(url, "hold"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert program.stdout.readline()
+        yield
+        program.stdin.close()
+        assert program.wait(SECONDS) == 0
+
+
+@contextmanager
 def passable() -> Iterator[Path]:
     """A folder that every user can pass through, and nobody else can write to; those of pytest are closed."""
     with tempfile.TemporaryDirectory() as folder:
