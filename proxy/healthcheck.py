@@ -23,7 +23,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("-c", "--config", metavar="PATH", help="the configuration file of the instance")
     parser.add_argument("--json", action="store_true", help="print a JSON document")
-    given = parser.parse_args(arguments)
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error("there are no other arguments")  # they are not repeated: one may be a secret
     return check(given.config, as_json=given.json)
 
 

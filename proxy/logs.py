@@ -7,6 +7,8 @@ process (threats 74, 79).
 import json
 import logging
 import sys
+import threading
+from types import TracebackType
 from typing import Any, Final, Literal
 
 from proxy.lines import Lines, timestamp
@@ -85,7 +87,14 @@ def set_up(
     root.addHandler(handler)
     root.setLevel(level.upper())
     logging.captureWarnings(capture=True)
-    # An uncaught exception is printed by the interpreter itself, past every handler.
-    sys.excepthook = lambda kind, value, trace: logging.getLogger("proxy").critical(
-        "uncaught exception", exc_info=(kind, value, trace)
-    )
+    # An uncaught exception is printed by the interpreter itself, past every handler; so is one that ended a thread,
+    # and one that nobody can catch (in `__del__`, say).
+    sys.excepthook = _tell
+    threading.excepthook = lambda ended: _tell(ended.exc_type, ended.exc_value, ended.exc_traceback)
+    sys.unraisablehook = lambda lost: _tell(lost.exc_type, lost.exc_value, lost.exc_traceback)
+
+
+def _tell(kind: type[BaseException], value: BaseException | None, trace: TracebackType | None) -> None:
+    if not issubclass(kind, SystemExit):  # that ends a thread, and no more
+        found = None if value is None else (kind, value, trace)
+        logging.getLogger("proxy").critical("uncaught exception", exc_info=found)

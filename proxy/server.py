@@ -75,8 +75,9 @@ class Instance:
         self._admin_servers: list[asyncio.Server] = []
         self._clients = Clients(ca=world.token_ca)
         self.metrics = Metrics(self.reports, world.clock.now)
-        for _, source in config.secrets():
-            world.redactor.register(source.value)  # one that is borrowed is still empty
+        # One that is borrowed is still empty.
+        for value in (*(source.value for _, source in config.secrets()), *config.literals()):
+            world.redactor.register(value)
         self._store = build.store(config, clock=world.clock, state=world.state)
         self._latch = build.latch(config, world.state, self._store)
         key = config.admin.key

@@ -28,6 +28,7 @@ from proxy.redact import Secret
 from proxy.stores.base import Record
 from proxy.stores.latch import Latch
 from tests.support.api import Seen, api
+from tests.support.hooks import hooks_kept
 from tests.support.keeping import Kept
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.oidc import OIDCProvider, oidc_provider
@@ -79,7 +80,7 @@ def kept(monkeypatch: pytest.MonkeyPatch, canaries: Canaries) -> Kept:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artefacts: Artefacts) -> Iterator[Run]:
     """`run(credentials, *arguments)`: the command with a configuration of these; logging is put back afterwards."""
-    root, hook = logging.getLogger(), sys.excepthook
+    root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "XDG_STATE_HOME", "STATE_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
@@ -97,11 +98,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artefacts: Artefacts) -
         artefacts.add("output", result.output)
         return result
 
-    yield command
+    with hooks_kept():
+        yield command
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(capture=False)
-    sys.excepthook = hook
 
 
 def _person(issuer: str = "https://id.example.com", grant: str = "authorization_code") -> dict[str, Any]:

@@ -609,7 +609,7 @@ headers: {set: {Host: x}, remove: [Content-Length]}
 ### bad headers
 upstream: https://a.example
 headers: {set: {'X Y': x, X-A: "a\nb", X-N: 1}}
-=> 2: headers.set.X Y: this is not a header name: write letters, digits and hyphens, without spaces or colons
+=> 2: headers.set.***: this is not a header name: write letters, digits and hyphens, without spaces or colons
 => 2: headers.set.X-A: write a header value in printable ASCII, without line breaks or spaces at its ends
 => 2: headers.set.X-N: write text, in quotes if it looks like a number or a word such as true
 ### a token in Host
@@ -1003,7 +1003,7 @@ credential: {type: static, token: {env: T}, place: [{header: Cookie}, {header: X
 ### bad pointers and header names
 upstream: https://a.example
 credential: {type: login, login: {url: 'https://x.example', headers: {'a b': x}}, response: {token: 'header:a b', expires: exp}}
-=> 2: credential.login.headers.a b: this is not a header name: write letters, digits and hyphens, without spaces or colons
+=> 2: credential.login.headers.***: this is not a header name: write letters, digits and hyphens, without spaces or colons
 => 2: credential.response.token: write header: and a header name, such as header:X-Auth-Token
 => 2: credential.response.expires: write a JSON pointer, such as /access_token or /data/token
 ### a bad placeholder

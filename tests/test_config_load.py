@@ -593,7 +593,7 @@ def test_secrets_written_out_and_arguments_of_commands_are_masked(tmp_path: Path
     assert yaml.safe_load(shown)["credentials"]["default"]["token"] == "***"
     assert yaml.safe_load(shown)["credentials"]["default"]["headers"] == {"X-Secret": "***", "X-Plain": "plain"}
     assert yaml.safe_load(shown)["guard"]["client_key"] == {"command": ["printf", "***"]}
-    assert yaml.safe_load(shown)["routes"][0]["inject"] == {"replace": "P"}
+    assert yaml.safe_load(shown)["routes"][0]["inject"] == {"replace": "***"}
 
 
 def test_every_secret_can_be_found_to_be_registered(example: Config) -> None:

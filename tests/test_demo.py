@@ -24,6 +24,7 @@ from proxy.demo.story import STORY
 from proxy.demo.teletracker import TeleTracker
 from proxy.demo.transcript import WIDTH, perform
 from proxy.demo.vanilla import User, Vanilla
+from tests.support.hooks import hooks_kept
 from tests.support.leaks import Artefacts, Canaries
 
 ROOT = Path(__file__).parents[1]
@@ -36,12 +37,12 @@ PASSWORDS = (teletracker.ACCOUNT.password, mainbrainer.ACCOUNT.password, mainbra
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
     """The demonstration sets up the logging of its process; put pytest's back."""
-    root, hook = logging.getLogger(), sys.excepthook
+    root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    yield
+    with hooks_kept():
+        yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    sys.excepthook = hook
     logging.captureWarnings(capture=False)
 
 

@@ -24,7 +24,7 @@ PURE: Final = {
     "clientkeys",
     "tokenguard",
     "offlimits",
-    *("forms", "injection", "patterns", "refusals", "reverse", "rewrite"),
+    *("forms", "injection", "names", "patterns", "refusals", "reverse", "rewrite"),
 }
 #: The standard library's data modules.
 DATA: Final = {

@@ -14,6 +14,7 @@ import pytest
 from proxy import logs
 from proxy.lines import HELD_LIMIT, Lines, timestamp
 from proxy.redact import Redactor, Secret
+from tests.support.hooks import hooks_kept
 
 
 class Stream(io.StringIO):
@@ -39,12 +40,12 @@ def stream() -> Stream:
 def root() -> Iterator[logging.Logger]:
     """The root logger, whatever is done to it put right afterwards."""
     logger = logging.getLogger()
-    handlers, level, hook = list(logger.handlers), logger.level, sys.excepthook
-    yield logger
+    handlers, level = list(logger.handlers), logger.level
+    with hooks_kept():
+        yield logger
     logger.handlers[:] = handlers
     logger.setLevel(level)
     logging.captureWarnings(capture=False)
-    sys.excepthook = hook
 
 
 def test_a_timestamp_is_rfc_3339_with_milliseconds() -> None:
@@ -193,3 +194,36 @@ async def test_lines_of_several_threads_all_come_out(stream: Stream) -> None:
     assert len(written) == 2000
     for name in ("a", "b", "c", "loop"):
         assert [line for line in written if line.startswith(name)] == [f"{name} {count}" for count in range(500)]
+
+
+@pytest.mark.threat(75)
+@pytest.mark.usefixtures("root")
+def test_075_what_nobody_caught_goes_through_the_one_handler(
+    stream: Stream, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the program itself, in a thread, and where nobody can catch it; a thread that just ends says nothing."""
+    redactor = Redactor()
+    redactor.register(Secret("a-registered-value"))
+    logs.set_up(redactor, lines=Lines(stream))
+
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError("a-registered-value in a finalizer")
+
+    def fail(error: type[BaseException]) -> None:
+        raise error("a-registered-value in a thread")
+
+    Failing()
+    for error in (ValueError, SystemExit):
+        ending = threading.Thread(target=fail, args=[error])
+        ending.start()
+        ending.join()
+    failure = ValueError("a-registered-value at the end")
+    sys.excepthook(ValueError, failure, None)
+    said = stream.getvalue()
+    assert [
+        said.count(f"ValueError: *** {where}") for where in ("in a finalizer", "in a thread", "at the end")
+    ] == [1] * 3
+    assert said.count("uncaught exception") == 3
+    assert "a-registered-value" not in said
+    assert capsys.readouterr() == ("", "")

@@ -1,12 +1,15 @@
 """The command line: `main`, and one module for each group of commands. They parse, call and print, no more."""
 
 import importlib
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import click
 
 from proxy import __version__
 from proxy.compiled import is_compiled
+from proxy.names import shown_words
 
 #: Where each command stands. Only the one that is called is imported: the server takes half a second.
 _MODULES: Final = {
@@ -29,6 +32,16 @@ _MODULES: Final = {
 class _Commands(click.Group):
     """A group that imports its commands when they are called."""
 
+    def make_context(self, *args: Any, **named: Any) -> click.Context:  # noqa: ANN401  click's contract
+        """Parse what stands before the name of a command."""
+        with _quoting_no_secret():
+            return super().make_context(*args, **named)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  same
+        """Parse the rest, and call the command."""
+        with _quoting_no_secret():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's contract
         """Every name, in alphabetical order."""
         return list(_MODULES)
@@ -39,6 +52,18 @@ class _Commands(click.Group):
             return None
         command = getattr(importlib.import_module(f"proxy.cli.{_MODULES[cmd_name]}"), cmd_name)
         return command if isinstance(command, click.Command) else None
+
+
+@contextmanager
+def _quoting_no_secret() -> Iterator[None]:
+    """Click repeats what it does not know; a token that was pasted there stays unsaid (threat 75)."""
+    try:
+        yield
+    except click.UsageError as error:
+        said = error.format_message()
+        if (quiet := shown_words(said)) == said:
+            raise
+        raise click.UsageError(quiet, error.ctx) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

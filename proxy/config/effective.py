@@ -1,6 +1,6 @@
 """Shows the configuration that is in effect, in the form in which it is written, without its secrets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from proxy.config.provided import ExecCredential
 from proxy.config.secrets import SecretSource
 from proxy.config.yamltext import dump
 from proxy.injection import Place, Replace
-from proxy.redact import MASK
+from proxy.redact import MASK, Redactor
 from proxy.routes import Origin
 
 #: What stands in the place of a secret.
@@ -25,17 +25,33 @@ Shown = Callable[[KeyPath, SecretSource], object]
 def effective(config: Config) -> str:
     """YAML of the whole configuration; a secret is its reference, or `***` where it was written out."""
     data = plain(config, lambda _path, source: source.describe())
+    for route, given in zip(data["routes"], config.routes, strict=True):
+        route["headers"]["set"] = _constants(given.headers.set)
+        if isinstance(given.inject, Replace):
+            route["inject"] = {"replace": MASK}
     for name, credential in config.credentials.items():
         shown = data["credentials"][name]
-        # Constants are not secret by rule, but a private file may hold what looks like one.
-        shown["headers"] = {
-            header: MASK if SECRET_NAME.search(header) else text for header, text in credential.headers.items()
-        }
+        shown["headers"] = _constants(credential.headers)
         if isinstance(credential, ExecCredential):
             # What a program is given may be a secret.
             shown["command"] = [credential.command[0], *([MASK] if len(credential.command) > 1 else [])]
             shown["stdin"] = MASK if credential.stdin else ""
+    data["credentials"] = _without_passwords(data["credentials"])
     return dump(data)
+
+
+def _without_passwords(value: Any) -> Any:  # noqa: ANN401  plain data
+    """The same, with what looks like a credential masked in URLs: a login may have one in its query."""
+    if isinstance(value, dict):
+        return {key: _without_passwords(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_passwords(each) for each in value]
+    return Redactor().text(value) if isinstance(value, str) and "://" in value else value
+
+
+def _constants(headers: Mapping[str, str]) -> dict[str, str]:
+    """Constants are not secret by rule, but a private file may hold what looks like one."""
+    return {name: MASK if SECRET_NAME.search(name) else text for name, text in headers.items()}
 
 
 def plain(config: Config, shown: Shown) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from proxy.config.credentials import CredentialConfig, StaticCredential
 from proxy.config.fields import (
+    SECRET_NAME,
     BrowserOrigin,
     Count,
     Host,
@@ -25,7 +26,8 @@ from proxy.config.problems import KeyPath
 from proxy.config.routing import RouteConfig
 from proxy.config.secrets import SecretSource
 from proxy.config.store import StoreConfig
-from proxy.redact import Borrowed
+from proxy.injection import Replace
+from proxy.redact import Borrowed, Secret
 
 #: Client keys go into headers, cookies, passwords and path segments, so no character needs quoting anywhere.
 _CLIENT_KEY: Final = re.compile(r"[A-Za-z0-9_-]{16,}")
@@ -162,6 +164,17 @@ class Config(Section):
         """Every secret of the configuration with its key path, so that each can be registered for masking."""
         for section in ("routes", "credentials", "guard", "admin", "store"):
             yield from secrets_in(getattr(self, section), (section,))
+
+    def literals(self) -> Iterator[Secret]:
+        """What is written out and may be secret all the same: placeholders, and header fields with such names."""
+        for route in self.routes:
+            if isinstance(route.inject, Replace):
+                yield Secret(route.inject.placeholder.decode("ascii"))
+        fields = [route.headers.set for route in self.routes]
+        fields += [credential.headers for credential in self.credentials.values()]
+        for name, value in (each for constants in fields for each in constants.items()):
+            if SECRET_NAME.search(name):
+                yield Secret(value)
 
 
 def secrets_in(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, SecretSource]]:  # noqa: ANN401  any part of a model

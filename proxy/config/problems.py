@@ -7,6 +7,8 @@ other, so that each sentence names the line and key that its reader can mend.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from proxy.names import looks_like_a_name, shown
+
 KeyPath = tuple[str | int, ...]
 
 
@@ -48,7 +50,8 @@ class Problems:
     def _render(self, path: KeyPath, sentence: str, line: int | None) -> tuple[int, str]:
         written = self.written(path)
         at = line or self.line(written)
-        where = f" {'.'.join(map(str, written))}:" if written else ""
+        where = f" {'.'.join(shown(part) if isinstance(part, str) else str(part) for part in written)}:"
+        where = where if written else ""
         return at, f"{self.name}:{at}:{where} {sentence}"
 
     def written(self, path: KeyPath) -> KeyPath:
@@ -84,6 +87,6 @@ def unknown_key(key: str, value: object, known: Iterable[str]) -> tuple[KeyPath,
     """
     ordered = sorted(known)
     hint = did_you_mean(key, ordered)
-    if hint or (value is not None and key.isascii() and key.replace("_", "").isalnum()):
+    if hint or (value is not None and looks_like_a_name(key)):
         return (key,), f"unknown key{hint or ': write one of ' + ', '.join(ordered)}"
     return (), f"a key here is unknown (is a space missing after its colon?): write one of {', '.join(ordered)}"

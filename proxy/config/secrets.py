@@ -16,6 +16,7 @@ from typing import Final
 
 from proxy.config.programs import LONGEST, output
 from proxy.grants.pointer import resolve
+from proxy.names import shown
 from proxy.redact import MASK, Borrowed, Secret
 
 COMMAND_SECONDS: Final = 10.0
@@ -130,8 +131,10 @@ class SecretReader:
             raise ValueError("env takes the name of an environment variable: letters, digits and '_'")
         text = self.environ.get(variable)
         if text is None:
-            raise ValueError(f"the environment variable {variable} is not set: export it, or correct the name")
-        return SecretSource("env", variable, _proper(text, f"the environment variable {variable}"))
+            raise ValueError(
+                f"the environment variable {shown(variable)} is not set: export it, or correct the name"
+            )
+        return SecretSource("env", variable, _proper(text, f"the environment variable {shown(variable)}"))
 
     def _file(self, reference: str) -> SecretSource:
         path = self.folder / reference

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import logging
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from proxy.lines import Lines
 from proxy.redact import Redactor
 from proxy.server import Instance, World
 from tests.support.client import DEADLINE, Answer, connected
+from tests.support.hooks import hooks_kept
 from tests.support.leaks import Artefacts
 
 
@@ -169,12 +169,12 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
 def _logging(redactor: Redactor, lines: Lines, style: Literal["text", "json"]) -> Iterator[None]:
     """The product's logging while the block runs, pytest's afterwards."""
     root = logging.getLogger()
-    handlers, level, hook = list(root.handlers), root.level, sys.excepthook
-    logs.set_up(redactor, level="debug", style=style, lines=lines)
+    handlers, level = list(root.handlers), root.level
+    with hooks_kept():
+        logs.set_up(redactor, level="debug", style=style, lines=lines)
     try:
         yield
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
         logging.captureWarnings(capture=False)
-        sys.excepthook = hook
