@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import pytest
@@ -11,6 +12,7 @@ from proxy.fields import Fields
 from proxy.redact import Secret
 from proxy.routes import Policy, Rule
 from tests.support.api import api
+from tests.support.client import Client
 from tests.support.harness import Proxy, StartProxy
 from tests.support.leaks import Canaries
 from tests.support.routes import Keyed, received
@@ -236,3 +238,27 @@ async def test_074_a_key_in_the_path_is_masked_in_the_log(
             assert "/x/~***" in shown
             assert shown.count("client_key_required") == 2
             assert not any(environ[name] in shown for name in environ)
+
+
+@pytest.mark.threat(112, 115)
+async def test_115_without_the_key_nobody_keeps_a_place(
+    proxying: StartProxy, keyed: Keyed, environ: dict[str, str]
+) -> None:
+    """Whoever comes gets that of the oldest who has shown none, whatever he asked for; a key keeps its place."""
+    answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+    async with Upstream([REQUEST, answer, REQUEST, answer]) as upstream:
+        config = {**guarded(keyed, upstream.origin), "limits": {"connections": 2}}
+        async with proxying(config, environ=environ) as proxy, AsyncExitStack() as stack:
+            proxy.instance._data._places._yield_seconds = 0.0  # however fast this machine is
+
+            async def another() -> Client:
+                return await stack.enter_async_context(proxy.connect())
+
+            other, ours = await another(), await another()
+            assert (await other.ask("GET", "/v2/x")).code == "client_key_required"
+            target, headers = carried("header", environ["WRITER"], "/v2/x")
+            assert (await ours.ask("GET", target, headers)).status == 204
+            second = await another()
+            assert await other.at_end()
+            assert (await second.ask("GET", target, headers)).status == 204
+            assert (await (await another()).answer()).code == "overloaded"
