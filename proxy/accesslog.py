@@ -108,21 +108,27 @@ class Observers:
 
 
 class Spared:
-    """Tells `observe` of every request that reached a route, and of others at most ten times a second (threat 85).
+    """Tells `observe` of every request that reached a route, and of others `most` times a second (threat 85).
 
     Those others come from anybody: they are malformed, or the guard, a rule or the table of routes refused them.
     What is not told is counted; `tell` gets the count before the next exchange of a later second. `now` is in
     seconds.
     """
 
-    __slots__ = ("_left", "_now", "_observe", "_second", "_spared", "_tell")
+    __slots__ = ("_left", "_most", "_now", "_observe", "_second", "_spared", "_tell")
 
     def __init__(
-        self, observe: Callable[[Exchange], None], tell: Callable[[int], None], now: Callable[[], float]
+        self,
+        observe: Callable[[Exchange], None],
+        tell: Callable[[int], None],
+        now: Callable[[], float],
+        *,
+        most: int = UNROUTED_A_SECOND,
     ) -> None:
         self._observe = observe
         self._tell = tell
         self._now = now
+        self._most = most
         self._second = 0
         self._left = 0
         self._spared = 0
@@ -136,7 +142,7 @@ class Spared:
         if second != self._second:
             if self._spared:
                 self._tell(self._spared)
-            self._second, self._left, self._spared = second, UNROUTED_A_SECOND, 0
+            self._second, self._left, self._spared = second, self._most, 0
         if exchange.route or self._left:
             self._left -= not exchange.route
             self._observe(exchange)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import build
-from proxy.accesslog import AccessLog, Exchange, Observers, Spared
+from proxy.accesslog import UNROUTED_A_SECOND, AccessLog, Exchange, Observers, Spared
 from proxy.admin.app import admin_handler
 from proxy.admin.metrics import Metrics
 from proxy.clock import Clock, SystemClock
@@ -52,7 +52,8 @@ class World:
 
     `state` is the folder for what must outlive the process, `lines` where the access log goes, `random` gives
     floats in [0, 1), `token_ca` is a bundle of certificate authorities for token endpoints (None: the machine's),
-    `observe` is told of every exchange beside the metrics and the access log.
+    `observe` is told of every exchange beside the metrics and the access log. `unrouted_a_second` bounds the lines
+    about requests that reached no route.
     """
 
     redactor: Redactor
@@ -62,6 +63,7 @@ class World:
     lines: Lines = field(default_factory=lambda: Lines(sys.stderr))
     token_ca: Path | None = None
     observe: Callable[[Exchange], None] | None = None
+    unrouted_a_second: int = UNROUTED_A_SECOND
 
 
 class Instance:
@@ -240,7 +242,8 @@ class Instance:
             json_lines=self._config.log.format == "json",
             wall=self._world.clock.wall,
         )
-        return Observers(*told, Spared(write, _tell_of_spared, self._world.clock.now))
+        now, most = self._world.clock.now, self._world.unrouted_a_second
+        return Observers(*told, Spared(write, _tell_of_spared, now, most=most))
 
     def _server(self, handler: Handler, *, is_admin: bool = False) -> Server:
         """A listener's server; on the admin listener others leave the owner room, and are answered (threat 115)."""

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.accesslog import KEPT_DURATIONS, KEPT_LENGTH, KEPT_TEXTS, NAMES_LIMIT, AccessLog, Exchange, Spared
+from proxy.accesslog import (
+    KEPT_DURATIONS,
+    KEPT_LENGTH,
+    KEPT_TEXTS,
+    NAMES_LIMIT,
+    UNROUTED_A_SECOND,
+    AccessLog,
+    Exchange,
+    Spared,
+)
 from proxy.demo.teletracker import TeleTracker
 from proxy.lines import Lines
 from proxy.redact import MASK, Redactor, Secret, printable
@@ -273,10 +282,11 @@ def test_085_what_reached_no_route_is_told_ten_times_a_second_and_then_counted(m
 @pytest.mark.threat(81, 85)
 async def test_085_refused_requests_are_counted_by_the_metrics_and_not_all_logged(proxying: StartProxy) -> None:
     """Of the guard's refusals the log has ten a second and a number, the metrics all."""
-    async with proxying({"upstream": "http://127.0.0.1:9"}, clock=HeldClock()) as proxy:
+    config = {"upstream": "http://127.0.0.1:9"}
+    async with proxying(config, clock=HeldClock(), unrouted_a_second=UNROUTED_A_SECOND) as proxy:
         for _ in range(12):
             assert (await proxy.ask("GET", "/", headers={"Host": "evil.example"})).code == "host_not_allowed"
-        assert len(proxy.lines()) == 10
+        assert len(proxy.lines()) == UNROUTED_A_SECOND
         metrics = (await proxy.admin("GET", "/metrics")).body.decode()
         assert 'guard_denials_total{code="host_not_allowed"} 12' in metrics
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -126,8 +127,9 @@ class StartProxy(Protocol):
         environ: Mapping[str, str] = ...,
         clock: Clock = ...,
         ca: Path | None = ...,
+        unrouted_a_second: int = ...,
     ) -> Any:
-        """Start a proxy for the block."""
+        """Start a proxy for the block; by default every request has a line."""
         ...
 
 
@@ -143,6 +145,7 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         ca: Path | None = None,
+        unrouted_a_second: int = sys.maxsize,
     ) -> AsyncIterator[Proxy]:
         written = {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}, **config}
         written["log"] = {"level": "debug", "format": "json", **config.get("log", {})}
@@ -154,7 +157,13 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
         with _logging(redactor, lines, written["log"]["format"]):
             loaded = load(source, environ=environ or {})
             world = World(
-                redactor, tmp_path / "state", clock or SystemClock(), random=lambda: 0.5, lines=lines, token_ca=ca
+                redactor,
+                tmp_path / "state",
+                clock or SystemClock(),
+                random=lambda: 0.5,
+                lines=lines,
+                token_ca=ca,
+                unrouted_a_second=unrouted_a_second,
             )
             instance = await Instance.start(loaded, world)
             try:
