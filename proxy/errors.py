@@ -179,9 +179,9 @@ class OwnPageNotAllowed(OriginNotAllowed):
     """A page, or a service worker, that an earlier server on our port left in the browser (threat 9)."""
 
     explanation = (
-        "A page of the proxy's own origin sent this request, and the proxy has none: an earlier server on this port "
-        "left it. A server that serves pages and forwards here must keep its own Host; to show pages of the upstream "
-        "in a browser, set guard.browser."
+        "A page of the proxy's own origin sent this request, and the proxy has none: an earlier server on this "
+        "port left it. A server that has pages and forwards here must keep its own Host; to show pages of the "
+        "upstream in a browser, set guard.browser."
     )
 
 

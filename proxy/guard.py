@@ -244,9 +244,7 @@ def _navigates(fields: Fields) -> bool:
 
 def _is_navigation(fields: Fields) -> bool:
     """Would a browser show the answer as a page, which runs in our origin (threat 9)?"""
-    return _navigates(fields) or any(
-        each.strip().lower() in _PAGES for each in fields.get(b"sec-fetch-dest", ())
-    )
+    return _navigates(fields) or any(each.strip().lower() in _PAGES for each in fields.get(b"sec-fetch-dest", ()))
 
 
 def _is_preflight(head: Head) -> bool:

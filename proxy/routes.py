@@ -16,7 +16,7 @@ from proxy.globs import glob_expression
 #: A path of honest software has a handful of readings; one made of hundreds of escapes and dots must not cost
 #: seconds to look at (threat 118). Nor must a long one: each step looks at a whole reading, and so does each rule.
 _MOST_READINGS: Final = 100
-#: Bytes of all readings together: a path as long as `limits.header_bytes` lets it be by default may have one escape.
+#: Bytes of all readings together: a path as long as `limits.header_bytes` has it by default may have one escape.
 _MOST_READ: Final = 64 * 1024
 
 #: What a request target may hold: printable ASCII except `#`; escapes are complete and never NUL.
@@ -66,6 +66,11 @@ class Policy:
     def __init__(self, allow: Iterable[Rule] | None, deny: Iterable[Rule]) -> None:
         self._allow = None if allow is None else [(rule.methods, _pattern(rule.paths, 0)) for rule in allow]
         self._deny = [(rule.methods, _pattern(rule.paths, re.IGNORECASE)) for rule in deny]
+
+    @property
+    def has_rules(self) -> bool:
+        """Is there anything that may not pass?"""
+        return self._allow is not None or bool(self._deny)
 
     def check(self, method: str, path: bytes) -> None:
         """Raise `PathDenied` unless `method` may go to this upstream path."""

@@ -185,9 +185,7 @@ class ClientConnection(Flow):
     def _begin(self, method: str, target: bytes, section: RequestSection) -> None:
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
-        request = self._request = Request(
-            method, target, section, body=body, client=self.client, port=self._port
-        )
+        request = self._request = Request(method, target, section, body=body, client=self.client, port=self._port)
         self.keep_alive = False
         work = self.work = Work(self.loop, self._handler(request, self), self._end_work)
         work.start()
