@@ -3,7 +3,7 @@
 
 BIN = .venv/bin
 # Decisions live here, without I/O: every branch of them is covered (docs/architecture.md, "pure").
-PURE = proxy/lifecycle.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/clientkeys.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/forms.py,proxy/errors.py,proxy/stores/seal.py,proxy/stores/records.py
+PURE = proxy/lifecycle.py,proxy/destination.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/clientkeys.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/forms.py,proxy/errors.py,proxy/stores/seal.py,proxy/stores/records.py
 # What decides between two sockets: this is what is compiled (docs/adr/0007-compiled.md).
 DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay repetition invariants canaries leaks \
     token_life listener http1 client_answer body upgrade upstream_connection upstream_tls attempt pool guard routes \
