@@ -10,7 +10,9 @@ from proxy.redact import Secret
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One credential's token as it rests. Instants are epoch seconds; None: nobody knows, or there is none.
+    """One credential's token as it rests. Instants are epoch seconds by the store's clock.
+
+    None: nobody knows, or there is none.
 
     `generation` grows with each token; `obtained_at` is when the request for it was sent; `refresh_expires_at` is
     the hard end of the refresh token: by then a person, or the login, must begin anew. `redeeming`: somebody was
@@ -70,6 +72,14 @@ class Store(Protocol):
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """The right to ask for a token of `name`: at most one holder among all that share the store."""
+        ...
+
+    def epoch(self, wall: float) -> float:
+        """The present instant by the clock of all who share the store, where `wall` is it on this machine's."""
+        ...
+
+    async def ask_time(self) -> None:
+        """Let the store say what its clock says, where that is not known yet."""
         ...
 
     async def confirm(self, name: str) -> None:

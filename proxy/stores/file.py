@@ -97,6 +97,13 @@ class FileStore:
         """The lock of NAME.lock. Raises `StoreBusy` after `patience` seconds, and `StoreUnavailable`."""
         return self._turn(name)
 
+    def epoch(self, wall: float) -> float:
+        """One machine has one clock."""
+        return wall
+
+    async def ask_time(self) -> None:
+        """It needs no answer."""
+
     async def confirm(self, name: str) -> None:
         """The kernel takes no lock away."""
 

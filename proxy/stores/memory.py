@@ -46,6 +46,13 @@ class MemoryStore:
         """One at a time in this process."""
         return self._turns.setdefault(name, asyncio.Lock())
 
+    def epoch(self, wall: float) -> float:
+        """One machine has one clock."""
+        return wall
+
+    async def ask_time(self) -> None:
+        """It needs no answer."""
+
     async def confirm(self, name: str) -> None:
         """Nobody takes it away."""
 

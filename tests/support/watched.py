@@ -151,6 +151,14 @@ class Watched:
         """Unless it fails."""
         return self._turn(name)
 
+    def epoch(self, wall: float) -> float:
+        """As the store."""
+        return self._inner.epoch(wall)
+
+    async def ask_time(self) -> None:
+        """As the store."""
+        await self._inner.ask_time()
+
     async def confirm(self, name: str) -> None:
         """As the store; it can be stopped after it."""
         with self._trying("confirm"):
