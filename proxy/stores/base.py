@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.redact import Secret
+from proxy.stores.rejections import Home
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Store(Protocol):
     lasting: bool
     #: Where no turn can be had, may others have one? Then what would redeem a refresh token waits (threat 88).
     needs_turn: bool
+
+    @property
+    def redeemed(self) -> Home | None:
+        """Where rests what became of refresh tokens of the configuration; None where nothing lasts."""
+        ...
 
     async def load(self, name: str, binding: bytes) -> Record | Missing:
         """The newest record, or why there is none that can be used."""

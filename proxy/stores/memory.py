@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 
 from proxy.stores.base import Missing, Record
+from proxy.stores.rejections import Home
 
 
 class MemoryStore:
@@ -11,6 +12,7 @@ class MemoryStore:
 
     lasting = False
     needs_turn = False
+    redeemed: Home | None = None
 
     def __init__(self) -> None:
         #: None: it was removed.

@@ -4,9 +4,9 @@ Law: values are sealed before they leave the process; whoever has the turn may w
 where nobody has written since they read, and so may whoever notes that a refresh token is about to be redeemed: of
 all who read it one may (threats 88, 94).
 
-A credential has two keys: `PREFIX:{NAME}:token`, a hash of `tag` (a word that is new with each write) and `sealed`,
+A token has two keys: `PREFIX:{NAME}:token`, a hash of `tag` (a word that is new with each write) and `sealed`,
 and `PREFIX:{NAME}:turn`, who has the turn. A record that was removed leaves a tag that begins with a minus, and no
-seal: so a logout is told from a server that has lost its data.
+seal: so a logout is told from a server that has lost its data. Beside them are `:rejected` and `:redeemed`.
 """
 
 import asyncio
@@ -147,6 +147,13 @@ class RedisStore:
     def rejections(self) -> RejectedOnServer:
         """What is known here of secrets that were rejected."""
         return RejectedOnServer(self._client.call, self._ring, lambda name: self._key(name, "rejected"))
+
+    @property
+    def redeemed(self) -> RejectedOnServer:
+        """What is known here of refresh tokens of the configuration."""
+        return RejectedOnServer(
+            self._client.call, self._ring, lambda name: self._key(name, "redeemed"), bound=b"redemptions of "
+        )
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """A lease. Raises `StoreBusy` after `patience` seconds, and `StoreUnavailable`."""

@@ -78,6 +78,7 @@ class Watched:
         held: Callable[[], str | None],
     ) -> None:
         self.lasting, self.needs_turn = inner.lasting, inner.needs_turn
+        self.redeemed = inner.redeemed
         self._inner = inner
         self._ledger = ledger
         self._stop = stop
