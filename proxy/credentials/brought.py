@@ -97,6 +97,6 @@ class BroughtGrant:
     def _spent(self) -> LoginRequired:
         return LoginRequired(
             f"The refresh_token of credential {self._name!r} was redeemed before, and what came in its place "
-            "cannot be read here: take back what was changed of the credential, its upstreams or the store, or give "
-            "it a new refresh_token."
+            "cannot be read here: take back what was changed of the credential, its upstreams or the store, or "
+            "give it a new refresh_token."
         )
