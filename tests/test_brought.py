@@ -244,8 +244,9 @@ async def test_a_disk_that_is_full_for_all_is_no_reason(bench: Bench, monkeypatc
 
 
 @pytest.mark.threat(107)
-async def test_107_what_rests_is_a_slow_digest(bench: Bench) -> None:
-    """And at most sixteen of a name."""
+async def test_107_what_rests_is_that_of_the_latch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow digest, at most sixteen of a name."""
+    monkeypatch.setattr("proxy.stores.latch._SCRYPT_N", 2)
     for number in range(18):
         await bench.redeemed(Secret(f"token {number}")).note(SPENT)
     files = list((bench.folder / "redeemed").iterdir())
@@ -355,10 +356,9 @@ async def test_088_a_change_of_the_credential_does_not_redeem_the_spent_one(worl
 
 
 @pytest.mark.threat(132)
+@pytest.mark.parametrize("kept", ["file"], indirect=True)
 async def test_132_a_record_that_was_damaged_does_not_redeem_the_spent_one(world: World) -> None:
     """When it is whole again, all is well."""
-    if world.store["kind"] != "file":
-        pytest.skip("a file is damaged here")
     async with world.proxy() as first:
         assert (await first.ask("GET", "/")).status == 200
     file = Path(world.store["path"], "default.token")
@@ -373,12 +373,11 @@ async def test_132_a_record_that_was_damaged_does_not_redeem_the_spent_one(world
 
 
 @pytest.mark.threat(89)
+@pytest.mark.parametrize("kept", ["file"], indirect=True)
 async def test_089_a_refusal_that_ends_with_what_another_has_is_told(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was redeemed twice, as no lease can rule out (threat 94): that is not silent."""
-    if world.store["kind"] != "file":
-        pytest.skip("a file is put back here")
     folder = Path(world.store["path"])
     async with world.proxy() as one:
         assert (await one.ask("GET", "/")).status == 200
