@@ -96,9 +96,10 @@ def _folder(folder: Path) -> Iterator[Finding]:
         yield Finding("failure", WHAT, f"others on this machine can open {folder}: run `chmod 700 {folder}`")
         return
     if (above := exposed(folder)) is not None:
-        mend = f"run `chmod o-w {above}`, or name a folder elsewhere"
-        status: Status = "warning" if above.is_mount() else "failure"
-        yield Finding(status, WHAT, f"others can put another folder in place of {folder}: {mend}")
+        status: Status = "failure" if above.is_certain else "warning"
+        yield Finding(
+            status, WHAT, f"others can put another folder in place of {folder}, {above.why}: {above.mend}"
+        )
         if status == "failure":
             return
     yield from _used(folder)
