@@ -3,7 +3,7 @@
 
 BIN = .venv/bin
 # Decisions live here, without I/O: every branch of them is covered (docs/architecture.md, "pure").
-PURE = proxy/lifecycle.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/clientkeys.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/forms.py,proxy/errors.py,proxy/stores/seal.py,proxy/stores/records.py
+PURE = proxy/lifecycle.py,proxy/destination.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/clientkeys.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/forms.py,proxy/errors.py,proxy/stores/seal.py,proxy/stores/records.py
 # What decides between two sockets: this is what is compiled (docs/adr/0007-compiled.md).
 DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay repetition invariants canaries leaks \
     token_life listener http1 client_answer body upgrade upstream_connection upstream_tls attempt pool guard routes \
@@ -13,6 +13,9 @@ PROPERTIES = redact grants_login token_model redis_double
 
 # How long each target is fuzzed.
 SECONDS = 10
+
+# Which tests run compiled; the long ones run as source, in test-long, and compiled too in `make nightly`.
+COMPILED = not patches and not slow
 
 # Tests start the program hundreds of times; where nothing may be kept, each would compile all of it anew.
 KEEP = PYTHONDONTWRITEBYTECODE=
@@ -96,7 +99,7 @@ test-compiled: .venv/.tested
 	@$(BIN)/python -m tests.support.compiled .artefacts/compiled/ours
 	@cd .artefacts/compiled/ours && $(KEEP) BEARER_PROXY_TEST_COMPILED=1 PYTHONSAFEPATH=1 venv/bin/python -m pytest --quiet \
 	    --numprocesses=auto --dist=worksteal --junitxml=../../compiled.xml -c $(CURDIR)/pyproject.toml --rootdir=$(CURDIR) \
-	    --override-ini=pythonpath= -p no:cacheprovider -m 'not patches' --hypothesis-profile=thorough \
+	    --override-ini=pythonpath= -p no:cacheprovider -m '$(COMPILED)' --hypothesis-profile=thorough \
 	    -W 'ignore:the (type, exc, tb) signature of throw() is deprecated:DeprecationWarning' \
 	    $(DATA_PATH:%=$(CURDIR)/tests/test_%.py) $(PROPERTIES:%=$(CURDIR)/tests/test_%.py)
 	@$(BIN)/python tests/support/skips.py .artefacts/compiled.xml
@@ -119,7 +122,7 @@ mutants: .venv/.tested
 	@$(BIN)/python -m tests.support.mutants $(ARGS)
 
 nightly:
-	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow
+	@BEARER_PROXY_TEST_TIMES=10 $(MAKE) test-slow COMPILED='not patches'
 	@$(MAKE) fuzz SECONDS=600
 	@$(MAKE) mutants
 	@$(MAKE) bench ARGS='--smoke --only cpu'

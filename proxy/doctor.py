@@ -16,11 +16,11 @@ from typing import Any, Final
 from proxy.accesslog import Exchange
 from proxy.build.guard import client_keys
 from proxy.clientkeys import ClientKey
-from proxy.config import Config, TcpAddress
+from proxy.config import Config, OAuthCredential, TcpAddress
 from proxy.config.addresses import url as parsed_url
 from proxy.config.anycredential import AskingCredential
 from proxy.config.clienttls import ClientTLS
-from proxy.config.model import PeersConfig
+from proxy.config.model import PeersConfig, borrowed_in
 from proxy.config.routing import RouteConfig
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialError, PathDenied
@@ -39,6 +39,10 @@ REQUEST_SECONDS: Final = 30.0
 CLOCK_SECONDS: Final = 60.0
 #: A certificate that ends within so many days.
 CERTIFICATE_DAYS: Final = 14.0
+_SPENDS: Final = (
+    "a server that rotates takes refresh_token once, and with store.kind: memory nobody else would hear of the "
+    "next one, so a running instance would be logged out: set store.kind: file, or look at what that instance says"
+)
 #: The proxy's own answers where there is no token.
 _NO_TOKEN: Final = frozenset({"credential_rejected", "credential_unavailable", "login_required"})
 
@@ -99,10 +103,37 @@ def _findings(
     for server in _servers(config, world):
         yield server.what, _server(server, world)
     yield WHAT, examined(config, world.clock.wall())
+    spared = _spared(config)
     for name in config.credentials:
-        yield f"credential {name}", _credential(name, instance)
+        what = f"credential {name}"
+        yield what, _untried(what, _SPENDS) if name in spared else _credential(name, instance)
     for route in config.routes:
-        yield f"route {route.name}", _route(route, config, instance, world, exchanges)
+        what = f"route {route.name}"
+        tried = _route(route, config, instance, world, exchanges)
+        yield what, _untried(what, f"see credential {route.credential}") if route.credential in spared else tried
+
+
+def _spared(config: Config) -> set[str]:
+    """Credentials that would redeem a refresh token of the configuration of which nobody else would hear.
+
+    A running instance holds what came in its place, or it was not redeemed yet, and the next start will do that.
+    """
+    if config.store.kind != "memory":
+        return set()
+    given = config.credentials.items()
+    spared = {name for name, each in given if isinstance(each, OAuthCredential) and each.refresh_token is not None}
+    while more := {
+        name
+        for name, each in given
+        if name not in spared and any(one.lender in spared for one in borrowed_in(each))
+    }:
+        spared |= more
+    return spared
+
+
+async def _untried(what: str, why: str) -> AsyncIterator[Finding]:
+    """It is said, so that nobody takes it for well."""
+    yield Finding("warning", what, f"not tried: {why}")
 
 
 async def _guarded(what: str, findings: AsyncIterator[Finding]) -> AsyncGenerator[Finding]:

@@ -16,7 +16,8 @@ from the config and may appear.
         │   ├── BadUpgrade               400 bad_upgrade
         │   ├── ClientKeyRequired        401 client_key_required
         │   ├── HostNotAllowed           403 host_not_allowed
-        │   ├── OriginNotAllowed         403 origin_not_allowed (also NavigationNotAllowed)
+        │   ├── OriginNotAllowed         403 origin_not_allowed (also NavigationNotAllowed,
+        │   │                             OwnPageNotAllowed)
         │   ├── PeerNotAllowed           403 peer_not_allowed
         │   ├── PathDenied               403 path_denied
         │   ├── CorsDenied               403 cors_denied
@@ -170,6 +171,16 @@ class NavigationNotAllowed(OriginNotAllowed):
 
     explanation = (
         "A browser asks for this as a page, and what runs in it could use the credential. To open pages of the "
+        "upstream in a browser, set guard.browser."
+    )
+
+
+class OwnPageNotAllowed(OriginNotAllowed):
+    """A page, or a service worker, that an earlier server on our port left in the browser (threat 9)."""
+
+    explanation = (
+        "A page of the proxy's own origin sent this request, and the proxy has none: an earlier server on this "
+        "port left it. A server that has pages and forwards here must keep its own Host; to show pages of the "
         "upstream in a browser, set guard.browser."
     )
 

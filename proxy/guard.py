@@ -19,6 +19,7 @@ from proxy.errors import (
     MethodNotAllowed,
     NavigationNotAllowed,
     OriginNotAllowed,
+    OwnPageNotAllowed,
 )
 from proxy.fields import Fields
 from proxy.http1.request import RequestSection
@@ -34,14 +35,22 @@ _FIELD_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 _PREFLIGHT_SECONDS: Final = 600
 #: CONNECT would make a tunnel of us; TRACE would show a client what we added.
 _NOT_TAKEN: Final = frozenset({"CONNECT", "TRACE"})
-#: Fields that frameworks take for the method, and what CGI takes for them (threats 26, 47).
+
+
+def _spellings(name: bytes) -> list[bytes]:
+    """Everything that `canonical` takes for this name."""
+    word, mark, rest = name.partition(b"-")
+    return [word + each + more for each in (b"-", b"_", b".") for more in _spellings(rest)] if mark else [word]
+
+
+#: Fields that frameworks take for the method (threats 26, 47).
 _OVERRIDES: Final = frozenset(
-    name
-    for each in (b"x-http-method-override", b"x-http-method", b"x-method-override")
-    for name in (each, each.replace(b"-", b"_"))
+    spelling
+    for name in (b"x-http-method-override", b"x-http-method", b"x-method-override")
+    for spelling in _spellings(name)
 )
-#: Sec-Fetch-Site values of requests that no other page caused (Fetch Metadata, section 2.3).
-_OWN_SITES: Final = frozenset({b"same-origin", b"none"})
+#: More methods than a request is honestly meant for; each is looked at (threat 118).
+_MOST_METHODS: Final = 4
 #: What a browser asks for to show it as a page, by itself or within another (Fetch Metadata, section 2.1).
 _PAGES: Final = frozenset({b"document", b"frame", b"iframe", b"object", b"embed", b"fencedframe"})
 
@@ -49,17 +58,18 @@ _PAGES: Final = frozenset({b"document", b"frame", b"iframe", b"object", b"embed"
 class Head:
     """The head of a request as it came: `target` raw, `section` its fields.
 
-    `unix`: the listener is a Unix socket; no page of a browser can reach it, and Host says nothing.
+    `port`: where the listener is that took the connection. None: it is a Unix socket; no page of a browser can
+    reach it, and Host says nothing.
     """
 
     # Written out, as all that is made for each request: what dataclasses generate costs more when compiled.
-    __slots__ = ("method", "section", "target", "unix")
+    __slots__ = ("method", "port", "section", "target")
 
-    def __init__(self, method: str, target: bytes, section: RequestSection, *, unix: bool = False) -> None:
+    def __init__(self, method: str, target: bytes, section: RequestSection, *, port: int | None = 0) -> None:
         self.method = method
         self.target = target
         self.section = section
-        self.unix = unix
+        self.port = port
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -172,7 +182,7 @@ class Guard:
         """The host's name in lower case, and our origin as a page under this name would have it."""
         values = head.section.values.get(b"host", [])
         match = _HOST.fullmatch(values[0]) if len(values) == 1 else None
-        if head.unix:
+        if head.port is None:
             return (match[1].decode().lower(), b"http://" + values[0].lower()) if match else ("", b"")
         if match is None or (name := match[1].decode().lower()) not in self._hosts:
             raise HostNotAllowed
@@ -180,23 +190,35 @@ class Guard:
 
     def _check_origin(self, head: Head, own_origin: bytes) -> bytes | None:
         """The allow-listed foreign origin that asks, None where no foreign page does."""
-        origins = head.section.values.get(b"origin", [])
-        sites = head.section.values.get(b"sec-fetch-site", [])
-        own_site = all(site.strip().lower() in _OWN_SITES for site in sites)
-        if not origins:
-            if own_site:
-                return None
-            raise OriginNotAllowed
-        origin = origins[0].strip().lower()
-        if len(origins) == 1 and origin == own_origin and own_site:
+        fields = head.section.values
+        origins, sites = fields.get(b"origin", []), fields.get(b"sec-fetch-site", [])
+        named = {site.strip().lower() for site in sites}
+        # No other page caused it (Fetch Metadata, section 2.3). Extensions say `none` of what they fetch, too, but
+        # only a person navigates.
+        own_site = named <= ({b"same-origin", b"none"} if _navigates(fields) else {b"same-origin"})
+        own_page = len(origins) == 1 and origins[0].strip().lower() == own_origin
+        if own_site and (own_page or not origins):
+            if (own_page or b"same-origin" in named) and not self._has_pages(head, own_origin):
+                raise OwnPageNotAllowed
             return None
+        if not origins:
+            raise OriginNotAllowed
         # A page of ours under `Referrer-Policy: no-referrer` sends its forms with null (Fetch, "append a request
         # Origin header"). So does a frame without an origin, but of that the browser says cross-site.
         if self._browser and origins == [b"null"] and sites == [b"same-origin"]:
             return None
-        if len(origins) == 1 and self.allows_origin(origin):
+        if len(origins) == 1 and self.allows_origin(origins[0]):
             return origins[0].strip()
         raise CorsDenied if _is_preflight(head) else OriginNotAllowed
+
+    def _has_pages(self, head: Head, own_origin: bytes) -> bool:
+        """May a page call itself `own_origin` and be honest?
+
+        Where answers are not shown as pages, and a browser came to our own port, there is none of ours: an earlier
+        server on that port left it, open in a tab or as a service worker (threat 9). Behind another port (a
+        development server that forwards with its own Host, a container's published port) pages are that one's.
+        """
+        return self._browser or own_origin in self._origins or _port(own_origin) != head.port
 
 
 def methods_of(head: Head) -> list[str]:
@@ -205,16 +227,24 @@ def methods_of(head: Head) -> list[str]:
     if not _OVERRIDES.isdisjoint(values):
         named = (value for name in _OVERRIDES for value in values.get(name, ()))
         methods += [value.strip().upper().decode("latin-1") for value in named]
-        if not _NOT_TAKEN.isdisjoint(methods):
+        methods = list(dict.fromkeys(methods))
+        if len(methods) > _MOST_METHODS or not _NOT_TAKEN.isdisjoint(methods):
             raise MethodNotAllowed
     return methods
 
 
+def _port(origin: bytes) -> int:
+    digits = origin.rpartition(b":")[2]
+    return int(digits) if digits.isdigit() else 80
+
+
+def _navigates(fields: Fields) -> bool:
+    return any(mode.strip().lower() == b"navigate" for mode in fields.get(b"sec-fetch-mode", ()))
+
+
 def _is_navigation(fields: Fields) -> bool:
     """Would a browser show the answer as a page, which runs in our origin (threat 9)?"""
-    return any(mode.strip().lower() == b"navigate" for mode in fields.get(b"sec-fetch-mode", ())) or any(
-        each.strip().lower() in _PAGES for each in fields.get(b"sec-fetch-dest", ())
-    )
+    return _navigates(fields) or any(each.strip().lower() in _PAGES for each in fields.get(b"sec-fetch-dest", ()))
 
 
 def _is_preflight(head: Head) -> bool:

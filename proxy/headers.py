@@ -124,7 +124,9 @@ def _kept_cookies(value: bytes, names: frozenset[bytes], holds_key: Callable[[by
     kept = [
         pair
         for pair in pairs
-        if not (_is_dropped_cookie(pair.partition(b"=")[0].strip(b" \t"), names) or holds_key(pair))
+        if not (
+            _is_dropped_cookie(pair.lstrip(b"= \t").partition(b"=")[0].rstrip(b" \t"), names) or holds_key(pair)
+        )
     ]
     return value if len(kept) == len(pairs) else b";".join(kept).strip(b" \t")
 
@@ -171,7 +173,8 @@ def answer_lines(
     for lower, value, line in fields:
         if lower in _ANSWER_DROPPED or lower in named or (not grants and lower.startswith(b"access-control-")):
             continue
-        if lower == b"set-cookie" and value.lower().startswith(OUR_COOKIES):
+        # A browser sends a cookie without a name as its value alone (RFC 6265bis section 5.8.3).
+        if lower == b"set-cookie" and value.lower().lstrip(b"= \t").startswith(OUR_COOKIES):
             continue
         if echoes and _holds(line, echoes):
             echoed += 1

@@ -14,7 +14,10 @@ _METADATA: Final = frozenset(
     }
 )
 
-_WITH_IPV4_AT_THE_END: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/96")))
+#: Where an IPv4 address may stand at the end: compatible ones, and the prefixes of NAT64.
+_WITH_IPV4_AT_THE_END: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
+#: The prefix of NAT64 that networks divide as they like (RFC 8215).
+_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
 def is_metadata(host: str) -> bool:
@@ -35,7 +38,7 @@ def is_off_limits(host: str) -> bool:
 def _embedded(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """What an IPv6 address may lead to: mapped, compatible, 6to4, NAT64 (RFC 4291, 3056, 6052)."""
+    """What an IPv6 address may lead to: mapped, compatible, 6to4, NAT64 (RFC 4291, 3056, 6052, 8215)."""
     if not isinstance(address, ipaddress.IPv6Address):
         return
     for each in (address.ipv4_mapped, address.sixtofour):
@@ -43,3 +46,8 @@ def _embedded(
             yield each
     if any(address in network for network in _WITH_IPV4_AT_THE_END):
         yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address in _LOCAL_NAT64:
+        # Behind a prefix of 48, 56 or 64 bits it is written around the ninth octet (RFC 6052 section 2.2).
+        octets = address.packed[:8] + address.packed[9:]
+        for at in (6, 7, 8):
+            yield ipaddress.IPv4Address(octets[at : at + 4])

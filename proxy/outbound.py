@@ -70,7 +70,7 @@ def _forwarded(request: Request, binding: Binding) -> bytes:
     if not binding.forwarded:
         return b""
     hosts = request.section.values.get(b"host", [b""])
-    return forwarded_lines("" if request.unix else request.client, hosts[0], "http")
+    return forwarded_lines("" if request.port is None else request.client, hosts[0], "http")
 
 
 def _framing(request: Request) -> bytes:

@@ -17,6 +17,7 @@ from proxy.binding import Binding
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
 from proxy.delivery import deliver
+from proxy.destination import permit_destinations
 from proxy.errors import ProxyError
 from proxy.guard import Admission, Guard, cors_lines, methods_of, preflight_lines
 from proxy.headers import Stripping
@@ -28,7 +29,7 @@ from proxy.listener.request import Request
 from proxy.outbound import outgoing
 from proxy.passage import Passage
 from proxy.replay import Replay
-from proxy.routes import Policy, RouteTable
+from proxy.routes import Policy, Route, RouteTable
 from proxy.tokenguard import TokenGuard
 from proxy.upgrade import HANDSHAKE_LINES, is_handshake, tunnel
 
@@ -114,6 +115,7 @@ class Relay:
         exchange.route = route.name
         path = route.target(admission.path)
         _permit(route.policy, methods, path)
+        self._permit_destinations(request, methods, admission, route)
 
         # 3. Body: streamed and kept up to a bound; nothing is read yet.
         body = request.body
@@ -161,6 +163,12 @@ class Relay:
                 await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, guard=guard)
         finally:
             attempt.end()
+
+    def _permit_destinations(
+        self, request: Request, methods: list[str], admission: Admission, route: Route
+    ) -> None:
+        if b"destination" in request.section.values:
+            permit_destinations(request, methods, admission, route=route, table=self._table)
 
     def _cors(self, request: Request) -> list[bytes]:
         """Our grant on our own answers too, so that an allowed page can read what went wrong."""

@@ -14,7 +14,7 @@ _BEHIND_PATH = re.compile(rb"[?#]")
 _DEFAULT_PORT: Final = {b"http": b":80", b"https": b":443"}
 #: A path that goes on so is another host where it stands alone: browsers take a backslash for a slash, and leave
 #: out tabs (WHATWG URL, section 4.4).
-_NEXT_AUTHORITY: Final = (b"/", b"\\", b"\t")
+NEXT_AUTHORITY: Final = (b"/", b"\\", b"\t")
 #: Dot segments, and tabs: what clients take out before they ask, so that the request is for another path.
 _RESOLVED = re.compile(rb"\t|(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|\Z)", re.IGNORECASE)
 
@@ -33,7 +33,7 @@ class ReverseMap:
         siblings = (each for each in table if each.upstream == upstream and each.host == route.host)
         self._route = route
         self._table = table
-        self._inner = _inner(route)
+        self._inner = inner(route)
         self._places = (route, *(each for each in siblings if each is not route))
         self._origin = str(upstream).encode()
         self._scheme = upstream.scheme.encode()
@@ -54,7 +54,7 @@ class ReverseMap:
         """
         absolute = _ABSOLUTE.fullmatch(reference)
         tail = reference if absolute is None else absolute[3]
-        if absolute is None and (not tail.startswith(b"/") or tail.startswith(_NEXT_AUTHORITY, 1)):
+        if absolute is None and (not tail.startswith(b"/") or tail.startswith(NEXT_AUTHORITY, 1)):
             return reference
         if not tail.startswith(b"/"):
             tail = b"/" + tail
@@ -65,7 +65,7 @@ class ReverseMap:
         if own_path is None:
             return reference if absolute is not None and absolute[1] else self._origin + tail
         rewritten = key_prefix + own_path + tail[len(path) :]
-        needs_origin = rewritten.startswith(_NEXT_AUTHORITY, 1)
+        needs_origin = rewritten.startswith(NEXT_AUTHORITY, 1)
         if own_origin and (needs_origin or absolute is not None):
             return own_origin + rewritten
         return reference if needs_origin else rewritten
@@ -84,7 +84,7 @@ class ReverseMap:
             return False
         # It took our name for its own, unless it heard the whole of it from the client: an address to come back to
         # after a login, say, which stands below the route already.
-        told = any(each and _beyond(each, path) is not None for each in (key_prefix, self._route.prefix))
+        told = any(each and beyond(each, path) is not None for each in (key_prefix, self._route.prefix))
         return scheme != b"http" or not told
 
     def _own_path(self, path: bytes) -> bytes | None:
@@ -92,7 +92,7 @@ class ReverseMap:
         if _RESOLVED.search(path):
             return None
         for route in self._places:
-            rest = _beyond(_inner(route), path)
+            rest = beyond(inner(route), path)
             if rest is None:
                 continue
             own_path = route.prefix + rest or b"/"
@@ -103,16 +103,16 @@ class ReverseMap:
     def cookie_path(self, path: bytes, *, key_prefix: bytes) -> bytes | None:
         """The Path of an upstream's cookie within this route; None: the upstream would never get it back here."""
         # What holds for the place where the route begins holds for all of it (RFC 6265 section 5.1.4).
-        rest = b"" if _path_matches(self._inner or b"/", path) else _beyond(self._inner, path)
+        rest = b"" if _path_matches(self._inner or b"/", path) else beyond(self._inner, path)
         return None if rest is None else key_prefix + self._route.prefix + rest or b"/"
 
 
-def _inner(route: Route) -> bytes:
+def inner(route: Route) -> bytes:
     """Where the route begins at the upstream."""
     return route.base_path if route.strip_prefix else route.base_path + route.prefix
 
 
-def _beyond(base: bytes, path: bytes) -> bytes | None:
+def beyond(base: bytes, path: bytes) -> bytes | None:
     """What `path` has behind `base`, None where it does not lie there on a segment boundary."""
     rest = path[len(base) :]
     return rest if path.startswith(base) and rest[:1] in (b"", b"/") else None

@@ -14,8 +14,10 @@ from proxy.errors import BadTarget, NoRoute, PathDenied
 from proxy.globs import glob_expression
 
 #: A path of honest software has a handful of readings; one made of hundreds of escapes and dots must not cost
-#: seconds to look at (threat 118).
+#: seconds to look at (threat 118). Nor must a long one: each step looks at a whole reading, and so does each rule.
 _MOST_READINGS: Final = 100
+#: Bytes of all readings together: a path as long as `limits.header_bytes` has it by default may have one escape.
+_MOST_READ: Final = 64 * 1024
 
 #: What a request target may hold: printable ASCII except `#`; escapes are complete and never NUL.
 _TARGET: Final = re.compile(rb"/(?:[!\"$&-~]|%(?!00)[0-9A-Fa-f]{2})*")
@@ -65,6 +67,11 @@ class Policy:
         self._allow = None if allow is None else [(rule.methods, _pattern(rule.paths, 0)) for rule in allow]
         self._deny = [(rule.methods, _pattern(rule.paths, re.IGNORECASE)) for rule in deny]
 
+    @property
+    def has_rules(self) -> bool:
+        """Is there anything that may not pass?"""
+        return self._allow is not None or bool(self._deny)
+
     def check(self, method: str, path: bytes) -> None:
         """Raise `PathDenied` unless `method` may go to this upstream path."""
         if not self._deny and self._allow is None:
@@ -97,27 +104,41 @@ def readings(path: bytes) -> set[str]:
     """Every way in which an upstream might read this path.
 
     Raw, decoded once and twice; before, between and behind that, in any order: backslashes as slashes, without
-    `;parameters`, dot segments removed, slashes merged, and only the unreserved characters decoded.
-    Raises `BadTarget` where there are too many.
+    `;parameters`, dot segments removed, slashes merged, only the unreserved characters decoded, and cut where a `?`
+    or a `#` was escaped. Raises `BadTarget` where there are too many, or they are too long together.
     """
     return {each.decode("latin-1") for each in _readings(path)}
 
 
 def _readings(path: bytes) -> set[bytes]:
-    raw = _in_any_order({path})
-    once = _in_any_order(set(map(unquote_to_bytes, raw)))
-    return raw | once | _in_any_order(set(map(unquote_to_bytes, once)))
-
-
-def _in_any_order(paths: set[bytes]) -> set[bytes]:
-    """`paths`, and all that `_STEPS` make of them. It ends, since no step makes a path longer or less plain."""
-    found = new = paths
-    while new:
-        if len(found) > _MOST_READINGS:
-            raise BadTarget("The path can be read in too many ways: write it without dot segments and escapes.")
-        new = {step(path) for path in new for step in _STEPS} - found
-        found = found | new
+    # What a reading leads to does not depend on how often it was decoded before: only the new ones are looked at.
+    found: set[bytes] = set()
+    once = set(map(unquote_to_bytes, _in_any_order({path}, found)))
+    twice = set(map(unquote_to_bytes, _in_any_order(once, found)))
+    _in_any_order(twice, found)
     return found
+
+
+def _in_any_order(paths: Iterable[bytes], found: set[bytes]) -> list[bytes]:
+    """Add `paths` to `found`, and all that `_STEPS` make of them; gives what was not there before.
+
+    It ends, since no step makes a path longer or less plain.
+    """
+    new = [path for path in paths if path not in found]
+    found.update(new)
+    left, read = new.copy(), sum(map(len, found))
+    while left:
+        path = left.pop()
+        for step in _STEPS:
+            other = step(path)
+            if other not in found:
+                found.add(other)
+                new.append(other)
+                left.append(other)
+                read += len(other)
+            if len(found) > _MOST_READINGS or read > _MOST_READ:
+                raise BadTarget("The path can be read in too many ways: write it without dot segments and escapes.")
+    return new
 
 
 def _with_slashes(path: bytes) -> bytes:
@@ -134,6 +155,11 @@ def _merged(path: bytes) -> bytes:
 
 #: `-`, `.`, digits, `_`, letters, `~`: escaped or not, they mean the same (RFC 3986 section 6.2.2.2).
 _UNRESERVED = re.compile(rb"%(?:2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
+
+
+def _cut(path: bytes) -> bytes:
+    """As a server reads it that decodes before it looks for the query (no path holds these as it comes)."""
+    return re.split(rb"[?#]", path, maxsplit=1)[0]
 
 
 def _with_plain_letters(path: bytes) -> bytes:
@@ -155,7 +181,7 @@ def _without_dots(path: bytes) -> bytes:
     return b"/" + b"/".join(kept)
 
 
-_STEPS: Final = (_with_slashes, _without_parameters, _with_plain_letters, _merged, _without_dots)
+_STEPS: Final = (_with_slashes, _without_parameters, _with_plain_letters, _merged, _without_dots, _cut)
 
 
 _ESCAPED_DOT: Final = re.compile(rb"%2[Ee5]")

@@ -22,6 +22,7 @@ from proxy.findings import Finding, Status
 from proxy.stores.base import Missing, Store
 from proxy.stores.files import OTHERS, REMOTE, exposed, file_system
 from proxy.stores.records import UNUSABLE
+from proxy.stores.servertime import APART_SECONDS
 
 WHAT: Final = "store"
 #: As much as a record takes at most.
@@ -203,6 +204,10 @@ async def _records(config: Config, wall: float) -> AsyncIterator[Finding]:
             else:
                 status, detail = await _record(opened, name, binding_of(name, config), wall)
                 yield Finding(status, WHAT, f"credential {name}: {detail}")
+        if abs(ahead := opened.epoch(wall) - wall) > APART_SECONDS:
+            side = "behind" if ahead > 0 else "ahead of"
+            detail = f"this machine's clock is {abs(ahead):.0f} seconds {side} the server's: set it by NTP"
+            yield Finding("warning", WHAT, detail)
     except StoreUnavailable as error:
         yield Finding("failure", WHAT, error.detail)
     finally:
@@ -213,8 +218,10 @@ async def _record(opened: Store, name: str, binding: bytes, wall: float) -> tupl
     record = await opened.load(name, binding)
     if isinstance(record, Missing):
         return ("warning", UNUSABLE[record]) if record in UNUSABLE else ("ok", "no token yet")
-    age = wall - record.obtained_at
-    is_over = record.expires_at is not None and record.expires_at <= wall
+    # By the clock of all who share the store.
+    now = opened.epoch(wall)
+    age = now - record.obtained_at
+    is_over = record.expires_at is not None and record.expires_at <= now
     detail = f"its token was got {_ago(age)}{', and is over' if is_over else ''}"
     if record.redeeming:
         return "warning", f"{detail}; its refresh token may be spent: where it is refused, log in anew"

@@ -23,7 +23,7 @@ pytest_plugins = [
 # A busy machine is no defect: how long an example takes is not what a property is about.
 settings.register_profile("quick", deadline=None, max_examples=40, derandomize=True)
 #: What `make test-compiled` asks for: the same examples each time in CI, and others each night.
-settings.register_profile("thorough", deadline=None, max_examples=200 * TIMES, derandomize=TIMES == 1)
+settings.register_profile("thorough", deadline=None, max_examples=100 * TIMES, derandomize=TIMES == 1)
 settings.load_profile("quick")
 
 

@@ -12,7 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
+from proxy.demo.serving import serving
+from proxy.guard import Guard
 from tests.support.browser import EVIL, chromium, needs_chromium
 from tests.support.harness import Proxy, StartProxy
 from tests.support.leaks import Canaries
@@ -288,12 +291,18 @@ async def browser(other: Site) -> AsyncIterator[Any]:
 class Stage(Protocol):
     """`staged(guard)`: an async context manager that gives a `Scene`.
 
-    `key` is in the environment as KEY, `fields` stand in each answer of the upstream, `route` are further keys of
-    the route.
+    `key` is in the environment as KEY, `fields` stand in each answer of the upstream, `port` is the proxy's (0: any
+    free one), `route` are further keys of the route.
     """
 
     def __call__(
-        self, guard: Mapping[str, Any] = ..., *, key: str = ..., fields: Mapping[str, str] = ..., **route: Any
+        self,
+        guard: Mapping[str, Any] = ...,
+        *,
+        key: str = ...,
+        fields: Mapping[str, str] = ...,
+        port: int = ...,
+        **route: Any,
     ) -> Any:
         """Set it up for the block."""
         ...
@@ -310,10 +319,12 @@ def staged(proxying: StartProxy, browser: Any, canaries: Canaries) -> Stage:
         *,
         key: str = "",
         fields: Mapping[str, str] | None = None,
+        port: int = 0,
         **route: Any,
     ) -> AsyncIterator[Scene]:
         async with site(fields) as upstream:
-            config = keyed.config(upstream.url, top={"guard": dict(guard or {})}, **route)
+            top = {"guard": dict(guard or {}), "listen": f"127.0.0.1:{port}"}
+            config = keyed.config(upstream.url, top=top, **route)
             async with proxying(config, environ={**keyed.environ, "KEY": key}) as proxy:
                 yield Scene(proxy, upstream, keyed.token, browser)
 
@@ -390,6 +401,67 @@ async def test_002_under_a_name_that_is_not_below_localhost_a_key_is_needed(stag
         await page.fails({**BARE, **SOCKETS}, scene.url("api.localhost"))
         await page.fails({"get": SIMPLE["get"], **SOCKETS}, scene.url("api.test"))
         await page.succeeds(BARE, scene.url("api.test"))
+
+
+#: Lets a page of its origin be there without any server: it answers whatever is opened by itself.
+WORKER: Final = """
+    oninstall = () => skipWaiting();
+    onactivate = event => event.waitUntil(clients.claim());
+    onfetch = event => {
+        const page = '<!doctype html><link rel=icon href=data:,>', headers = {'Content-Type': 'text/html'};
+        if (event.request.mode === 'navigate') event.respondWith(new Response(page, {headers}));
+    };
+"""
+
+
+async def _leave_a_worker(profile: Any) -> int:
+    """Serve a page that registers `WORKER` in this profile, and end: the port that is free again."""
+
+    async def answer(request: web.Request) -> web.Response:
+        # Where it may be cached, the browser does not ask for it again by itself.
+        kind = "text/javascript" if request.path == "/worker.js" else "text/html"
+        text = WORKER if request.path == "/worker.js" else "<!doctype html>"
+        return web.Response(text=text, content_type=kind, headers={"Cache-Control": "max-age=86400"})
+
+    app = web.Application()
+    app.router.add_get("/{rest:.*}", answer)
+    async with serving(app) as url:
+        port = urlsplit(url).port or 0
+        tab = await profile.new_page()
+        await tab.goto(f"http://localhost:{port}/")
+        await tab.evaluate("""async () => {
+            await navigator.serviceWorker.register('/worker.js', {updateViaCache: 'all'});
+            await navigator.serviceWorker.ready;
+        }""")
+        await tab.close()
+    return port
+
+
+@pytest.mark.patches
+@pytest.mark.threat(8, 9)
+async def test_009_a_service_worker_that_an_earlier_server_left_on_our_port_reaches_nothing(
+    staged: Stage, browser: Any, other: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any site can open its page, which is of our origin: a browser asks nobody whether that has changed hands."""
+    attempts: Attempts = {
+        **{name: BARE[name] for name in ("img", "script", "style")},
+        **{name: SIMPLE[name] for name in ("get", "post", "xhr", "worker", "beacon", "events", "module")},
+        **{name: replace(attempt, asks=False) for name, attempt in ASKING.items()},
+        **SOCKETS,
+    }
+    profile = await browser.new_context()
+    try:
+        async with staged(port=await _leave_a_worker(profile)) as scene:
+            tab = await profile.new_page()
+            await tab.goto(f"http://{EVIL}:{other.port}/")
+            async with profile.expect_page() as opened:
+                await tab.evaluate("url => { open(url); }", f"{scene.url('localhost')}/a.html")
+            page = Page(await opened.value, scene)
+            await page.fails(attempts, scene.url("localhost"))
+            monkeypatch.setattr(Guard, "_has_pages", lambda *_: True)
+            await page.succeeds(attempts, scene.url("localhost"))
+    finally:
+        await profile.close()
 
 
 # -- an app that may call

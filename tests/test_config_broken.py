@@ -482,6 +482,17 @@ upstream: http://a.example
 listen: 127.0.0.1:9000
 upstream: http://localhost:9000
 => 2: upstream: this is the proxy's own address, a loop: write the address of the upstream
+### an upstream that is the proxy, in other words
+listen: [127.0.0.1:9000, '[::1]:9001']
+routes:
+  - {prefix: /a, upstream: 'http://127.1:9000', insecure_http: true}
+  - {prefix: /b, upstream: 'http://2130706433:9000', insecure_http: true}
+  - {prefix: /c, upstream: 'http://[::ffff:127.0.0.1]:9000', insecure_http: true}
+  - {prefix: /d, upstream: 'http://[0:0::0:1]:9001'}
+=> 3: routes.0.upstream: this is the proxy's own address, a loop: write the address of the upstream
+=> 4: routes.1.upstream: this is the proxy's own address, a loop: write the address of the upstream
+=> 5: routes.2.upstream: this is the proxy's own address, a loop: write the address of the upstream
+=> 6: routes.3.upstream: this is the proxy's own address, a loop: write the address of the upstream
 ### an upstream that is a number
 upstream: 8080
 => 1: upstream: write text, in quotes if it looks like a number or a word such as true

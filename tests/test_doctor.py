@@ -1,6 +1,7 @@
 """The diagnosis of a configuration: each line says what was tried, and each failure what mends it."""
 
 import asyncio
+import base64
 import socket
 import ssl
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from proxy.redact import Redactor
 from proxy.server import World
 from tests.support.api import Seen, api, fine
 from tests.support.leaks import Artefacts, Canaries
+from tests.support.strict import Strict
 from tests.support.vendors import Vendor
 
 #: The type of the proxy's own answers, which anybody may use.
@@ -440,3 +442,32 @@ async def test_a_token_server_that_answers_no_head_holds_nobody_up(
         found = await doctor({"upstream": upstream.url, "credential": credential}, environ)
     assert of(found, "credential default", "failure") == []
     assert of(found, "credential default", "ok")[-1].startswith("has a token")
+
+
+@pytest.mark.threat(88)
+@pytest.mark.parametrize("kind", ["memory", "file"])
+async def test_088_a_refresh_token_of_the_configuration_is_redeemed_only_where_others_hear_of_it(
+    doctor: Doctor, canaries: Canaries, tmp_path: Path, kind: str
+) -> None:
+    """Beside a running instance that would end its login; what stands on that credential is not tried either."""
+    vendor = Strict(canaries)
+    async with api(vendor.answer) as server:
+        seed: dict[str, Any] = {"type": "oauth2", "grant": "refresh_token", "client_id": "x", "client_auth": "none"}
+        seed |= {"token_url": f"{server.url}/token", "refresh_token": {"env": "REFRESH"}}
+        second = {"type": "static", "token": {"credential": "a"}}
+        credentials = {"a": seed, "b": second, "c": {"type": "static", "token": {"env": "TOKEN"}}}
+        routes = [{"prefix": f"/{name}", "upstream": server.url, "credential": name} for name in credentials]
+        key = base64.b64encode(canaries.mint("token")[:32].encode()).decode()
+        kept = {"kind": "file", "path": str(tmp_path / "tokens"), "key": {"env": "STORE_KEY"}}
+        config: dict[str, Any] = {"routes": routes, "credentials": credentials}
+        environ = {"REFRESH": vendor.begin(), "TOKEN": vendor.issue(), "STORE_KEY": key}
+        found = await doctor(config | ({"store": kept} if kind == "file" else {}), environ)
+    untried = {each.what: each.detail for each in found if each.detail.startswith("not tried: ")}
+    assert of(found, "route c", "ok")
+    if kind == "file":
+        assert (vendor.seen, untried) == (["refresh"], {})
+        return
+    assert vendor.seen == []
+    assert untried.keys() == {"credential a", "credential b", "route a", "route b"}
+    assert "set store.kind: file" in untried["credential b"]
+    assert untried["route a"] == "not tried: see credential a"

@@ -16,9 +16,10 @@ from proxy.errors import (
     MethodNotAllowed,
     NavigationNotAllowed,
     OriginNotAllowed,
+    OwnPageNotAllowed,
     Rejected,
 )
-from proxy.guard import Admission, Guard, Head, cors_lines, preflight_lines
+from proxy.guard import Admission, Guard, Head, cors_lines, methods_of, preflight_lines
 from proxy.http1.section import Malformed
 from proxy.redact import Secret
 from proxy.routes import Policy
@@ -35,14 +36,14 @@ def _head(
     *fields: tuple[str, str],
     method: str = "GET",
     host: str | None = "localhost:8080",
-    unix: bool = False,
+    port: int | None = 0,
 ) -> Head:
     """The head of a request; without a Host field one of HTTP/1.0, which may come without."""
     pairs = fields if host is None else (("Host", host), *fields)
     section = request_section(
         ((name.encode(), value.encode("latin-1")) for name, value in pairs), minor=0 if host is None else 1
     )
-    return Head(method, target.encode("latin-1"), section, unix=unix)
+    return Head(method, target.encode("latin-1"), section, port=port)
 
 
 def _refusal(guard: Guard, head: Head) -> type[Rejected] | None:
@@ -162,9 +163,76 @@ def test_009_a_page_of_the_upstream_is_shown_only_where_that_is_wanted(
     *, mode: str | None, dest: str | None, is_page: bool, site: str
 ) -> None:
     """Typed into the address bar, or framed by a page of ours; what that page fetches passes."""
-    expected = NavigationNotAllowed if is_page else None
-    assert _refusal(OPEN, _fetch(mode, dest, site)) is expected
-    assert _refusal(BROWSED, _fetch(mode, dest, site)) is None
+    refused = NavigationNotAllowed if is_page else None
+    expected: tuple[type[Rejected] | None, type[Rejected] | None] = (refused, None)
+    if site == "none" and (mode or "").lower() != "navigate":
+        expected = (OriginNotAllowed, OriginNotAllowed)
+    assert (_refusal(OPEN, _fetch(mode, dest, site)), _refusal(BROWSED, _fetch(mode, dest, site))) == expected
+
+
+@pytest.mark.threat(2)
+@pytest.mark.parametrize("mode", ["cors", "no-cors", "same-origin", "websocket", "", None])
+@pytest.mark.parametrize("origin", [None, "http://localhost:8080", "null", "chrome-extension://abcdef"])
+def test_002_what_nobody_typed_is_not_ours_although_no_site_asks(mode: str | None, origin: str | None) -> None:
+    """An extension's `fetch` says `none`, and no Origin where it is a GET; only a person navigates."""
+    pairs = (("Sec-Fetch-Mode", mode), ("Sec-Fetch-Site", "none"), ("Origin", origin))
+    fields = [(name, value) for name, value in pairs if value is not None]
+    for guard in (OPEN, BROWSED):
+        assert _refusal(guard, _head("/x", *fields)) is OriginNotAllowed
+    listed = Guard(origins=["chrome-extension://abcdef"])
+    assert (_refusal(listed, _head("/x", *fields)) is None) is (origin == "chrome-extension://abcdef")
+
+
+#: Of requests that a page of our own origin makes: with an Origin (and Fetch Metadata, or without), and a bare GET.
+OF_OUR_OWN = [
+    [("Origin", "http://{host}"), ("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "cors")],
+    [("Origin", "HTTP://{host}")],
+    [("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "no-cors"), ("Sec-Fetch-Dest", "image")],
+    [("Sec-Fetch-Site", "Same-Origin"), ("Sec-Fetch-Mode", "same-origin"), ("Service-Worker", "script")],
+    [("Origin", "http://{host}"), ("Upgrade", "websocket"), ("Connection", "Upgrade")],
+]
+
+
+@pytest.mark.threat(9)
+@pytest.mark.parametrize("fields", OF_OUR_OWN)
+@pytest.mark.parametrize(
+    ("host", "port", "is_ours"),
+    [
+        ("localhost:8080", 8080, True),
+        ("127.0.0.1:8080", 8080, True),
+        ("[::1]:8080", 8080, True),
+        ("Localhost:08080", 8080, True),
+        ("localhost", 80, True),
+        ("[::1]", 80, True),
+        ("localhost:80", 80, True),
+        ("localhost", 8080, False),
+        ("[::1]", 8080, False),
+        ("localhost:5173", 8080, False),
+        ("localhost:80", 8080, False),
+        ("localhost:8080", None, False),
+    ],
+)
+def test_009_of_our_own_origin_there_is_no_page_unless_pages_are_shown(
+    *, fields: list[tuple[str, str]], host: str, port: int | None, is_ours: bool
+) -> None:
+    """What says that it is one was left by an earlier server on our port: a tab, or a service worker.
+
+    A server on another port, which forwards with its own Host, may have pages; so may an origin that is listed.
+    """
+    said = [(name, value.format(host=host)) for name, value in fields]
+    head = _head("/x", *said, host=host, port=port)
+    assert _refusal(Guard(), head) is (OwnPageNotAllowed if is_ours else None)
+    assert _refusal(LOCKED, head) is (OwnPageNotAllowed if is_ours else ClientKeyRequired)
+    assert _refusal(BROWSED, head) is None
+    assert _refusal(Guard(origins=[f"http://{host}"]), head) is None
+
+
+@pytest.mark.threat(3, 9)
+def test_009_who_types_our_address_is_told_of_the_setting_and_curl_is_no_page() -> None:
+    """A page that is typed is no page of ours yet; a program says nothing of sites."""
+    typed = [("Sec-Fetch-Site", "none"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document")]
+    assert _refusal(OPEN, _head("/x", *typed, port=8080)) is NavigationNotAllowed
+    assert _refusal(OPEN, _head("/x", ("Sec-Fetch-Mode", "cors"), port=8080)) is None
 
 
 @pytest.mark.threat(2, 9)
@@ -214,15 +282,16 @@ def test_001_exactly_one_host_field() -> None:
 )
 def test_a_unix_listener_asks_for_no_host(host: str | None, name: str, own: bytes) -> None:
     """Whoever can open the socket is admitted by its mode; a foreign page cannot."""
-    admission = OPEN.admit(_head(host=host, unix=True))
+    admission = OPEN.admit(_head(host=host, port=None))
     assert (admission.visitor.host, admission.visitor.own_origin) == (name, own)
-    assert _refusal(OPEN, _head("/x", ("Origin", "http://evil.example"), host=host, unix=True)) is OriginNotAllowed
+    assert _refusal(OPEN, _head("/x", ("Origin", "http://evil.example"), host=host, port=None)) is OriginNotAllowed
+    assert _refusal(OPEN, _head("/x", *[("Origin", "")] * 2, host=host, port=None)) is OriginNotAllowed
 
 
 #: Whether a request with this Origin and this Sec-Fetch-Site is admitted, for every method alike.
 OWN, LISTED = "http://localhost:8080", PAGE
 SITES = (None, "same-origin", "none", "same-site", "cross-site", "", "Same-Origin")
-OWN_SITES = {None, "same-origin", "none", "Same-Origin"}
+OWN_SITES = {None, "same-origin", "Same-Origin"}
 ORIGINS: dict[str | None, set[str | None]] = {
     None: OWN_SITES,
     OWN: OWN_SITES,
@@ -448,6 +517,34 @@ def test_without_a_client_key_a_tilde_is_an_ordinary_path() -> None:
 def test_024_method_and_target(head: Head, error: type[Rejected] | None) -> None:
     """No tunnel, no echo, one form of target alone; cases 24 to 26, 45."""
     assert _refusal(OPEN, head) is error
+
+
+#: Each name of a method's override, and every way in which its words can be joined.
+OVERRIDES = [
+    "".join(map(str.__add__, words, (*marks, "")))
+    for words in (["X", "HTTP", "Method", "Override"], ["X", "HTTP", "Method"], ["X", "Method", "Override"])
+    for marks in itertools.product("-_.", repeat=len(words) - 1)
+]
+
+
+@pytest.mark.threat(26, 47)
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_026_the_method_is_overridden_in_every_spelling(name: str) -> None:
+    """CGI knows no dash from an underscore, PHP no dot; what is named counts beside the method."""
+    assert len(OVERRIDES) == 45
+    assert methods_of(_head("/x", (name, " delete "), method="POST")) == ["POST", "DELETE"]
+    assert methods_of(_head("/x", (name.upper(), "post"), method="POST")) == ["POST"]
+    with pytest.raises(MethodNotAllowed):
+        methods_of(_head("/x", (name, "Trace"), method="POST"))
+
+
+@pytest.mark.threat(118)
+def test_118_a_request_is_meant_for_few_methods() -> None:
+    """Each costs a look at all rules; a head has room for thousands."""
+    few = [("X-HTTP-Method-Override", method) for method in ("PUT", "put", "PATCH", "DELETE")]
+    assert methods_of(_head("/x", *few * 9, method="POST")) == ["POST", "PUT", "PATCH", "DELETE"]
+    with pytest.raises(MethodNotAllowed):
+        methods_of(_head("/x", *few, ("X-Method-Override", "GET"), method="POST"))
 
 
 def test_the_checks_come_in_their_order() -> None:

@@ -156,6 +156,8 @@ def test_047_aliases_of_an_injected_field_are_dropped(alias: bytes) -> None:
         (b"bearer_proxy_key=k; a=b", [b"a=b"]),
         (b"Bearer_Proxy_Admin=k; bearer_proxy_=; a=b", [b"a=b"]),
         (b"session; a=session=x", [b"a=session=x"]),
+        (b"=bearer_proxy_key=k; = Bearer_Proxy_x; a=b", [b"a=b"]),
+        (b"=session=x; =a=b; ==c", [b"=a=b; ==c"]),
         (b"", []),
     ],
 )
@@ -171,11 +173,16 @@ def test_cookies_of_ours_and_of_the_credential_are_taken_out(value: bytes, kept:
         (b"session=x; Path=/", True),
         (b"bearer_proxy_admin=x", False),
         (b" Bearer_Proxy_key=x", False),
+        (b"=bearer_proxy_key=x", False),
+        (b" = \tBearer_Proxy_key=x; Path=/", False),
+        (b"==bearer_proxy_key=x", False),
+        (b"bearer_proxy_key", False),
+        (b"=x=bearer_proxy_key=x", True),
         (b"x_bearer_proxy_=x", True),
     ],
 )
-def test_an_upstream_sets_no_cookie_of_ours(value: bytes, *, passes: bool) -> None:
-    """It would log a browser out of the inspector, or into another's."""
+def test_010_an_upstream_sets_no_cookie_of_ours(value: bytes, *, passes: bool) -> None:
+    """It would log a browser out of the inspector, or into another's; a nameless one comes back as its value."""
     assert _answer([(b"Set-Cookie", value)])[0] == ([(b"Set-Cookie", value)] if passes else [])
 
 

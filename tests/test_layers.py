@@ -22,6 +22,7 @@ ROOT: Final = Path(proxy.__file__).parent
 PURE: Final = {
     *("errors", "redact", "lifecycle", "grants", "guard", "routes", "globs", "fields", "query", "headers", "http1"),
     "clientkeys",
+    "destination",
     "tokenguard",
     "offlimits",
     *("forms", "injection", "patterns", "refusals", "reverse", "rewrite"),

@@ -226,7 +226,7 @@ PLANTED: Final = (
     ("admin/exposition.py", 'return "".join(', 'return __import__("planted").secret().encode() + "".join('),
     ("runfile.py", "json.dump({name:", "json.dump({__import__('planted').secret(): 1} | {name:"),
     ("config/problems.py", "    if hint or (value is not None and", "    if hint or (True or"),
-    ("config/provided.py", "**dict.fromkeys(self._named), ", ""),
+    ("config/provided.py", "**dict.fromkeys(self._withheld), ", ""),
 )
 #: Leaks in encodings, and on the command line, where a secret is put by starting anew.
 PLANTING: Final = """

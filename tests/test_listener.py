@@ -912,7 +912,7 @@ async def test_a_unix_listener_answers_and_its_clients_have_no_address(
     seen: list[Any] = []
 
     async def noting(request: Request, connection: ClientConnection) -> None:
-        seen.append((request.client, request.unix))
+        seen.append((request.client, request.port))
         await echo(request, connection)
 
     before = Path.cwd()
@@ -928,7 +928,7 @@ async def test_a_unix_listener_answers_and_its_clients_have_no_address(
                 remove_file(bound)
     finally:
         os.chdir(before)
-    assert seen == [("unix", True)]
+    assert seen == [("unix", None)]
     assert [exchange.client for exchange in listener.observed] == ["unix"]
 
 
@@ -938,7 +938,7 @@ async def test_a_client_of_a_tcp_listener_has_its_address(artefacts: Artefacts) 
     seen: list[Any] = []
 
     async def noting(request: Request, connection: ClientConnection) -> None:
-        seen.append((request.client, request.unix))
+        seen.append((request.client, request.port))
         await echo(request, connection)
 
     async with listening(noting) as listener, connected(listener.url, artefacts) as client:
@@ -946,11 +946,11 @@ async def test_a_client_of_a_tcp_listener_has_its_address(artefacts: Artefacts) 
         client.send(MALFORMED["no colon"])
         assert (await client.answer()).code == "bad_request"
         assert [exchange.client for exchange in listener.observed] == ["127.0.0.1"]
-    assert seen == [("127.0.0.1", False)]
+    assert seen == [("127.0.0.1", urlsplit(listener.url).port)]
 
 
 def test_a_request_shows_nothing_of_itself() -> None:
     """Its head may hold the client key."""
     section = RequestSection(b"Host: SECRET", 1)
-    request = Request("GET", b"/~SECRET/", section, body=None, client="unix", unix=True)
+    request = Request("GET", b"/~SECRET/", section, body=None, client="unix", port=None)
     assert "SECRET" not in f"{request!r} {request} {section!r}"

@@ -27,6 +27,14 @@ from proxy.upstream import dial
         ("::169.254.169.254", False),
         ("64:ff9b::a9fe:a9fe", False),
         ("2002:a9fe:a9fe::1", False),
+        # RFC 6052 section 2.2 with prefixes of 96, 48, 56 and 64 bits.
+        ("64:ff9b:1::a9fe:a9fe", False),
+        ("64:ff9b:1:abcd::a9fe:a9fe", False),
+        ("64:ff9b:1:ffff:1:2:a9fe:a9fe", False),
+        ("64:ff9b:1:a9fe:a9:fe00::", False),
+        ("64:ff9b:1:1a9:fe:a9fe::", False),
+        ("64:ff9b:1:1234:a9:fea9:fe00:0", False),
+        ("64:ff9b:1:6464:64:c800::", False),
         ("fd20:ce::254", True),
     ],
 )
@@ -37,7 +45,11 @@ def test_071_what_is_off_limits(host: str, *, metadata: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "10.0.0.1", "192.168.1.1", "::1", "fd00::1", "api.example.com", "8.8.8.8"]
+    "host",
+    [
+        *("127.0.0.1", "10.0.0.1", "192.168.1.1", "::1", "fd00::1", "api.example.com", "8.8.8.8"),
+        *("64:ff9b:1::808:808", "64:ff9b:1:808:8:800::", "64:ff9b:2:a9fe:a9:fe00::", "64:ff9b:2::a9fe:a9fe"),
+    ],
 )
 def test_other_addresses_are_not(host: str) -> None:
     """Private ones are what many upstreams have."""

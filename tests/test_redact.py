@@ -49,6 +49,7 @@ REVEALERS: Final = {
     "grants/login.py": "writes the token request",
     "grants/oauth2.py": "writes the Basic scheme of a token request",
     "clientkeys.py": "compares what clients show with their keys",
+    "stores/redeemed.py": "digests a refresh token of the configuration, slowly",
     "stores/records.py": "writes a record, which is then sealed",
     "stores/redisclient.py": "says who we are to the server",
     "upstream/tunnel.py": "writes who we are to an outbound proxy",

@@ -20,6 +20,7 @@ from proxy.config import Config, Source, load
 from proxy.demo.double import Double
 from proxy.demo.mainbrainer import MainBrainer
 from proxy.demo.teletracker import TeleTracker
+from proxy.stores import servertime
 from tests.support.api import api
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Artefacts, Canaries
@@ -89,9 +90,19 @@ def key(canaries: Canaries) -> str:
     return made
 
 
+@pytest.fixture(autouse=True)
+def server_time(clock: HeldClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's clock is held as well."""
+    monkeypatch.setattr(servertime, "in_seconds", lambda _time: clock.wall())
+
+
 @pytest.fixture
 def fleet(
-    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, server: RedisServer, key: str
+    proxying: StartProxy,
+    tracker: Vendor[TeleTracker],
+    clock: HeldClock,
+    server: RedisServer,
+    key: str,
 ) -> Fleet:
     """To a vendor whose refresh tokens rotate, and end everything when one is used twice."""
     return Fleet(proxying, tracker, clock, server, key)
@@ -99,7 +110,11 @@ def fleet(
 
 @pytest.fixture
 def others(
-    proxying: StartProxy, brainer: Vendor[MainBrainer], clock: HeldClock, server: RedisServer, key: str
+    proxying: StartProxy,
+    brainer: Vendor[MainBrainer],
+    clock: HeldClock,
+    server: RedisServer,
+    key: str,
 ) -> Fleet:
     """To a vendor without refresh tokens."""
     return Fleet(proxying, brainer, clock, server, key)

@@ -7,6 +7,7 @@ import socket
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -15,7 +16,7 @@ from aiohttp import web
 from proxy.demo.serving import serving
 from proxy.demo.teletracker import TeleTracker
 from tests.support.api import Seen, api
-from tests.support.client import DEADLINE
+from tests.support.client import DEADLINE, connected
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Canaries
 from tests.support.routes import OK, Keyed, received
@@ -1029,6 +1030,85 @@ async def test_026_rules_hold_for_the_method_that_a_field_puts_in_place(
         (200, ""),
     ]
     assert [seen.all(name) for seen in upstream.seen] == [["head"]]
+
+
+@pytest.mark.threat(20)
+@pytest.mark.parametrize("carrier", ["X-Proxy-Key", "path"])
+@pytest.mark.parametrize(
+    ("referer", "arrives"),
+    [
+        ("http://localhost/~{key}/a?b", "{upstream}/a?b"),
+        ("http://localhost/x/~{key}/a", None),
+        ("http://localhost/a?key={key}", None),
+        ("https://other.example/~{key}/a", None),
+        ("{key}", None),
+    ],
+)
+async def test_020_a_key_in_a_referer_never_reaches_the_upstream(
+    *, proxying: StartProxy, canaries: Canaries, keyed: Keyed, carrier: str, referer: str, arrives: str | None
+) -> None:
+    """The page's own address held it; where the request's holds it too, the rest is put in the upstream's terms."""
+    key = canaries.mint("key")
+    pairs, target = KEY_CARRIERS[carrier]
+    fields = [("Host", "localhost"), *((name, value.format(key=key)) for name, value in pairs)]
+    async with Upstream([REQUEST, OK]) as upstream:
+        config = keyed.config(upstream.origin, top={"guard": {"client_key": {"env": "KEY"}}})
+        async with proxying(config, environ={**keyed.environ, "KEY": key}) as proxy:
+            sent = [*fields, ("Referer", referer.format(key=key))]
+            assert (await proxy.ask("GET", target.format(key=key), sent)).status == 200
+        [peer] = upstream.peers
+    assert key.encode() not in peer.received
+    expected = [arrives.format(upstream=upstream.origin)] if arrives is not None and carrier == "path" else []
+    assert received(peer.received).all("referer") == expected
+
+
+@pytest.mark.threat(49)
+@pytest.mark.parametrize(
+    ("place", "inject", "arrives"),
+    [
+        ({"header": "Authorization", "scheme": "Bearer"}, "overwrite", "/x?a=1&b=2"),
+        ([{"header": "X-Token"}, {"header": "X-Auth", "scheme": "bearer"}], "overwrite", "/x?a=1&b=2"),
+        ({"header": "X-Api-Key"}, "overwrite", "/x?a=1&access_token=theirs&Access.Token=x&b=2"),
+        (
+            {"header": "Authorization", "scheme": "Token"},
+            "overwrite",
+            "/x?a=1&access_token=theirs&Access.Token=x&b=2",
+        ),
+        ({"header": "X-A", "scheme": "Bearer"}, "if-absent", "/x?a=1&access_token=theirs&Access.Token=x&b=2"),
+    ],
+)
+async def test_049_a_bearer_token_of_the_clients_in_the_query_does_not_go_beside_ours(
+    proxying: StartProxy, keyed: Keyed, place: object, inject: str, arrives: str
+) -> None:
+    """RFC 6750 section 2: a request has one. Where ours is none in a header the name is as good as any."""
+    async with Upstream([REQUEST, OK]) as upstream:
+        config = keyed.config(upstream.origin, inject=inject)
+        config["credentials"] = {"default": keyed.credential(place=place)}
+        async with proxying(config, environ=keyed.environ) as proxy:
+            target = "/x?a=1&access_token=theirs&Access.Token=x&b=2"
+            assert (await proxy.ask("GET", target)).status == 200
+        [peer] = upstream.peers
+    assert received(peer.received).target == arrives
+    assert peer.received.count(keyed.token.encode()) == (2 if isinstance(place, list) else 1)
+
+
+@pytest.mark.threat(9)
+async def test_009_our_own_port_is_known_for_what_it_is(proxying: StartProxy, keyed: Keyed, tmp_path: Path) -> None:
+    """A page behind another port is not ours, and no page reaches a Unix socket."""
+    async with api() as upstream:
+        listen = ["127.0.0.1:0", f"unix:{tmp_path / 'p.sock'}"]
+        async with proxying(keyed.config(upstream.url, top={"listen": listen}), environ=keyed.environ) as proxy:
+            tcp, unix = proxy.instance.urls
+            port = urlsplit(tcp).port or 0
+            for url, host, expected in (
+                (tcp, f"localhost:{port}", (403, "origin_not_allowed")),
+                (tcp, f"localhost:{port - 1}", (200, "")),
+                (unix, f"localhost:{port}", (200, "")),
+            ):
+                async with connected(url, proxy.artefacts) as client:
+                    answer = await client.ask("GET", "/", {"Host": host, "Sec-Fetch-Site": "same-origin"})
+                    assert (answer.status, answer.code) == expected
+        assert len(upstream.seen) == 2
 
 
 @pytest.mark.threat(20)

@@ -19,7 +19,7 @@ PYTHON: Final = sorted([*PRODUCT, *(ROOT / "tests").rglob("*.py")])
 #: A room that one can still take in at a glance.
 LONGEST_MODULE: Final = 300
 #: A table is as long as what it lists.
-TABLES: Final = {"proxy/errors.py": 480}
+TABLES: Final = {"proxy/errors.py": 490}
 
 #: Where packages and images come from is the affair of whoever installs; a person's folders are nobody's affair.
 FOREIGN: Final = {

@@ -4,6 +4,7 @@ import itertools
 import posixpath
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy import routes
 from proxy.errors import BadTarget, NoRoute, PathDenied
 from proxy.injection import Injection, Outgoing
 from proxy.routes import NO_POLICY, Origin, Policy, Route, RouteTable, Rule, climbs, readings, split_target
@@ -36,6 +38,8 @@ PIECES = [
         "%7e",
     ),
     *(
+        "%3f",
+        "%2523",
         "/",
         "/",
         "/",
@@ -82,6 +86,9 @@ NAMES = [
     "%61dmin;x%2fy",
     "admin%3bx",
     "admin%2f",
+    "admin%3fx",
+    "admin%23",
+    "%61dmin%253fx%2fy",
 ]
 detours = st.builds(
     lambda detour, slashes, name, tail: (
@@ -337,6 +344,11 @@ def _tomcat(path: str) -> str:
     return _remove_dot_segments(_merge(_unquote(re.sub(r";[^/]*", "", path)).replace("\\", "/")))
 
 
+def _cut(path: str) -> str:
+    """What is left of a path where its query and its fragment are looked for behind the decoding."""
+    return re.sub(r"[?#].*", "", path, flags=re.DOTALL)
+
+
 #: How real software reads a path; each written from its documentation, not from `readings`.
 UPSTREAMS: Final[dict[str, Callable[[str], str]]] = {
     "as it came": lambda path: path,
@@ -351,6 +363,12 @@ UPSTREAMS: Final[dict[str, Callable[[str], str]]] = {
         _unquote(_remove_dot_segments(_unquote(path)))
     ),
     "a proxy that normalises before one that decodes": lambda path: _tomcat(_rfc_3986(path)),
+    "decoded, then split from its query": lambda path: _cut(_unquote(path)),
+    "decoded, split, merged, dots removed": lambda path: _remove_dot_segments(_merge(_cut(_unquote(path)))),
+    "a chain of which the second splits again": lambda path: _remove_dot_segments(
+        _cut(_unquote(_remove_dot_segments(_unquote(path))))
+    ),
+    "a proxy that decodes and splits before another one": lambda path: _tomcat(_cut(_unquote(_rfc_3986(path)))),
 }
 
 
@@ -393,6 +411,7 @@ def test_028_a_path_that_any_upstream_reads_as_not_allowed_is_refused(upstream: 
         ),
         *("/admin%2f", "/x/..%2fadmin", "/x/..%252fadmin", "/x\\..\\admin", "/x%5c..%5cadmin", "/x/..;y/admin"),
         *("/admin/.", "/admin/x/..", "/admin//", "/admin%3bx", "/%2e/admin", "/x%2fy/../%61dmin", "/%61dmin;x%2fy"),
+        *("/admin%3fx", "/admin%23", "/admin%253f/x", "/ADMIN;y%3f", "/x/..%2fadmin%3Fx", "/admin%3f/../../x"),
         *("/x%2fy/%2e%2e/%61dmin", "/x//../../admin", "/ADM%49N", "/admin%5c", "/admin%20/../admin"),
     ],
 )
@@ -477,12 +496,57 @@ def test_an_empty_allow_denies_everything_and_no_policy_nothing() -> None:
 def test_118_a_path_with_too_many_readings_is_refused_at_once() -> None:
     """Hundreds of escapes and dots would otherwise have half a million readings."""
     path = f"/{''.join(map(''.join, itertools.product(PIECES, repeat=2)))}".encode()
-    with pytest.raises(BadTarget, match="too many ways"):
-        readings(path)
+    short = b"/a;b//\\./%2e%2e/%252e;c/%5cq%3f" * 2
+    for many in (path, short):
+        with pytest.raises(BadTarget, match="too many ways"):
+            readings(many)
     with pytest.raises(BadTarget):
         Policy(None, [Rule(None, ("/x",))]).check("GET", path)
     for honest in (b"/web/https%3A%2F%2Fa.example%2Fb%2F..%2Fc%3Fx%3D1%252F2//d", b"/a;v=1/b%20c//d/../e.f;x=%2F"):
         assert len(readings(honest)) <= 20
+
+
+#: Each costs much in its own way; all fit into a head of the default size.
+COSTLY = {
+    "everything": b"/a;b//\\./%2e%2e/%252e;c/%5cq",
+    "parameters and slashes": b"/a;b//\\",
+    "escapes of escapes": b"/%2525252541..",
+    "dots": b"/a/..",
+    "queries": b"/a%3fb%2523",
+}
+
+
+@pytest.mark.patches
+@pytest.mark.threat(118)
+@pytest.mark.parametrize("looks", [readings, climbs])
+@pytest.mark.parametrize("tail", [b"", b"/%252e%252e;x\\..//%3f"])
+@pytest.mark.parametrize("piece", COSTLY.values(), ids=COSTLY)
+def test_118_the_work_that_a_path_makes_is_bounded_however_long_it_is(
+    monkeypatch: pytest.MonkeyPatch, looks: Callable[[bytes], object], tail: bytes, piece: bytes
+) -> None:
+    """Counted in bytes that the steps look at: six times what may be read in all, and one reading more."""
+    path = b"".join(itertools.repeat(piece, 32 * 1024 // len(piece))) + tail
+    looked_at: list[int] = []
+
+    def counted(step: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+        def counting(path: bytes) -> bytes:
+            looked_at.append(len(path))
+            return step(path)
+
+        return counting
+
+    monkeypatch.setattr(routes, "_STEPS", tuple(map(counted, routes._STEPS)))
+    with suppress(BadTarget):
+        looks(path)
+    assert sum(looked_at) <= 6 * (64 + 32) * 1024
+    assert len(looked_at) <= 6 * 101
+
+
+def test_118_a_long_path_that_can_be_read_in_two_ways_passes() -> None:
+    """As long as a head may be by default, with an escape in it."""
+    path = b"/" + b"a" * (32 * 1024 - 10) + b"%20x"
+    assert len(readings(path)) == 2
+    assert not climbs(path + b"/..")
 
 
 @given(paths)

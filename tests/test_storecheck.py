@@ -20,13 +20,14 @@ from proxy.findings import Finding
 from proxy.redact import Redactor, Secret
 from proxy.server import World
 from proxy.storecheck import examined
+from proxy.stores import servertime
 from proxy.stores.base import Record
 from tests.support.api import api
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.redisserver import RedisServer, free_port, needs_redis, serving
 
 NOW: Final = 1.8e9
-NEEDED: Final = ("eval", "get", "set", "del", "pexpire", "hget", "hmget", "hset", "hdel")
+NEEDED: Final = ("eval", "get", "set", "del", "pexpire", "hget", "hmget", "hset", "hdel", "time")
 CREDENTIAL: Final[dict[str, Any]] = {
     "type": "oauth2",
     "grant": "client_credentials",
@@ -303,8 +304,9 @@ async def test_a_folder_that_cannot_be_made_is_a_failure(check: Check) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path, artefacts: Artefacts) -> Iterator[RedisServer]:
-    """A real one."""
+def server(tmp_path: Path, artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
+    """A real one, whose clock is that of the test."""
+    monkeypatch.setattr(servertime, "in_seconds", lambda _time: NOW)
     with serving(tmp_path) as made:
         yield made
         artefacts.add("redis", made.everything() if made.process is not None else "")
@@ -339,7 +341,26 @@ async def test_what_stays_with_each_host_is_not_looked_for_on_a_server(check: Ch
     """The identity of a machine, or what a program prints."""
     config = check.config({"kind": "redis", "url": server.url}, {"type": "exec", "command": ["whoami"]})
     told = ("ok", "credential default: each host gets its own token, and keeps it in memory")
-    assert said(await check(config))[-1] == told
+    assert told in said(await check(config))
+
+
+@needs_redis
+@pytest.mark.threat(95)
+@pytest.mark.parametrize(("ahead", "side"), [(31.0, "behind"), (-3700.0, "ahead of"), (29.0, None)])
+async def test_095_a_clock_that_is_not_the_servers_is_told(
+    check: Check, server: RedisServer, monkeypatch: pytest.MonkeyPatch, ahead: float, side: str | None
+) -> None:
+    """Ages are by the server's."""
+    monkeypatch.setattr(servertime, "in_seconds", lambda _time: NOW + ahead)
+    config = check.config({"kind": "redis", "url": server.url})
+    kept = store(config)
+    async with kept.turn("default"):
+        await kept.save("default", binding_of("default", config), check.record(age=720.0 - ahead))
+    await kept.close()
+    *_others, record, clock = said(await check(config))
+    told = ("warning", f"this machine's clock is {abs(ahead):.0f} seconds {side} the server's: set it by NTP")
+    aged = ("ok", "credential default: its token was got 12 minutes ago")
+    assert (record, clock) == (aged, told) if side else clock == aged
 
 
 @needs_redis
@@ -368,7 +389,8 @@ async def test_a_user_of_other_keys_is_a_failure(check: Check, server: RedisServ
     found = said(await check(check.config(_user(server, check, "~other:*", *(f"+{each}" for each in NEEDED)))))
     [detail] = [detail for status, detail in found if status == "failure"]
     assert "`ACL SETUSER proxy ~bearer-proxy:* +" in detail
-    assert all(f"+{each}" in detail for each in NEEDED)
+    # Which time it is says no key.
+    assert all(f"+{each}" in detail for each in NEEDED if each != "time")
 
 
 @needs_redis

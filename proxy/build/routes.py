@@ -1,7 +1,7 @@
 """Routes, each with what its requests need."""
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 from proxy.binding import Binding, Timeouts
@@ -13,7 +13,7 @@ from proxy.config.routing import RouteConfig
 from proxy.credentials.credential import Credential
 from proxy.errors import ConfigError
 from proxy.headers import stripping
-from proxy.injection import AUTHORIZATION
+from proxy.injection import AUTHORIZATION, Place
 from proxy.refusals import ExpiredRule, RefusalRules, glob
 from proxy.rewrite import Rewriter
 from proxy.routes import Policy, Route, RouteTable
@@ -73,7 +73,8 @@ def _binding(
     strip = bare
     if credential is not None and described is not None:
         names = [*removed, *described.strip_headers, *described.headers]
-        strip = stripping((AUTHORIZATION, *credential.places), names=names, query=described.strip_query)
+        places = (AUTHORIZATION, *credential.places)
+        strip = stripping(places, names=names, query=[*described.strip_query, *_bearer_parameters(places[1:])])
     return Binding(
         route,
         Pool(
@@ -96,6 +97,15 @@ def _binding(
         replay=(given.replay.memory, given.replay.disk),
         watches_bodies=given.token_guard == "alarm",  # noqa: S105  a switch
     )
+
+
+def _bearer_parameters(places: Iterable[Place]) -> Iterator[str]:
+    """The client's own bearer token in the query, where ours is in a header.
+
+    RFC 6750 sections 2 and 3.1 call both of them malformed, and some servers take the query's (threat 49).
+    """
+    if any(place.kind == "header" and (place.scheme or "").lower() == "bearer" for place in places):
+        yield "access_token"
 
 
 def _rewriter(given: RouteConfig, route: Route, table: RouteTable) -> Rewriter:

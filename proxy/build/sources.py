@@ -13,13 +13,16 @@ from proxy.clock import Clock
 from proxy.config import Config, FileCredential, OAuthCredential, StaticCredential
 from proxy.config.model import borrowed_in
 from proxy.credentials.borrowing import BorrowingGrant, LentSource
+from proxy.credentials.brought import BroughtGrant
 from proxy.credentials.credential import Credential, Source
 from proxy.credentials.file import FileSource
+from proxy.credentials.grant import Grant
 from proxy.credentials.source import TokenSource
 from proxy.credentials.static import StaticSource
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.lifecycle import Token
 from proxy.stores.memory import MemoryStore
+from proxy.stores.redeemed import Redeemed
 
 #: Seconds that a credential waits for the token of another one that it stands on.
 LENDING_SECONDS: Final = 20.0
@@ -73,7 +76,7 @@ def _source(name: str, config: Config, around: Surroundings, lender: Callable[[s
             name, given.path, clock=around.clock, register=around.register_as(name), expiry=jwt_expiry, fits=fits
         )
 
-    asking = grant(name, given, around)
+    asking = _begun(name, given, around) if isinstance(given, OAuthCredential) else grant(name, given, around)
     lent = borrowed_in(given)
     return TokenSource(
         name,
@@ -90,6 +93,20 @@ def _source(name: str, config: Config, around: Surroundings, lender: Callable[[s
         register=around.register_as(name),
         events=around.events,
         kin=kin_of(name, config),
+    )
+
+
+def _begun(name: str, given: OAuthCredential, around: Surroundings) -> Grant:
+    """The grant, and the refresh token that the configuration brings, if it does."""
+    if given.refresh_token is None:
+        return grant(name, given, around)
+    token, home = given.refresh_token.value, around.store.redeemed
+    return BroughtGrant(
+        name,
+        grant(name, given.model_copy(update={"refresh_token": None}), around),
+        token,
+        None if home is None else Redeemed(home, name, token, wall=around.clock.wall),
+        is_sole=given.grant == "refresh_token",
     )
 
 

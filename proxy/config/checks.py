@@ -155,7 +155,7 @@ def _reaches(origin: Origin, address: ListenAddress) -> bool:
         return isinstance(address, UnixAddress) and origin.socket == address.path
     if origin.port != address.port:
         return False
-    there, here = origin.host.rstrip("."), address.host
+    there, here = _numbered(origin.host), _numbered(address.host)
     return (
         there == here
         or (here in _WILDCARDS and addresses.is_loopback(there))

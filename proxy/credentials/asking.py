@@ -98,7 +98,7 @@ class Asking:
             raise
 
     def tell_of_refusal(self, refusal: RejectedReply) -> None:
-        """A refresh token was refused, and the grant begins anew: it was over, or had been redeemed before."""
+        """A refresh token was refused: it was over, or had been redeemed before."""
         log.warning("refresh_token_refused", extra={"fields": {"credential": self._name, **dict(refusal.said)}})
 
     def error_of(self, reply: TokenReply, *sent: Secret) -> OAuthError:

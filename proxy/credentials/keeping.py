@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Final
 
 from proxy.clock import Clock
-from proxy.credentials.resting import counting, is_one, record_of, token_of
+from proxy.credentials.instants import Instants
+from proxy.credentials.resting import counting, is_one, rotated
 from proxy.credentials.sharing import LOST, Sharing
 from proxy.errors import StoreBusy, StoreOutdated, StoreUnavailable
 from proxy.lifecycle import Token
@@ -33,8 +34,8 @@ AGAIN_SECONDS: Final = 1.0
 class Keeping:
     """What the store holds of the credential `name`, bound to `binding` (see `Store`).
 
-    Instants in the store are of the wall, those of tokens are on `clock.now()`. `inherits`: does the credential
-    begin with what is in the store, or with a refresh token that may have been replaced there?
+    `inherits`: does the credential begin with what is in the store, or with a refresh token that may have been
+    replaced there?
     """
 
     def __init__(self, name: str, store: Store, binding: bytes, clock: Clock, *, inherits: bool = False) -> None:
@@ -42,6 +43,7 @@ class Keeping:
         self._store = store
         self._binding = binding
         self._clock = clock
+        self._instants = Instants(clock, store)
         #: What memory holds, and what of it is durable: the record that was read or written last.
         self._last: Record | None = None
         self._saved: Record | None = None
@@ -100,7 +102,7 @@ class Keeping:
 
     async def newer(self) -> Token | None:
         """The token in the store, where it is not the one in memory, but a later one."""
-        self._looked_at = self._clock.now()
+        self._looked_at = at = self._clock.now()
         self.forgotten = False
         mine, saved = self._last, self._saved
         try:
@@ -109,6 +111,7 @@ class Keeping:
             self._say("store_unavailable", error.detail)
             self._sharing.blind = error
             return None
+        since = self._instants.looked(at)
         if self._last is not mine or self._saved is not saved:
             # Somebody here looked or wrote meanwhile, and what was found may be older than that.
             return None
@@ -125,8 +128,7 @@ class Keeping:
             return None
         self._last = found
         self._has_saved(found)
-        is_another = mine is None or not is_one(found, mine)
-        return token_of(found, self._clock.now(), self._clock.wall()) if is_another else None
+        return None if mine is not None and is_one(found, mine) else self._instants.token(found, since)
 
     def _miss(self, found: Missing) -> None:
         """There is no record of use: what is held ends with a logout, and what was lost is stored again."""
@@ -145,14 +147,12 @@ class Keeping:
 
     def _has_saved(self, record: Record) -> None:
         self._saved = record
+        self._instants.stored()
         self._sharing.knows(record)
 
     def rotated(self, held: Token) -> Token | None:
         """`held` with the refresh token that somebody else got in place of its own, without a token; else None."""
-        last = self._last
-        if last is None or last.token != held.value or last.refresh_token in (None, held.refresh_token):
-            return None
-        return replace(held, refresh_token=last.refresh_token)
+        return None if self._last is None else rotated(self._last, held)
 
     def is_due(self, *, at_once: bool = False) -> bool:
         """Is a look at what others wrote to a lasting store due? Every `LOOK_SECONDS`, unless `at_once`."""
@@ -169,7 +169,7 @@ class Keeping:
 
         Raises `StoreOutdated` where somebody else stored one meanwhile: theirs counts.
         """
-        failure = await self._put(record_of(token, self._clock.now(), self._clock.wall()))
+        failure = await self._put(self._instants.record(token))
         if isinstance(failure, StoreOutdated):
             fields = {"credential": self._name, "generation": token.generation, "detail": failure.detail}
             log.warning("token_outdated", extra={"fields": fields})
@@ -196,7 +196,7 @@ class Keeping:
         if isinstance(failure, StoreOutdated):
             raise failure
         if failure is not None and is_shared and not (sole and failure.for_all):
-            if self._last is noted:
+            if self._last is not None and is_one(self._last, last):
                 self._last = last
             raise failure
 
@@ -282,6 +282,8 @@ class Keeping:
                 if self._sharing.without is not None and not self._store.needs_turn:
                     # Somebody else may have the turn, and be writing.
                     raise self._sharing.without
+                made, record = record, await self._instants.righted(record)
+                self._last = record if self._last is made else self._last
                 await self._store.save(self._name, self._binding, record, again=again)
             except StoreUnavailable as error:
                 if not isinstance(error, StoreOutdated):

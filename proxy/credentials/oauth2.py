@@ -81,14 +81,14 @@ class OAuthGrant:
                 return await self._renew(redeemed)
             except RejectedReply as error:
                 refusal = error
+                # Also where somebody else has a token, which is then used.
+                self._asking.tell_of_refusal(refusal)
             if grant == "refresh_token":
                 raise self._rejected(refusal)
             if self._description.interactive:
                 raise self._login_required(refusal)
         if self._description.interactive:
             raise self._login_required(None)
-        if redeemed is not None:
-            self._asking.tell_of_refusal(refusal)
         if barred is not None:
             raise CredentialRejected(barred)
         try:

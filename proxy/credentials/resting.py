@@ -1,8 +1,9 @@
 """A token as it rests in a store, and which one counts where memory and the store have different ones: pure.
 
-Instants at rest are of the wall, those of tokens are on the clock of the process.
+Instants at rest are on the clock that the store goes by, those of tokens on the clock of the process.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from proxy.grants.expiry import LONGEST_LIFETIME
@@ -48,9 +49,15 @@ def is_later(record: Record, than: Record) -> bool:
     return record.generation > than.generation or record.obtained_at > than.obtained_at
 
 
-def record_of(token: Token, now: float, wall: float) -> Record:
-    """The token as it rests; `now` and `wall` are one instant on this process's clock and on the wall's."""
-    ahead = wall - now
+def rotated(last: Record, held: Token) -> Token | None:
+    """`held` with the refresh token that `last` has in place of its own, without another token; else None."""
+    if last.token != held.value or last.refresh_token in (None, held.refresh_token):
+        return None
+    return replace(held, refresh_token=last.refresh_token)
+
+
+def record_of(token: Token, ahead: float) -> Record:
+    """The token as it rests; the store's clock is `ahead` of this process's."""
     return Record(
         token.generation,
         token.value,
@@ -61,17 +68,20 @@ def record_of(token: Token, now: float, wall: float) -> Record:
     )
 
 
-def token_of(record: Record, now: float, wall: float) -> Token:
-    """The record on this process's clock.
+def token_of(record: Record, ahead: float, now: float, since: float | None = None) -> Token:
+    """The record on this process's clock, of which the store's is `ahead`; it was not there yet at `since`.
 
-    Where its times cannot be (got in the future, good for longer than anything is) a clock was wrong, then or now,
-    and nobody knows its end (threat 95): it counts as over, which costs one refresh.
+    Where its times cannot be (got in the future, good for longer than anything is) a clock was wrong, then or now
+    (threat 95). It counts as over, which costs one refresh, unless it came since an earlier look: then its lifetime
+    counts from that. Else two whose clocks differ would each refresh what the other got, at each look.
     """
-    behind = now - wall
-    expires_at = None if record.expires_at is None else record.expires_at + behind
-    obtained_at = record.obtained_at + behind
+    expires_at = None if record.expires_at is None else record.expires_at - ahead
+    obtained_at = record.obtained_at - ahead
     lifetime = None if expires_at is None else expires_at - obtained_at
-    if obtained_at > now + SKEW_SECONDS or (lifetime is not None and lifetime > LONGEST_LIFETIME + SKEW_SECONDS):
+    is_too_long = lifetime is not None and lifetime > LONGEST_LIFETIME + SKEW_SECONDS
+    if obtained_at > now + SKEW_SECONDS and since is not None and lifetime is not None and not is_too_long:
+        obtained_at, expires_at = since, since + lifetime
+    elif obtained_at > now + SKEW_SECONDS or is_too_long:
         expires_at = now
     return Token(
         record.token,
@@ -79,5 +89,5 @@ def token_of(record: Record, now: float, wall: float) -> Token:
         min(obtained_at, now),
         expires_at,
         record.refresh_token,
-        None if record.refresh_expires_at is None else record.refresh_expires_at + behind,
+        None if record.refresh_expires_at is None else record.refresh_expires_at - ahead,
     )

@@ -47,8 +47,8 @@ class ClientConnection(Flow):
         "_handler",
         "_heads",
         "_is_lingering",
-        "_is_unix",
         "_linger_until",
+        "_port",
         "_request",
         "_server",
         "client",
@@ -71,7 +71,8 @@ class ClientConnection(Flow):
         #: The body of the request in progress that has not come to its end, and what finds that.
         self._body: RequestBody | None = None
         self._decoder: Decoder | None = None
-        self._is_lingering = self._is_unix = False
+        self._is_lingering = False
+        self._port: int | None = None  # of the listener; None: it is a Unix socket
         self._linger_until = 0.0
         self.client = ""
 
@@ -94,9 +95,9 @@ class ClientConnection(Flow):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; where there is no place for it, it gets an answer and no more."""
         super().connection_made(transport)
-        sock, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
-        self._is_unix = sock.family == socket.AF_UNIX
-        self.client = "unix" if self._is_unix else str(peer[0]) if peer else ""
+        sock, peer, own = map(transport.get_extra_info, ("socket", "peername", "sockname"))
+        self._port = None if sock.family == socket.AF_UNIX else own[1] if own else 0
+        self.client = "unix" if self._port is None else str(peer[0]) if peer else ""
         self._handler, refusal = self._server.enter(self, sock)
         if refusal is not None:
             self._refuse(refusal)
@@ -184,9 +185,7 @@ class ClientConnection(Flow):
     def _begin(self, method: str, target: bytes, section: RequestSection) -> None:
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
-        request = self._request = Request(
-            method, target, section, body=body, client=self.client, unix=self._is_unix
-        )
+        request = self._request = Request(method, target, section, body=body, client=self.client, port=self._port)
         self.keep_alive = False
         work = self.work = Work(self.loop, self._handler(request, self), self._end_work)
         work.start()
@@ -266,7 +265,7 @@ class ClientConnection(Flow):
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer a client whose head is not taken, and close."""
-        request = Request("-", b"", NOTHING, body=None, client=self.client, unix=self._is_unix)
+        request = Request("-", b"", NOTHING, body=None, client=self.client, port=self._port)
         exchange = Exchange("-", self.client, perf_counter())
         answer = ClientAnswer(self, request, exchange)
         answer.keep_alive = False

@@ -18,9 +18,9 @@ class Request(Head):
         *,
         body: RequestBody | None,
         client: str,
-        unix: bool,
+        port: int | None,
     ) -> None:
-        super().__init__(method, target, section, unix=unix)
+        super().__init__(method, target, section, port=port)
         self.body = body
         self.client = client
 

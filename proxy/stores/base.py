@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.redact import Secret
+from proxy.stores.rejections import Home
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One credential's token as it rests. Instants are epoch seconds; None: nobody knows, or there is none.
+    """One credential's token as it rests. Instants are epoch seconds by the store's clock.
+
+    None: nobody knows, or there is none.
 
     `generation` grows with each token; `obtained_at` is when the request for it was sent; `refresh_expires_at` is
     the hard end of the refresh token: by then a person, or the login, must begin anew. `redeeming`: somebody was
@@ -52,6 +55,11 @@ class Store(Protocol):
     #: Where no turn can be had, may others have one? Then what would redeem a refresh token waits (threat 88).
     needs_turn: bool
 
+    @property
+    def redeemed(self) -> Home | None:
+        """Where rests what became of refresh tokens of the configuration; None where nothing lasts."""
+        ...
+
     async def load(self, name: str, binding: bytes) -> Record | Missing:
         """The newest record, or why there is none that can be used."""
         ...
@@ -70,6 +78,14 @@ class Store(Protocol):
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """The right to ask for a token of `name`: at most one holder among all that share the store."""
+        ...
+
+    def epoch(self, wall: float) -> float:
+        """The present instant by the clock of all who share the store, where `wall` is it on this machine's."""
+        ...
+
+    async def ask_time(self) -> None:
+        """Let the store say what its clock says, where that is not known yet."""
         ...
 
     async def confirm(self, name: str) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from proxy.errors import StoreBusy, StoreUnavailable
 from proxy.stores.base import Missing, Record
 from proxy.stores.files import (
+    FOR_ALL,
     FOREIGN,
     OTHERS,
     REMOTE,
@@ -37,6 +38,7 @@ from proxy.stores.files import (
 )
 from proxy.stores.locks import LOCK_FLAGS, PATIENCE_SECONDS, acquired, held
 from proxy.stores.records import UNUSABLE, open_record, seal_record
+from proxy.stores.rejections import RejectedFolder
 from proxy.stores.seal import Ring
 
 log: Final = logging.getLogger("proxy.stores")
@@ -46,8 +48,6 @@ FILE_LIMIT: Final = 1 << 20
 #: What a logout leaves in the place of the record. It is not sealed: who has another key must be able to read it,
 #: and who can write it can remove the record as well. It needs no end; the next token takes its place.
 TOMBSTONE: Final = b"bearer-proxy logged out\n"
-#: What is wrong with the disk is wrong for all who share it; anything else may be wrong for this process alone.
-_FOR_ALL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 T = TypeVar("T")
 
@@ -93,9 +93,21 @@ class FileStore:
         """Put a word in place of the file that says that somebody logged out. Raises `StoreUnavailable`."""
         await self._write(name, TOMBSTONE)
 
+    @property
+    def redeemed(self) -> RejectedFolder:
+        """In a folder beside the records."""
+        return RejectedFolder(self._folder / "redeemed")
+
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """The lock of NAME.lock. Raises `StoreBusy` after `patience` seconds, and `StoreUnavailable`."""
         return self._turn(name)
+
+    def epoch(self, wall: float) -> float:
+        """One machine has one clock."""
+        return wall
+
+    async def ask_time(self) -> None:
+        """It needs no answer."""
 
     async def confirm(self, name: str) -> None:
         """The kernel takes no lock away."""
@@ -250,7 +262,7 @@ class FileStore:
     def _unavailable(self, done: str, error: OSError) -> StoreUnavailable:
         reason = os.strerror(error.errno or 0)
         failure = StoreUnavailable(f"The folder {self._folder} (store.path) cannot be {done} ({reason}).")
-        failure.for_all = error.errno in _FOR_ALL
+        failure.for_all = error.errno in FOR_ALL
         return failure
 
     def _no_lock(self, path: Path) -> StoreUnavailable:

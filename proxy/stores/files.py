@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+#: What is wrong with the disk is wrong for all who share it; anything else may be wrong for this process alone.
+FOR_ALL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 #: How opening a thing fails that is not our file: a symbolic link, another user's file, a socket.
 FOREIGN: Final = frozenset({errno.ELOOP, errno.EACCES, errno.ENXIO})
 #: The bits of a mode that let anybody but the owner in.

@@ -106,7 +106,7 @@ class Latch:
             # Memory first: it holds whatever happens to the rest.
             self._known[name] = _Known(fingerprint, reason, frozenset(), None)
             salt = self._random(SALT_BYTES).hex()
-            made = Rejection(salt, await asyncio.to_thread(_digest, fingerprint, salt), reason, wall)
+            made = Rejection(salt, await asyncio.to_thread(digest, fingerprint, salt), reason, wall)
             before = await self._read(name)
             old = await asyncio.to_thread(_matching, before.every, fingerprint)
             if self._shared is not None and before.shared is not None:
@@ -193,11 +193,12 @@ def _replaced(before: tuple[Rejection, ...], old: Collection[Rejection]) -> list
 
 def _matching(some: Collection[Rejection], fingerprint: bytes) -> frozenset[Rejection]:
     """Those of exactly this fingerprint; one slow digest for each salt."""
-    digests = {salt: _digest(fingerprint, salt) for salt in {each.salt for each in some}}
+    digests = {salt: digest(fingerprint, salt) for salt in {each.salt for each in some}}
     return frozenset(each for each in some if hmac.compare_digest(each.digest, digests[each.salt]))
 
 
-def _digest(fingerprint: bytes, salt: str) -> str:
+def digest(fingerprint: bytes, salt: str) -> str:
+    """Slow, and salted: what was digested cannot be guessed from it (RFC 7914); in hexadecimal, as `salt`."""
     return hashlib.scrypt(
         fingerprint,
         salt=bytes.fromhex(salt),

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 
 from proxy.stores.base import Missing, Record
+from proxy.stores.rejections import Home
 
 
 class MemoryStore:
@@ -11,6 +12,7 @@ class MemoryStore:
 
     lasting = False
     needs_turn = False
+    redeemed: Home | None = None
 
     def __init__(self) -> None:
         #: None: it was removed.
@@ -45,6 +47,13 @@ class MemoryStore:
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """One at a time in this process."""
         return self._turns.setdefault(name, asyncio.Lock())
+
+    def epoch(self, wall: float) -> float:
+        """One machine has one clock."""
+        return wall
+
+    async def ask_time(self) -> None:
+        """It needs no answer."""
 
     async def confirm(self, name: str) -> None:
         """Nobody takes it away."""

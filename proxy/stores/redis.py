@@ -4,9 +4,9 @@ Law: values are sealed before they leave the process; whoever has the turn may w
 where nobody has written since they read, and so may whoever notes that a refresh token is about to be redeemed: of
 all who read it one may (threats 88, 94).
 
-A credential has two keys: `PREFIX:{NAME}:token`, a hash of `tag` (a word that is new with each write) and `sealed`,
+A token has two keys: `PREFIX:{NAME}:token`, a hash of `tag` (a word that is new with each write) and `sealed`,
 and `PREFIX:{NAME}:turn`, who has the turn. A record that was removed leaves a tag that begins with a minus, and no
-seal: so a logout is told from a server that has lost its data.
+seal: so a logout is told from a server that has lost its data. Beside them are `:rejected` and `:redeemed`.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from proxy.stores.records import UNUSABLE, open_record, seal_record
 from proxy.stores.redisclient import RedisClient
 from proxy.stores.redisrejections import RejectedOnServer
 from proxy.stores.seal import Ring
+from proxy.stores.servertime import ServerTime
 
 log: Final = logging.getLogger("proxy.stores")
 
@@ -42,6 +43,10 @@ if tag == ARGV[3] then return 1 end
 if tag ~= ARGV[2] and (ARGV[1] == '-' or tag ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'tag', ARGV[3], 'sealed', ARGV[4])
 return 1
+"""
+#: A record, and when it was read, by the clock that all go by who share it.
+_LOAD: Final = """
+return {redis.call('TIME'), redis.call('HMGET', KEYS[1], 'tag', 'sealed')}
 """
 _FORGET: Final = """
 redis.call('HDEL', KEYS[1], 'sealed')
@@ -86,6 +91,7 @@ class RedisStore:
         self._prefix = prefix
         self._random = random
         self._now = now
+        self._time = ServerTime(now)
         self._sleep = sleep
         self._timing = timing
         #: The turns of this process: one at a time of a name, whatever the server thinks.
@@ -99,7 +105,9 @@ class RedisStore:
 
     async def load(self, name: str, binding: bytes) -> Record | Missing:
         """What the server holds, or why it cannot be used. Raises `StoreUnavailable`."""
-        tag, sealed = await self._client.call("HMGET", self._key(name, "token"), "tag", "sealed")
+        asked_at = self._now()
+        time, (tag, sealed) = await self._client.call("EVAL", _LOAD, 1, self._key(name, "token"))
+        self._time.hear(time, asked_at)
         read = self._read[name] = "" if tag is None else tag.decode("utf-8", "replace")
         if sealed is None:
             return Missing.LOGGED_OUT if read.startswith(_GONE) else Missing.NOTHING
@@ -140,9 +148,26 @@ class RedisStore:
         """What is known here of secrets that were rejected."""
         return RejectedOnServer(self._client.call, self._ring, lambda name: self._key(name, "rejected"))
 
+    @property
+    def redeemed(self) -> RejectedOnServer:
+        """What is known here of refresh tokens of the configuration."""
+        return RejectedOnServer(
+            self._client.call, self._ring, lambda name: self._key(name, "redeemed"), bound=b"redemptions of "
+        )
+
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """A lease. Raises `StoreBusy` after `patience` seconds, and `StoreUnavailable`."""
         return self._turn(name)
+
+    def epoch(self, wall: float) -> float:
+        """By the server's clock, as it was with the last answer."""
+        return self._time.epoch(wall)
+
+    async def ask_time(self) -> None:
+        """Ask the server, unless it has said it with a record. Raises `StoreUnavailable`."""
+        if not self._time.is_known:
+            asked_at = self._now()
+            self._time.hear(await self._client.call("TIME"), asked_at)
 
     async def confirm(self, name: str) -> None:
         """Is the turn that was taken here still ours? Raises `TurnLost`, `StoreUnavailable`."""

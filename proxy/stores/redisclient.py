@@ -41,6 +41,7 @@ _TRIALS: Final[tuple[tuple[str, ...], ...]] = (
     ("hdel", _HASH, "tag"),
     ("set", _TEXT, "", "PX", "1000"),
     ("get", _TEXT),
+    ("time",),
     ("del", _TEXT, _HASH),
 )
 _NOT_ALLOWED: Final = (
@@ -173,8 +174,8 @@ def _meaning(error: Exception) -> str:
         return "takes no writes: it is full, or a replica"
     if isinstance(error, exceptions.ResponseError | exceptions.DataError):
         return (
-            "refused a command: its user must be allowed eval, get, set, del, pexpire, hget, hmget, hset and hdel, "
-            "and it must be no cluster"
+            "refused a command: its user must be allowed eval, get, set, del, pexpire, hget, hmget, hset, hdel and "
+            "time, and it must be no cluster"
         )
     return "does not answer"
 

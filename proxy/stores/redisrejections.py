@@ -18,15 +18,23 @@ _BOUND: Final = b"rejections of "
 class RejectedOnServer:
     """`call` sends a command, `key(name)` is the key of a credential. Whoever writes has the credential's turn."""
 
-    def __init__(self, call: Callable[..., Awaitable[Any]], ring: Ring, key: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        call: Callable[..., Awaitable[Any]],
+        ring: Ring,
+        key: Callable[[str], str],
+        *,
+        bound: bytes = _BOUND,
+    ) -> None:
         self._call = call
         self._ring = ring
         self._key = key
+        self._bound = bound
 
     async def read(self, name: str) -> tuple[Rejection, ...]:
         """What opens."""
         sealed = await self._call("GET", self._key(name))
-        content = None if sealed is None else self._ring.open(sealed, _BOUND + name.encode())
+        content = None if sealed is None else self._ring.open(sealed, self._bound + name.encode())
         return () if content is None else _parse(content)
 
     async def add(self, name: str, rejection: Rejection, instead: Collection[Rejection]) -> None:
@@ -42,7 +50,7 @@ class RejectedOnServer:
             await self._call("DEL", self._key(name))
             return
         content = json.dumps([dump(each).decode("ascii") for each in rejections]).encode("ascii")
-        await self._call("SET", self._key(name), self._ring.seal(content, _BOUND + name.encode()))
+        await self._call("SET", self._key(name), self._ring.seal(content, self._bound + name.encode()))
 
 
 def _parse(content: bytes) -> tuple[Rejection, ...]:

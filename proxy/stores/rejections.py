@@ -16,7 +16,16 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from proxy.errors import StoreUnavailable
-from proxy.stores.files import FOREIGN, NotOursError, make_folder, read_own, stamp, sync_folder, write_whole
+from proxy.stores.files import (
+    FOR_ALL,
+    FOREIGN,
+    NotOursError,
+    make_folder,
+    read_own,
+    stamp,
+    sync_folder,
+    write_whole,
+)
 
 SALT_BYTES: Final = 16
 DIGEST_BYTES: Final = 32
@@ -122,7 +131,9 @@ class RejectedFolder:
             yield
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            raise StoreUnavailable(f"The folder {self._folder} cannot be {done} ({reason}).") from None
+            failure = StoreUnavailable(f"The folder {self._folder} cannot be {done} ({reason}).")
+            failure.for_all = error.errno in FOR_ALL
+            raise failure from None
 
 
 def dump(rejection: Rejection) -> bytes:

@@ -104,7 +104,7 @@ def _check_request(raw: bytes) -> None:
         section = RequestSection(raw, 1)
     except (Malformed, ProxyError):
         return
-    request = Request("POST", b"/billing/x", section, body=None, client="127.0.0.1", unix=False)
+    request = Request("POST", b"/billing/x", section, body=None, client="127.0.0.1", port=8080)
     admission = Admission(VISITOR, b"/billing/x", None, b"/~" + KEY)
     made = outgoing(request, admission, BINDING, b"/v2/x", strip=STRIP, holds_key=GUARD.holds_key)
     head = made.head(INJECTION)

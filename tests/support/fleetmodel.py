@@ -6,6 +6,7 @@ cannot promise (threat 94) is no excuse for silence: a refresh token may come tw
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +19,15 @@ from proxy.stores.records import open_record
 from proxy.stores.redis import RedisStore, Timing
 from proxy.stores.redisclient import COMMAND_SECONDS, RedisClient
 from proxy.stores.seal import Ring
+from tests.support.harness import HeldClock
 from tests.support.model import BINDING, MARGIN, NAME, POINTS, Process, World
 from tests.support.redisdouble import RedisDouble, Word
 
 TIMING: Final = Timing()
 #: Of a lease so much is left when it was confirmed.
 SURE_SECONDS: Final = TIMING.lease * 2 / 3
+#: By how much the clocks of its members are ahead of the server's.
+WRONG: Final = (0.0, -400.0, 3700.0)
 PREFIX: Final = "fleet"
 TOKEN, TURN = f"{PREFIX}:{{{NAME}}}:token", f"{PREFIX}:{{{NAME}}}:turn"
 #: What happens to a command: the server cannot be reached; says nothing; does it, but its answer is lost; gets it
@@ -36,7 +40,8 @@ _COMMANDS: Final[dict[Word, str]] = {
     lease._LET_GO: "let go",
     redis._SAVE: "write",
     redis._FORGET: "forget",
-    "HMGET": "read",
+    redis._LOAD: "read",
+    "TIME": "time",
 }
 #: Where a member can stand still: also before a command is sent, and before its answer is read.
 _AT_COMMANDS: Final = ("take", "read", "renew", "write", "let go")
@@ -96,10 +101,31 @@ class Line(RedisClient):
         """Nothing is open."""
 
 
+@dataclass
+class Apart:
+    """The clock of a machine whose wall clock is `ahead` of the server's."""
+
+    clock: HeldClock
+    ahead: float
+
+    def now(self) -> float:
+        """As everywhere."""
+        return self.clock.now()
+
+    def awake(self) -> float:
+        """As everywhere."""
+        return self.clock.awake()
+
+    def wall(self) -> float:
+        """Its own."""
+        return self.clock.wall() + self.ahead
+
+
 class Member(Process):
     """One of a fleet, which can stand still for longer than its lease."""
 
     line: Line
+    seen: Apart
     opened: RedisStore
 
     def __init__(self, world: "FleetWorld") -> None:
@@ -200,6 +226,12 @@ class FleetWorld(World):
     def process(self) -> Member:
         """One more."""
         return Member(self)
+
+    def seen_by(self, process: Process) -> Apart:
+        """By a wall clock of its own, which tells nothing of tokens."""
+        assert isinstance(process, Member)
+        process.seen = Apart(self.clock, WRONG[len(self.processes) % len(WRONG)])
+        return process.seen
 
     def store(self, process: Process | None = None) -> RedisStore:
         """The store, as one more member opens it, or somebody beside them, whose line is well."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from proxy.stores.base import Missing, Record
 from proxy.stores.latch import Latch
+from proxy.stores.rejections import Home
 
 
 @dataclass
@@ -15,6 +16,7 @@ class Kept:
 
     lasting: bool = True
     needs_turn: bool = False
+    redeemed: Home | None = None
     records: dict[str, tuple[bytes, Record]] = field(default_factory=dict)
     saved: list[Record] = field(default_factory=list)
     turns: dict[str, asyncio.Lock] = field(default_factory=dict)
@@ -48,6 +50,13 @@ class Kept:
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """One at a time."""
         return self.turns.setdefault(name, asyncio.Lock())
+
+    def epoch(self, wall: float) -> float:
+        """As on one machine."""
+        return wall
+
+    async def ask_time(self) -> None:
+        """Nobody needs it."""
 
     async def confirm(self, name: str) -> None:
         """Nobody takes it away."""

@@ -11,6 +11,7 @@ from contextvars import Context, ContextVar, copy_context
 from pathlib import Path
 from typing import Any, Final
 
+from proxy.clock import Clock
 from proxy.credentials.logout import log_out
 from proxy.credentials.source import TokenSource
 from proxy.errors import (
@@ -90,7 +91,7 @@ class Process:
             self,
             fingerprint=lambda: b"the same secret",
             margin=MARGIN,
-            clock=world.clock,
+            clock=world.seen_by(self),
             latch=world.latch,
             store=self.store,
             binding=BINDING,
@@ -401,6 +402,10 @@ class World(logging.Handler):
     def process(self) -> Process:
         """One more."""
         return Process(self)
+
+    def seen_by(self, _process: Process) -> Clock:
+        """The clock of its machine."""
+        return self.clock
 
     def store(self, _process: Process | None = None) -> Store:
         """The store, as one more process opens it, or somebody beside them."""

@@ -19,6 +19,7 @@ _LINES: Final = (
     (re.compile(r"(if|elseif) (.+) then"), r"\1 \2:", 1),
     (re.compile(r"(else)"), r"\1:", 1),
     (re.compile(r"end"), "", 0),
+    (re.compile(r"return \{(.+)\}"), r"return [\1]", 0),
     (re.compile(r"(return .+|redis\.call\(.+\))"), r"\1", 0),
 )
 
@@ -50,6 +51,10 @@ class RedisDouble:
         """It is started anew, and had written nothing down."""
         self._keys.clear()
         self._ends_at.clear()
+
+    def _time(self) -> list[bytes]:
+        whole, millionths = divmod(round(self._clock.wall() * 1e6), 10**6)
+        return [str(whole).encode(), str(millionths).encode()]
 
     def _get(self, key: bytes) -> bytes | None:
         found = self._keys.get(key)

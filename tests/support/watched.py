@@ -78,6 +78,7 @@ class Watched:
         held: Callable[[], str | None],
     ) -> None:
         self.lasting, self.needs_turn = inner.lasting, inner.needs_turn
+        self.redeemed = inner.redeemed
         self._inner = inner
         self._ledger = ledger
         self._stop = stop
@@ -150,6 +151,14 @@ class Watched:
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """Unless it fails."""
         return self._turn(name)
+
+    def epoch(self, wall: float) -> float:
+        """As the store."""
+        return self._inner.epoch(wall)
+
+    async def ask_time(self) -> None:
+        """As the store."""
+        await self._inner.ask_time()
 
     async def confirm(self, name: str) -> None:
         """As the store; it can be stopped after it."""

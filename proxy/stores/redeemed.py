@@ -1,0 +1,80 @@
+"""Remembers of a refresh token of the configuration that it was redeemed: it comes back with each start.
+
+Law: it is known by the credential's name and a slow salted digest of the token, and by nothing else: whatever is
+changed of the credential, and whatever becomes of its record, it is the same token (threats 88, 90). Whoever asks
+holds the credential's turn.
+"""
+
+import asyncio
+import enum
+import hmac
+import os
+from collections.abc import Callable
+from typing import Final
+
+from proxy.redact import Secret
+from proxy.stores.latch import KEPT, digest
+from proxy.stores.rejections import SALT_BYTES, Home, Rejection
+
+
+class Redemption(enum.Enum):
+    """How far it came; the value is what rests."""
+
+    #: Somebody was about to redeem it, and has not said how that ended.
+    BEGUN = "begun"
+    #: Another one is in its place.
+    SPENT = "spent"
+
+
+_ORDER: Final = (Redemption.SPENT, Redemption.BEGUN)
+
+
+class Redeemed:
+    """What became of `token` of the credential `name`, as `home` knows it. Everything raises `StoreUnavailable`.
+
+    `wall` gives the present instant, in epoch seconds; `random` gives that many random bytes.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        name: str,
+        token: Secret,
+        *,
+        wall: Callable[[], float],
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._home = home
+        self._name = name
+        self._token = token
+        self._wall = wall
+        self._random = random
+        #: By their salts: each costs some 50 ms.
+        self._digests: dict[str, str] = {}
+
+    async def state(self) -> Redemption | None:
+        """None: nobody has redeemed it, as far as anybody has noted."""
+        found = {each.reason for each in await self._mine(await self._home.read(self._name))}
+        return next((each for each in _ORDER if each.value in found), None)
+
+    async def note(self, state: Redemption) -> None:
+        """Durable when this returns."""
+        before = await self._home.read(self._name)
+        mine = await self._mine(before)
+        surplus = before[: max(0, len(before) + 1 - KEPT)]
+        salt = self._random(SALT_BYTES).hex()
+        made = Rejection(salt, await self._digest(salt), state.value, self._wall())
+        await self._home.add(self._name, made, [each for each in before if each in mine or each in surplus])
+
+    async def forget(self) -> None:
+        """It was not redeemed."""
+        await self._home.remove(self._name, await self._mine(await self._home.read(self._name)))
+
+    async def _mine(self, some: tuple[Rejection, ...]) -> list[Rejection]:
+        return [each for each in some if hmac.compare_digest(each.digest, await self._digest(each.salt))]
+
+    async def _digest(self, salt: str) -> str:
+        if salt not in self._digests:
+            value = self._token.reveal().encode("utf-8", "surrogatepass")
+            self._digests[salt] = await asyncio.to_thread(digest, value, salt)
+        return self._digests[salt]
