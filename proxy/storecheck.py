@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
+from proxy.build.belonging import stays_here
 from proxy.build.sources import binding_of
 from proxy.build.stores import redis_client, store
 from proxy.config import Config, FileCredential, OAuthCredential, StaticCredential
@@ -96,9 +97,10 @@ def _folder(folder: Path) -> Iterator[Finding]:
         yield Finding("failure", WHAT, f"others on this machine can open {folder}: run `chmod 700 {folder}`")
         return
     if (above := exposed(folder)) is not None:
-        mend = f"run `chmod o-w {above}`, or name a folder elsewhere"
-        status: Status = "warning" if above.is_mount() else "failure"
-        yield Finding(status, WHAT, f"others can put another folder in place of {folder}: {mend}")
+        status: Status = "failure" if above.is_certain else "warning"
+        yield Finding(
+            status, WHAT, f"others can put another folder in place of {folder}, {above.why}: {above.mend}"
+        )
         if status == "failure":
             return
     yield from _used(folder)
@@ -193,7 +195,13 @@ async def _records(config: Config, wall: float) -> AsyncIterator[Finding]:
     opened = store(config)
     try:
         for name, given in config.credentials.items():
-            if not isinstance(given, StaticCredential | FileCredential):
+            if isinstance(given, StaticCredential | FileCredential):
+                continue
+            if stays_here(name, config):
+                yield Finding(
+                    "ok", WHAT, f"credential {name}: each host gets its own token, and keeps it in memory"
+                )
+            else:
                 status, detail = await _record(opened, name, binding_of(name, config), wall)
                 yield Finding(status, WHAT, f"credential {name}: {detail}")
         if abs(ahead := opened.epoch(wall) - wall) > APART_SECONDS:

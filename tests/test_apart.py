@@ -74,6 +74,10 @@ class Vendor:
     spent: set[str] = field(default_factory=set)
     late: int = 0
 
+    def can_refresh(self, refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """By a refresh token."""
+        return refresh_token is not None
+
     async def obtain(
         self, refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
     ) -> Granted:

@@ -42,6 +42,10 @@ class Script:
     noted: list[Redemption | None] = field(default_factory=list)
     redeemed: Redeemed | None = None
 
+    def can_refresh(self, refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """By a refresh token."""
+        return refresh_token is not None
+
     async def obtain(
         self, refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
     ) -> Granted:

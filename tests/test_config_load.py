@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from proxy.cli.run import in_log
 from proxy.config import (
     Config,
     ExecCredential,
@@ -28,7 +29,7 @@ from proxy.config.schema import schema
 from proxy.errors import ConfigError
 from proxy.grants.login import Step
 from proxy.injection import Place, Replace
-from proxy.redact import Secret
+from proxy.redact import Redactor, Secret
 from proxy.routes import Origin
 
 ROOT = Path(__file__).parent.parent
@@ -543,13 +544,22 @@ def test_the_example_shows_every_key_that_there_is() -> None:
             "{type: jwt, algorithm: HS384, key: {env: T}}",
             "credential.key: HS384 wants a key of at least 48 bytes (RFC 7518 section 3.2)",
         ),
+        (
+            "{type: oauth2, grant: password, token_url: 'https://i.example', username: u, password: {env: SHORT}}",
+            (
+                "credential.password: this secret is shorter than 8 characters: "
+                "it is masked by field, not wherever it stands"
+            ),
+        ),
     ],
 )
 def test_what_will_not_last_or_is_weak_is_warned_of(credential: str, warning: str) -> None:
-    """It works today."""
+    """It works today; the log has every word of it."""
     text = f"upstream: https://a.example\ncredential: {credential}\n"
-    config = load(Source(text, "text", None, "test"), environ={"T": TOKEN})
+    config = load(Source(text, "text", None, "test"), environ={"T": TOKEN, "SHORT": "pa55"})
     assert config.warnings == [f"text:2: {warning}"]
+    logged = in_log(config.warnings[0])
+    assert Redactor().text(logged) == logged
 
 
 def test_what_a_program_is_given_is_not_shown() -> None:

@@ -86,6 +86,10 @@ class Busy:
         """It always does."""
         return True
 
+    def can_refresh(self, refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """By a refresh token."""
+        return refresh_token is not None
+
     def run(self, seconds: float, requests: int) -> None:
         """So many requests, evenly in this time."""
         for _ in range(requests):

@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from proxy import build
+from proxy.build.belonging import stays_here
 from proxy.cli import main as cli
 from proxy.clock import SystemClock
 from proxy.config import Config, Source, load
@@ -20,6 +21,7 @@ from proxy.demo.double import Double
 from proxy.demo.mainbrainer import MainBrainer
 from proxy.demo.teletracker import TeleTracker
 from proxy.stores import servertime
+from tests.support.api import api
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.redisserver import RedisServer, needs_redis, serving
@@ -331,3 +333,68 @@ def test_a_command_says_that_the_server_is_away(written: str, server: RedisServe
     assert result.exit_code == 1
     assert f"The server {server.socket} (store.url) does not answer." in result.output
     assert "open this page" not in result.output
+
+
+@pytest.mark.threat(53)
+async def test_053_each_host_sends_its_own_identity(
+    proxying: StartProxy,
+    fleet_server: RedisServer,
+    canaries: Canaries,
+    tmp_path: Path,
+    clock: HeldClock,
+) -> None:
+    """What a program prints, and what was got by that, is for this host: two with one configuration share none."""
+    key = base64.b64encode(os.urandom(32)).decode()
+    canaries.adopt(key, "key")
+    login = tmp_path / "login"
+    async with api() as upstream:
+        store = {"kind": "redis", "url": fleet_server.url, "key": {"env": "STORE_KEY"}}
+        credential = {"type": "exec", "command": ["cat", str(login)]}
+        config = {"upstream": upstream.url, "credential": credential, "store": store}
+        tokens = [canaries.mint("token"), canaries.mint("token")]
+        async with AsyncExitStack() as stack:
+            for token in tokens:
+                login.write_text(token)
+                proxy = await stack.enter_async_context(proxying(config, environ={"STORE_KEY": key}, clock=clock))
+                assert (await proxy.ask("GET", "/")).status == 200
+        assert [seen.all("authorization") for seen in upstream.seen] == [[f"Bearer {token}"] for token in tokens]
+        login.unlink()
+    assert fleet_server.ask("KEYS", "*") == []
+
+
+HOSTS = {
+    "program": {"type": "exec", "command": ["whoami"]},
+    "machine": {"type": "metadata", "cloud": "gcp"},
+    "pod": {"type": "file", "path": "/run/token"},
+}
+SERVER = {"type": "oauth2", "token_url": "https://a.example/t", "client_id": "x", "client_auth": "none"}
+
+
+@pytest.mark.threat(53)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        *((each, True) for each in HOSTS.values()),
+        ({**SERVER, "grant": "client_credentials"}, False),
+        ({**SERVER, "grant": "client_credentials", "extra": {"client_assertion": {"credential": "pod"}}}, True),
+        ({**SERVER, "grant": "device_code", "device_url": "https://a.example/d"}, False),
+        (
+            {
+                **SERVER,
+                "grant": "device_code",
+                "device_url": "https://a.example/d",
+                "extra": {"client_assertion": {"credential": "pod"}},
+            },
+            False,
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["redis", "memory"])
+def test_what_stays_with_a_host(given: dict[str, Any], kind: str, *, expected: bool) -> None:
+    """Its own identity, and what stands on that, unless a person logged in for all; a store of one host has all."""
+    store = {"kind": "redis", "url": "unix:///run/redis.sock", "key": {"env": "KEY"}} if kind == "redis" else {}
+    route = {"prefix": "/", "upstream": "https://a.example", "credential": "default"}
+    text = yaml.safe_dump({"routes": [route], "credentials": {**HOSTS, "default": given}, "store": store})
+    environ = {"KEY": base64.b64encode(os.urandom(32)).decode()}
+    config = load(Source(text, "test", None, "test"), environ=environ)
+    assert stays_here("default", config) is (expected and kind == "redis")

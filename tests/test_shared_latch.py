@@ -4,6 +4,7 @@ import asyncio
 import base64
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
@@ -12,8 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
+from aiohttp import web
 
+from proxy.build.belonging import kin_of
 from proxy.cli.common import state_folder
+from proxy.config import Source, load
+from proxy.credentials.barring import LOOK_SECONDS, Kin
 from proxy.demo.teletracker import TeleTracker
 from proxy.errors import ConfigError, StoreUnavailable
 from proxy.stores.latch import KEPT, Latch
@@ -22,6 +28,7 @@ from proxy.stores.redisclient import RedisClient, Server
 from proxy.stores.redisrejections import RejectedOnServer
 from proxy.stores.rejections import Home, RejectedFolder, Rejection
 from proxy.stores.seal import Ring
+from tests.support.api import Seen, api
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.instances import Running
 from tests.support.leaks import Canaries
@@ -439,3 +446,170 @@ async def test_107_a_refresh_that_succeeds_proves_nothing_about_a_password(
             async with proxying(tracker.config, environ=tracker.environ, clock=clock) as another:
                 assert (await another.ask("GET", "/calls")).code == "credential_rejected"
     assert tracker.double.token_requests == {"login": 2, "refresh": 5}
+
+
+@pytest.mark.threat(107)
+async def test_107_who_was_rejected_notices_that_somebody_tries_again(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """Two processes without a store are rejected; one is refreshed by hand, and serves: so does the other."""
+    right = tracker.double._account
+    async with (
+        one_logged_in_and_one_rejected(proxying, tracker, clock) as (_logged_in, one),
+        proxying(tracker.config, environ=tracker.environ, clock=clock) as other,
+    ):
+        assert (await other.ask("GET", "/calls")).code == "credential_rejected"
+        tracker.double._account = right
+        for _ in range(3):
+            clock.move(LOOK_SECONDS)
+            assert (await other.ask("GET", "/calls")).code == "credential_rejected"
+        assert (await one.admin("POST", "/api/credentials/default/refresh")).status == 200
+        assert (await other.ask("GET", "/calls")).code == "credential_rejected"
+        clock.move(LOOK_SECONDS)
+        assert (await other.ask("GET", "/calls")).status == 200
+    assert tracker.double.token_requests == {"login": 4}
+
+
+@pytest.mark.threat(107)
+async def test_107_what_is_renewed_by_the_access_token_goes_on_while_others_are_rejected(
+    proxying: StartProxy, canaries: Canaries, clock: HeldClock
+) -> None:
+    """As at Vault: the password was changed, and the token of before is prolonged; nobody logs in again."""
+    password, seen, good = canaries.mint("password"), list[str](), set[str]()
+
+    async def answer(got: Seen) -> web.StreamResponse:
+        given = json.loads(got.body) if got.body else {}
+        seen.append(got.target)
+        if got.target == "/api":
+            return web.Response(status=200 if got.all("authorization")[0].removeprefix("Bearer ") in good else 401)
+        if given.get("password") != password and given.get("t") not in good:
+            return web.Response(status=401)
+        good.add(made := canaries.mint("token"))
+        return web.json_response({"t": made, "l": 60})
+
+    async with api(answer) as served:
+        config = {
+            "upstream": served.url,
+            "credential": {
+                "type": "login",
+                "login": {"url": f"{served.url}/login", "encoding": "json", "fields": {"password": {"env": "PW"}}},
+                "refresh": {"url": f"{served.url}/renew", "encoding": "json", "fields": {"t": "$access_token"}},
+                "response": {"token": "/t", "lifetime": "/l"},
+            },
+        }
+        environ = {"PW": password}
+        async with (
+            proxying(config, environ=environ, clock=clock) as proxy,
+            proxying(config, environ=environ, clock=clock) as other,
+        ):
+            assert (await proxy.ask("GET", "/api")).status == 200
+            password = "changed"
+            assert (await other.ask("GET", "/api")).code == "credential_rejected"
+            for _ in range(3):
+                clock.move(61)
+                assert (await proxy.ask("GET", "/api")).status == 200
+            assert seen.count("/login") == 2
+            assert seen.count("/renew") == 3
+            good.clear()
+            clock.move(61)
+            assert (await proxy.ask("GET", "/api")).code == "credential_rejected"
+            assert seen.count("/login") == 2
+
+
+# -- one user under several names
+
+
+def alike(tracker: Vendor[TeleTracker], *accounts: int) -> dict[str, Any]:
+    """A credential and a route for each account of one user."""
+    names = [f"c{number}" for number in range(len(accounts))]
+    return {
+        "routes": [{"prefix": f"/{name}", "upstream": tracker.url, "credential": name} for name in names],
+        "credentials": {
+            name: {**tracker.credential, "account_id": account}
+            for name, account in zip(names, accounts, strict=True)
+        },
+    }
+
+
+async def all_asked(*proxies: Proxy) -> list[tuple[int, str]]:
+    """Every credential of each, all at once, and of every other one in another order."""
+    asking = [
+        proxy.ask("GET", f"/c{number}/calls")
+        for place, proxy in enumerate(proxies)
+        for number in sorted(range(4), reverse=place % 2 == 1)
+    ]
+    answers = await asyncio.gather(*asking)
+    return [(each.status, each.code) for each in answers]
+
+
+@pytest.mark.threat(107)
+async def test_107_one_wrong_password_under_many_names_costs_one_failed_login(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], canaries: Canaries, clock: HeldClock
+) -> None:
+    """One user with four accounts, in two processes, all at once; then a restart."""
+    wrong = {**tracker.environ, "TRACKER_PASSWORD": canaries.mint("password")}
+    config = alike(tracker, 4711, 4712, 4713, 4714)
+    async with (
+        proxying(config, environ=wrong, clock=clock) as proxy,
+        proxying(config, environ=wrong, clock=clock) as other,
+    ):
+        assert await all_asked(proxy, other) == [(502, "credential_rejected")] * 8
+    async with proxying(config, environ=wrong, clock=clock) as proxy:
+        assert await all_asked(proxy) == [(502, "credential_rejected")] * 4
+        reasons = [line["detail"] for line in proxy.lines("credential_rejected")]
+    assert tracker.double.token_requests == {"login": 1}
+    assert reasons == []
+
+
+@pytest.mark.threat(107)
+async def test_107_whoever_is_corrected_or_asked_for_is_tried(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """It was one account's fault: the others are tried when somebody says so, and go on when that one is right."""
+    wrong = alike(tracker, 1, 4712, 4711, 4712)
+    async with proxying(wrong, environ=tracker.environ, clock=clock) as proxy:
+        assert (await proxy.ask("GET", "/c0/calls")).code == "credential_rejected"
+        answer = await proxy.ask("GET", "/c1/calls")
+        assert answer.code == "credential_rejected"
+        assert "'c1' logs in as 'c0' does" in answer.body.decode()
+        assert (await proxy.admin("POST", "/api/credentials/c1/refresh")).status == 200
+        assert (await proxy.ask("GET", "/c1/calls")).status == 200
+        assert (await proxy.ask("GET", "/c2/calls")).code == "credential_rejected"
+    async with proxying(alike(tracker, 4711, 4712, 4711, 4712), environ=tracker.environ, clock=clock) as proxy:
+        assert [status for status, _ in await all_asked(proxy)] == [200] * 4
+
+
+def kin(*fields: dict[str, Any], **more: Any) -> Kin | None:
+    """Those of the first of credentials that log in with these fields."""
+    given = {
+        f"c{number}": {"type": "login", "login": {"url": "https://a.example/login", "fields": each}, **more}
+        for number, each in enumerate(fields)
+    }
+    route = {"prefix": "/", "upstream": "https://a.example", "credential": "c0"}
+    text = yaml.safe_dump({"routes": [route], "credentials": given})
+    config = load(Source(text, "test", None, "test"), environ={"A": "cNrY-0123456789", "B": "cNrY-9876543210"})
+    return kin_of("c0", config)
+
+
+PASSWORD: Final = {"password": {"env": "A"}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (PASSWORD, PASSWORD, True),
+        ({**PASSWORD, "account": 1}, {**PASSWORD, "account": 2}, True),
+        ({**PASSWORD, "user": {"env": "B"}}, {**PASSWORD, "user": {"env": "B"}, "account": 2}, True),
+        ({**PASSWORD, "user": "ann"}, {**PASSWORD, "user": "bob"}, False),
+        (PASSWORD, {"password": {"env": "B"}}, False),
+    ],
+)
+def test_who_logs_in_with_the_same_texts_and_secrets_is_one_user(
+    one: dict[str, Any], other: dict[str, Any], *, expected: bool
+) -> None:
+    """Numbers say which account; where steps follow, a rejection may be one of those."""
+    found = kin(one, other)
+    assert (found is not None) is expected
+    assert found is None or (found.turn, list(found.others)) == ("~c0", ["c1"])
+    after = kin(one, other, then=[{"url": "https://a.example/then", "fields": {"id": 1}}])
+    assert (after is not None) is (one == other)

@@ -73,7 +73,7 @@ async def test_a_folder_that_others_can_replace_is_not_used(folder: Path, record
     store = opened(folder)
     await store.save("c", BINDING, record)
     folder.parent.chmod(0o777)
-    with pytest.raises(StoreUnavailable, match=f"all can write to {folder.parent}: run `chmod o-w`"):
+    with pytest.raises(StoreUnavailable, match=f"all can write to {folder.parent}: run `chmod o-w "):
         await store.load("c", BINDING)
     with pytest.raises(StoreUnavailable, match="Others can put another folder in place"):
         async with store.turn("c"):
@@ -97,9 +97,50 @@ async def test_a_volume_that_is_open_to_all_is_used_and_warned_of_once(
     above = folder.parent.parent
     mode = above.stat().st_mode
     above.chmod(0o777)
-    with pytest.raises(StoreUnavailable, match=f"all can write to {above}: run `chmod o-w`"):
+    with pytest.raises(StoreUnavailable, match=f"all can write to {above}: run `chmod o-w "):
         await store.load("c", BINDING)
     above.chmod(mode)
+
+
+@pytest.mark.threat(92)
+@pytest.mark.parametrize(("owner", "is_used"), [(12345, False), (65534, True)], ids=["another user", "nobody"])
+async def test_092_a_folder_below_one_of_another_user_is_not_used(
+    folder: Path, record: Record, caplog: pytest.LogCaptureFixture, owner: int, *, is_used: bool
+) -> None:
+    """Its owner can rename what is in it, whatever its mode; one without a number may be a container's root."""
+    store = opened(folder)
+    await store.save("c", BINDING, record)
+    assert caplog.messages == []
+    try:
+        os.chown(folder.parent, owner, -1)
+    except PermissionError:
+        pytest.skip("this machine's user is not root, and only root can give folders away")
+    if is_used:
+        other = opened(folder)
+        assert await other.load("c", BINDING) == record
+        await other.save("c", BINDING, record)
+        assert caplog.messages == ["store_on_open_volume"]
+    else:
+        with pytest.raises(StoreUnavailable, match=f"{folder.parent} is another user's .12345.: name one below"):
+            await store.load("c", BINDING)
+    os.chown(folder.parent, os.geteuid(), -1)
+    assert await store.load("c", BINDING) == record
+
+
+async def test_a_write_that_failed_may_have_been_done(
+    folder: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the rename; whoever tries again reads first."""
+
+    def failing(_folder: Path) -> None:
+        raise OSError(errno.EIO, "")
+
+    store = opened(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_folder", failing)
+        with pytest.raises(StoreUnavailable):
+            await store.save("c", BINDING, record)
+    assert await store.load("c", BINDING) == record
 
 
 async def test_what_counts_are_the_folders_above_the_real_one(folder: Path, record: Record, tmp_path: Path) -> None:

@@ -257,6 +257,20 @@ async def test_a_folder_that_is_not_as_it_must_be_is_a_failure(check: Check, tmp
     assert said(await check(config)) == [("failure", detail.format(folder, folder)), SEALED]
 
 
+async def test_a_folder_below_one_of_another_user_is_a_failure(check: Check, tmp_path: Path) -> None:
+    """Its owner can put another one in its place."""
+    above = tmp_path / "state"
+    (above / "tokens").mkdir(mode=0o700, parents=True)
+    config = check.config({**FILES, "path": "state/tokens"})
+    try:
+        _given_away(above)
+    except PermissionError:
+        pytest.skip("this machine's user is not root, and only root can give folders away")
+    [(status, detail), _sealed] = said(await check(config))
+    assert status == "failure"
+    assert f"{above} is another user's (12345): name one below" in detail
+
+
 @pytest.mark.parametrize("is_volume", [False, True])
 async def test_a_folder_that_others_can_replace_is_a_failure_but_on_a_volume(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_volume: bool
@@ -320,6 +334,14 @@ async def test_a_server_that_can_be_used_is_looked_into(check: Check, server: Re
         await kept.save("default", binding_of("default", config), check.record(age=720.0))
     await kept.close()
     assert said(await check(config))[-1] == ("ok", "credential default: its token was got 12 minutes ago")
+
+
+@needs_redis
+async def test_what_stays_with_each_host_is_not_looked_for_on_a_server(check: Check, server: RedisServer) -> None:
+    """The identity of a machine, or what a program prints."""
+    config = check.config({"kind": "redis", "url": server.url}, {"type": "exec", "command": ["whoami"]})
+    told = ("ok", "credential default: each host gets its own token, and keeps it in memory")
+    assert told in said(await check(config))
 
 
 @needs_redis

@@ -238,8 +238,8 @@ async def test_107_a_wrong_password_is_tried_once_however_many_requests_and_rest
                 assert (answer.status, answer.code) == (502, "credential_rejected")
                 assert "'default'" in answer.json()["detail"]
                 clock.move(400)
+        assert tracker.double.requests == {"POST /auth/login": 1}
     assert tracker.double.token_requests == {"login": 1}
-    assert tracker.double.requests == {"POST /auth/login": 1}
     # Another secret is another matter.
     async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
         assert (await proxy.ask("GET", "/calls")).status == 200

@@ -4,16 +4,22 @@ What it may have redeemed is not redeemed again where the credential can begin a
 cannot tries it all the same, and says so. What it surely did not redeem costs no login.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+import aiohttp
 import pytest
 
+from proxy.credentials import token_endpoint
+from proxy.credentials.token_endpoint import TokenEndpoint
+from proxy.errors import CredentialUnavailable
 from proxy.grants.login import ResponseRules
-from proxy.grants.request import TokenReply
+from proxy.grants.request import TokenReply, TokenRequest
 from proxy.grants.undecided import rotated
 from proxy.redact import Secret
 from tests.support.api import api
@@ -78,6 +84,55 @@ def credential(kind: str, url: str) -> dict[str, Any]:
     }[kind]
 
 
+def _listening(port: int, backlog: int) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    listening.listen(backlog)
+    return listening
+
+
+@contextmanager
+def crowded(port: int = 0) -> Iterator[int]:
+    """A port where no connection ever completes, as behind a firewall that drops."""
+    with ExitStack() as stack:
+        address = stack.enter_context(_listening(port, 0)).getsockname()
+        stack.enter_context(socket.create_connection(address))
+        second = stack.enter_context(socket.socket())
+        second.setblocking(False)  # noqa: FBT003  the socket module's own signature
+        second.connect_ex(address)
+        yield address[1]
+
+
+class Door:
+    """The way to `port`, from a port of its own; it can be shut."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.port = 0
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Let connections in, at the port of before."""
+        self._server = await asyncio.start_server(self._pass, sock=_listening(self.port, 16))
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def shut(self) -> None:
+        """Nobody listens there any more."""
+        assert self._server is not None
+        self._server.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_connection("127.0.0.1", self._to)
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                sink.write(data)
+            sink.close()
+
+        await asyncio.gather(pump(reader, outer), pump(inner, writer))
+
+
 @dataclass
 class Scene:
     """A proxy with a token that is over."""
@@ -85,6 +140,7 @@ class Scene:
     proxy: Proxy
     endpoint: Strict
     clock: HeldClock
+    door: Door
 
     async def get(self) -> tuple[int, str]:
         """What a client gets, after the pause of a failure before."""
@@ -104,6 +160,12 @@ class Scene:
 
 
 @pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client waits for a connection for a short time, from its beginning on."""
+    monkeypatch.setattr(token_endpoint, "_CONNECT_SHARE", 0.015)
+
+
+@pytest.fixture
 def kind(request: pytest.FixtureRequest) -> str:
     """Of the credential."""
     return str(request.param)
@@ -118,9 +180,12 @@ async def scene(proxying: StartProxy, canaries: Canaries, clock: HeldClock, kind
         upstream = await stack.enter_async_context(api())
         environ = {"PASSWORD": canaries.mint("password"), "REFRESH": endpoint.begin()}
         used = "REFRESH" if kind == "refresh_token" else "PASSWORD"
-        config = {"upstream": upstream.url, "credential": credential(kind, f"{served.url}/token")}
+        door = Door(int(served.url.rpartition(":")[2]))
+        await door.open()
+        stack.callback(door.shut)
+        config = {"upstream": upstream.url, "credential": credential(kind, f"http://127.0.0.1:{door.port}/token")}
         proxy = await stack.enter_async_context(proxying(config, environ={used: environ[used]}, clock=clock))
-        made = Scene(proxy, endpoint, clock)
+        made = Scene(proxy, endpoint, clock, door)
         assert await made.get() == (200, "")
         made.again()
         yield made
@@ -201,6 +266,92 @@ async def test_090_what_was_surely_not_redeemed_is_redeemed_later(scene: Scene, 
         scene.again()
     assert scene.lost == []
     assert scene.endpoint.reuses == 0
+
+
+@pytest.mark.threat(90)
+@pytest.mark.usefixtures("hasty")
+@EACH
+async def test_090_what_was_never_sent_is_redeemed_later(scene: Scene) -> None:
+    """Nobody listens, or a connection never completes (a VPN that is down): that costs no login."""
+    for name in ("refused", "never completes"):
+        scene.door.shut()
+        with nullcontext() if name == "refused" else crowded(scene.door.port):
+            for _ in range(2):
+                assert (name, *await scene.get()) == (name, 503, "credential_unavailable")
+        await scene.door.open()
+        scene.clock.move(LIFETIME)
+        assert (name, *await scene.get()) == (name, 200, "")
+        assert (name, scene.endpoint.seen) == (name, ["refresh"])
+        scene.again()
+    assert scene.lost == []
+    assert scene.endpoint.reuses == 0
+
+
+async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Takes connections, and never says a word."""
+    with suppress(ConnectionError):
+        await reader.read()
+    writer.close()
+
+
+async def _resetting(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def _plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readexactly(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    writer.close()
+
+
+async def _closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def _never(*_given: object, **_named: object) -> list[Any]:
+    """A name server that does not answer."""
+    return await asyncio.Future()
+
+
+#: How a request fails: where, who is there, and whether it may have been read.
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+FAILURES: Final[dict[str, tuple[str, Serve | None, bool]]] = {
+    "refused": ("http://127.0.0.1:{free}", None, False),
+    "never completes": ("http://127.0.0.1:{crowded}", None, False),
+    "never completes, with TLS": ("https://127.0.0.1:{crowded}", None, False),
+    "no such name": ("http://name.invalid:{free}", None, False),
+    "no name server": ("http://silent.example:{free}", None, False),
+    "a handshake that never ends": ("https://127.0.0.1:{served}", _silent, False),
+    "a handshake that is reset": ("https://127.0.0.1:{served}", _resetting, False),
+    "a handshake with what is no TLS": ("https://127.0.0.1:{served}", _plain, False),
+    "no answer": ("http://127.0.0.1:{served}", _silent, True),
+    "closed without an answer": ("http://127.0.0.1:{served}", _closing, True),
+}
+
+
+@pytest.mark.threat(90)
+@pytest.mark.parametrize("name", FAILURES)
+async def test_090_what_never_connected_was_surely_not_redeemed(
+    name: str, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    """Whatever was sent may have been read."""
+    url, serve, expected = FAILURES[name]
+    if name == "no name server":
+        monkeypatch.setattr(aiohttp.DefaultResolver, "resolve", _never)
+    async with AsyncExitStack() as stack:
+        server = await asyncio.start_server(serve or _silent, "127.0.0.1", 0)
+        stack.callback(server.close)
+        ports = {
+            "free": unused_tcp_port,
+            "crowded": stack.enter_context(crowded()),
+            "served": server.sockets[0].getsockname()[1],
+        }
+        client = TokenEndpoint(timeout=0.4)
+        stack.push_async_callback(client.close)
+        with pytest.raises(CredentialUnavailable) as caught:
+            await client.send(TokenRequest("POST", url.format(**ports), (("Content-Length", "1"),), b"r"))
+    assert caught.value.undecided is expected
 
 
 def test_a_refresh_token_counts_only_in_a_success_that_is_one() -> None:

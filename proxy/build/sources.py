@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
+from proxy.build.belonging import kin_of, stays_here
 from proxy.build.grants import grant
 from proxy.build.stores import bound
 from proxy.build.surroundings import Surroundings
@@ -19,6 +21,7 @@ from proxy.credentials.source import TokenSource
 from proxy.credentials.static import StaticSource
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.lifecycle import Token
+from proxy.stores.memory import MemoryStore
 from proxy.stores.redeemed import Redeemed
 
 #: Seconds that a credential waits for the token of another one that it stands on.
@@ -28,12 +31,13 @@ LENDING_SECONDS: Final = 20.0
 def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
     """Every credential by its name. Raises `ConfigError` for one that cannot be built."""
     found: dict[str, Credential] = {}
+    own = MemoryStore()
 
     def lender(name: str) -> Source:
         return found[name].source
 
     for name, given in config.credentials.items():
-        source = _source(name, config, around, lender)
+        source = _source(name, config, replace(around, store=own) if stays_here(name, config) else around, lender)
         found[name] = Credential(
             name,
             source,
@@ -88,6 +92,7 @@ def _source(name: str, config: Config, around: Surroundings, lender: Callable[[s
         random=around.random,
         register=around.register_as(name),
         events=around.events,
+        kin=kin_of(name, config),
     )
 
 

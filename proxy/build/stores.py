@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from proxy.build.belonging import kin_of, turn_of
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.addresses import origin_text
@@ -64,9 +65,12 @@ def _locks(config: Config) -> dict[str, str]:
     found = {}
     for name, given in config.credentials.items():
         urls = sorted(given.urls().values())
+        kin = kin_of(name, config)
         if urls:
             server = hashlib.sha256(json.dumps(urls).encode()).hexdigest()[:16]
             found[name] = f"{quote(name, safe='')}-{server}.lock"
+            if kin is not None and kin.turn == turn_of(name):
+                found[kin.turn] = f"{quote(kin.turn, safe='')}-{server}.lock"
     return found
 
 

@@ -98,11 +98,16 @@ def _refuse_reload() -> None:
     log.warning("reload_refused", extra={"fields": {"detail": detail}})
 
 
+def in_log(warning: str) -> str:
+    """A warning of the configuration without the colon behind its key, for which the word behind it is masked."""
+    return " - ".join(warning.split(": ", 2))
+
+
 async def _serve(config: Config, world: World, source: Source) -> None:
     """Start, serve until told to end, end."""
     signals = _Signals()
     for warning in config.warnings:
-        log.warning("config_warning", extra={"fields": {"detail": warning}})
+        log.warning("config_warning", extra={"fields": {"detail": in_log(warning)}})
     instance = await Instance.start(config, world)
     if is_root():
         log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})

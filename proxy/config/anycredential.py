@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -86,11 +87,16 @@ class CommonCredential(Section):
         value. It is a fast hash over secrets: keep it in memory.
         """
         got_with = {
-            name: _plain(getattr(self, name))
+            name: getattr(self, name)
             for name in type(self).model_fields
             if name not in CommonCredential.model_fields and name not in self.INCIDENTAL
         }
-        return hashlib.sha256(json.dumps(got_with, sort_keys=True).encode("utf-8", "surrogateescape")).digest()
+        return digest_of(got_with)
+
+
+def digest_of(value: Mapping[str, object]) -> bytes:
+    """A fast hash of a part of a model, and of the secrets in it."""
+    return hashlib.sha256(json.dumps(_plain(value), sort_keys=True).encode("utf-8", "surrogateescape")).digest()
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401  JSON
@@ -117,3 +123,10 @@ class AskingCredential(CommonCredential):
     """How the token endpoint is verified, and what it is shown."""
     insecure_http: bool = False
     """true: send secrets in plain http to something that is not loopback."""
+
+    def logs_in_as(self) -> bytes:
+        """A digest of who logs in, and where: credentials that share it are rejected together.
+
+        As `digest`, unless a type can tell what does not matter for that.
+        """
+        return self.digest()

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from proxy.config.anycredential import AskingCredential, CommonCredential
+from proxy.config.anycredential import AskingCredential, CommonCredential, digest_of
 from proxy.config.fields import (
     Duration,
     ExpiryPointer,
@@ -136,6 +136,19 @@ class LoginCredential(AskingCredential):
     def urls(self) -> dict[tuple[str | int, ...], str]:
         """Every step's."""
         return {(*path, "url"): step.url for path, step in self.steps().items()}
+
+    def logs_in_as(self) -> bytes:
+        """Whoever logs in with the same texts and secrets; a number says which account of theirs is meant.
+
+        With steps behind the login a rejection may be one of those, so that it says nothing of others.
+        """
+        if self.then:
+            return self.digest()
+        given = (self.login.fields, self.login.headers)
+        texts = [
+            {name: each for name, each in some.items() if isinstance(each, str | SecretSource)} for some in given
+        ]
+        return digest_of({"url": self.login.url, "texts": texts})
 
     def description(self) -> LoginDescription:
         """The login as the grant takes it."""

@@ -76,6 +76,10 @@ class BorrowingGrant:
         """As the grant."""
         return self._grant.begins_anew
 
+    def can_refresh(self, refresh_token: Secret | None, token: Secret | None) -> bool:
+        """As the grant."""
+        return self._grant.can_refresh(refresh_token, token)
+
     async def obtain(
         self, refresh_token: Secret | None, token: Secret | None = None, barred: str | None = None
     ) -> Granted:

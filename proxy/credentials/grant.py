@@ -25,6 +25,10 @@ class Grant(Protocol):
         """Can it get a token without a refresh token, and without a person?"""
         ...
 
+    def can_refresh(self, refresh_token: Secret | None, token: Secret | None) -> bool:
+        """Can it get a token with what is held of the last one, and without its own secret?"""
+        ...
+
 
 class Endpoint(Protocol):
     """A client for token endpoints."""

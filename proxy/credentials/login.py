@@ -34,6 +34,12 @@ class LoginGrant:
         """It always does."""
         return True
 
+    def can_refresh(self, refresh_token: Secret | None, token: Secret | None) -> bool:
+        """Where there is a step for that, and all that it sends: a refresh token, or the access token itself."""
+        step = self._description.refresh
+        at_hand = {ACCESS_TOKEN: token, REFRESH_TOKEN: refresh_token}
+        return step is not None and all(at_hand[reference] is not None for reference in references(step))
+
     async def obtain(
         self, refresh_token: Secret | None, token: Secret | None = None, barred: str | None = None
     ) -> Granted:
@@ -50,10 +56,7 @@ class LoginGrant:
     async def _refresh(self, refresh_token: Secret | None, token: Secret | None) -> Granted | None:
         """A refreshed token; None if that is not possible, or is rejected."""
         step = self._description.refresh
-        if step is None:
-            return None
-        at_hand = {ACCESS_TOKEN: token, REFRESH_TOKEN: refresh_token}
-        if any(at_hand[reference] is None for reference in references(step)):
+        if step is None or not self.can_refresh(refresh_token, token):
             return None
         try:
             granted = await self._asking.ask(

@@ -18,6 +18,10 @@ class MetadataGrant:
         """It always does."""
         return True
 
+    def can_refresh(self, _refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """It always begins anew."""
+        return False
+
     async def obtain(
         self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
     ) -> Granted:

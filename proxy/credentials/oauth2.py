@@ -51,6 +51,10 @@ class OAuthGrant:
         """Not where a person is needed, or all that there is is a refresh token."""
         return not self._description.interactive and self._description.grant != "refresh_token"
 
+    def can_refresh(self, refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """By a refresh token alone."""
+        return refresh_token is not None
+
     @property
     def description(self) -> OAuthDescription:
         """What is configured."""

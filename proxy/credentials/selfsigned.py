@@ -25,6 +25,10 @@ class JWTGrant:
         """It always does."""
         return True
 
+    def can_refresh(self, _refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """It always begins anew."""
+        return False
+
     async def obtain(
         self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
     ) -> Granted:
@@ -46,6 +50,10 @@ class GitHubAppGrant:
     def begins_anew(self) -> bool:
         """It always does."""
         return True
+
+    def can_refresh(self, _refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """It always begins anew."""
+        return False
 
     async def obtain(
         self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None

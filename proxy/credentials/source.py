@@ -15,6 +15,7 @@ from proxy.clock import Clock
 from proxy.credentials.accepting import accepted
 from proxy.credentials.ahead import Ahead
 from proxy.credentials.attempt import attempt
+from proxy.credentials.barring import Barring, Fingerprint, Kin
 from proxy.credentials.credential import Report, reported
 from proxy.credentials.events import Events
 from proxy.credentials.grant import Grant
@@ -37,7 +38,7 @@ class TokenSource:
 
     `margin`: seconds before the expiry at which a refresh ahead is due. `fits`: can this value be sent in all
     places of the credential? `random` gives a float in [0, 1). `register` masks the secrets of a generation.
-    `store` keeps the token under `binding`, a digest of what it belongs to; `inherits`: see `Keeping`.
+    `store` keeps the token under `binding`, a digest of what it belongs to; `inherits`: see `Keeping`, and `Kin`.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class TokenSource:
         name: str,
         grant: Grant,
         *,
-        fingerprint: Callable[[], bytes],
+        fingerprint: Fingerprint,
         margin: float,
         clock: Clock,
         latch: Latch,
@@ -56,12 +57,12 @@ class TokenSource:
         register: Callable[[Iterable[Secret]], None],
         events: Events,
         inherits: bool = False,
+        kin: Kin | None = None,
     ) -> None:
         self.name = name
         self._grant = grant
-        self._fingerprint = fingerprint
         self._clock = clock
-        self._latch = latch
+        self._barring = Barring(name, fingerprint, latch=latch, store=store, clock=clock, kin=kin)
         self._keeping = Keeping(name, store, binding, clock, inherits=inherits)
         self._looking: asyncio.Task[None] | None = None
         self._fits = fits
@@ -89,7 +90,7 @@ class TokenSource:
             elif self._keeping.is_due():
                 self._look_there()
             return token
-        await self._waited(wait, refresh=refresh)
+        await self._waited(wait, 0, refresh=refresh)
         token, _ = decide(self._life, self._clock.now())
         if token is None:
             raise self._error()
@@ -101,18 +102,22 @@ class TokenSource:
         if token is not None or not ask:
             return token
         try:
-            await self._waited(wait, refresh=refresh, at_once=True)
+            await self._waited(wait, refused.generation, refresh=refresh, at_once=True)
         except CredentialError:
             return None
         token, _ = decide(self._life, self._clock.now(), after=refused.generation)
         return token
 
-    async def _waited(self, wait: float, *, refresh: bool, at_once: bool = False) -> None:
-        """Wait for the flight, which is due where `refresh` is; else for a look, which asks for nothing."""
-        if refresh or self._flight is not None:
-            await self._landed(wait)
-        elif self._keeping.is_due(at_once=at_once):
-            await asyncio.wait({self._look_there()}, timeout=wait)
+    async def _waited(self, wait: float, after: int, *, refresh: bool, at_once: bool = False) -> None:
+        """Wait for the flight where `refresh` is due, or a look finds that it is; a look asks for nothing."""
+        if not refresh and self._flight is None:
+            is_barred = self._barring.is_due(self._life.failure)
+            if self._keeping.is_due(at_once=at_once) or is_barred:
+                await asyncio.wait({self._look_there()}, timeout=wait)
+            token, refresh = decide(self._life, self._clock.now(), after=after)
+            if token is not None or not refresh:
+                return
+        await self._landed(wait)
 
     # -- what people ask for
 
@@ -168,7 +173,8 @@ class TokenSource:
     async def _obtain(self, after: int, *, forced: bool) -> None:
         """One attempt to get what follows `after`, from the store to the token or the failure. Never raises."""
         try:
-            await self._keeping.in_turn(lambda: self._in_turn(after, forced=forced))
+            async with self._barring.in_turn():
+                await self._keeping.in_turn(lambda: self._in_turn(after, forced=forced))
         except StoreUnavailable as error:
             self._failed(error, retry=True)
         except Exception:
@@ -181,15 +187,14 @@ class TokenSource:
     async def _in_turn(self, after: int, *, forced: bool) -> None:
         """Take over what somebody else got meanwhile (threat 88); else ask, unless the last failure forbids it."""
         if forced:
-            await self._latch.clear(self.name, self._fingerprint())
+            await self._barring.clear()
             self._life = replace(self._life, failure=None)
         await self._follow()
         # Who had no token, and wants a new one, wants another than the one that was stored.
         after = self._life.generation if forced and after == 0 else after
         # Another look, which was under way when the flight began, may have been there before this one.
-        _, refresh = decide(self._life, self._clock.now(), after=after)
-        if refresh:
-            await self._ask()
+        if decide(self._life, self._clock.now(), after=after)[1]:
+            await self._ask(forced=forced)
 
     def _look_there(self) -> asyncio.Task[None]:
         if self._looking is None or self._looking.done():
@@ -199,6 +204,9 @@ class TokenSource:
     async def _there(self) -> None:
         if self._flight is None:
             await self._follow()
+            failure = self._life.failure
+            if await self._barring.is_over(failure) and self._life.failure is failure:
+                self._life = replace(self._life, failure=None)
         self._keeping.save_soon()
 
     async def _follow(self) -> bool:
@@ -219,12 +227,11 @@ class TokenSource:
         log.info("token_adopted", extra={"fields": {"credential": self.name, "generation": token.generation}})
         return True
 
-    async def _ask(self) -> None:
+    async def _ask(self, *, forced: bool) -> None:
         """One token request, from the latch to the published token or the remembered failure."""
         held = self._life.token
-        fingerprint = self._fingerprint()
-        reason = await self._latch.is_set(self.name, fingerprint)
-        if reason is not None and (held is None or held.refresh_token is None):
+        reason = await self._barring.reason(forced=forced)
+        if reason is not None and (held is None or not self._grant.can_refresh(held.refresh_token, held.value)):
             self._life = replace(self._life, failure=Failure(CredentialRejected(reason), 1, None))
             return
         await self._keeping.confirm()
@@ -252,7 +259,7 @@ class TokenSource:
         # One that says when to try again is not held against the secret: it stands on somebody else's token.
         retry = isinstance(failure, CredentialUnavailable) or failure.retry_after is not None or failure.is_lenders
         if isinstance(failure, CredentialRejected) and not retry:
-            await self._latch.set(self.name, fingerprint, failure.detail, self._clock.wall())
+            await self._barring.set(failure.detail)
         self._failed(failure, retry=retry)
 
     async def _publish(self, token: Token) -> None:
@@ -278,8 +285,7 @@ class TokenSource:
         pause = None
         if retry:
             # To ask a lender costs nothing: it minds its own pauses.
-            own = back_off(count, self._random(), error.retry_after)
-            pause = LENDER_SECONDS if error.is_lenders else own
+            pause = LENDER_SECONDS if error.is_lenders else back_off(count, self._random(), error.retry_after)
         retry_at = None if pause is None else self._clock.now() + pause
         self._life = replace(self._life, failure=Failure(error, count, retry_at))
         self._events.token_failed(self.name, error.code)

@@ -20,6 +20,8 @@ from proxy.tls import client_context
 
 #: Seconds for the whole exchange: some vendors hash passwords slowly or stall failed logins, none takes this long.
 TIMEOUT: Final = 20.0
+#: The share of it for name, connection and TLS: whatever takes longer is not there, and has read nothing.
+_CONNECT_SHARE: Final = 0.5
 #: A token may come in a header (Keystone); the client's default of 8 KiB is less than tokens are.
 _FIELD_LIMIT: Final = 32 * 1024
 _NO_URL: Final = "The URL of the token endpoint cannot be used; check it in the configuration."
@@ -95,7 +97,8 @@ class TokenEndpoint:
             self._open = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                # A bound of its own: what ends there was not sent (threat 90).
+                timeout=aiohttp.ClientTimeout(total=self._timeout, connect=self._timeout * _CONNECT_SHARE),
                 auto_decompress=False,
                 trust_env=False,
                 max_field_size=_FIELD_LIMIT,
@@ -136,11 +139,13 @@ def _translated() -> Iterator[None]:
         yield
     except (aiohttp.ClientConnectorDNSError, UnicodeError):  # a label that is empty, or too long
         sentence = "The name of the token endpoint could not be resolved; check its URL and this machine's DNS."
-    except (aiohttp.ClientSSLError, ssl.SSLError):
+    except aiohttp.ClientSSLError:  # of the handshake; what breaks behind it is a lost connection
         sentence = (
             "No TLS connection to the token endpoint could be made. Its certificate must name its host and be "
             "issued by a known authority; a private one must be configured."
         )
+    except aiohttp.ConnectionTimeoutError:
+        sentence = "No connection to the token endpoint could be made in time; nothing was sent."
     except TimeoutError:
         sentence, undecided = "The token endpoint did not answer in time.", True
     except aiohttp.ClientConnectorError:

@@ -84,7 +84,7 @@ class FileStore:
         binding: bytes,
         record: Record,
         *,
-        again: bool = False,  # noqa: ARG002  what failed was not done
+        again: bool = False,  # noqa: ARG002  is asked where there is no turn; in one, what is there is read first
     ) -> None:
         """Replace the file, whatever it was; it is on the disk when this returns. Raises `StoreUnavailable`."""
         await self._write(name, seal_record(self._ring, name, binding, record))
@@ -236,9 +236,7 @@ class FileStore:
                 )
                 log.warning("store_on_network", extra={"fields": {"detail": detail}})
             if (above := exposed(self._folder)) is not None:
-                detail = (
-                    f"whoever has the volume {above} can put another folder in place of {self._folder} (store.path)"
-                )
+                detail = f"others may put another folder in place of {self._folder} (store.path): {above.why}"
                 log.warning("store_on_open_volume", extra={"fields": {"detail": detail}})
 
     def _check(self) -> None:
@@ -250,11 +248,9 @@ class FileStore:
                 "another one."
             )
         # A volume that is open to all is for those who mount it, as an emptyDir of Kubernetes for the pod.
-        if (above := exposed(self._folder)) is not None and not above.is_mount():
-            raise StoreUnavailable(
-                f"Others can put another folder in place of {self._folder} (store.path), since all can write to "
-                f"{above}: run `chmod o-w` on that, or name a folder elsewhere."
-            )
+        if (above := exposed(self._folder)) is not None and above.is_certain:
+            what = f"Others can put another folder in place of {self._folder} (store.path)"
+            raise StoreUnavailable(f"{what}, since {above.why}: {above.mend}.")
 
     @contextmanager
     def _translated(self, done: str) -> Iterator[None]:

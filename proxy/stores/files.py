@@ -9,6 +9,7 @@ import re
 import stat
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,9 @@ FOR_ALL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 FOREIGN: Final = frozenset({errno.ELOOP, errno.EACCES, errno.ENXIO})
 #: The bits of a mode that let anybody but the owner in.
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+#: Whoever has no number in a user namespace is shown by this one (/proc/sys/kernel/overflowuid).
+_NOBODYS: Final = 65534
 
 #: File systems whose locks are a server's to give, or nobody's.
 REMOTE: Final = frozenset(
@@ -100,17 +104,37 @@ def make_folder(folder: Path) -> None:
         each.mkdir(mode=0o700, exist_ok=True)
 
 
-def exposed(folder: Path) -> Path | None:
-    """A folder above `folder` in which others can rename it, and put another in its place. Raises OSError.
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """A folder above another, in which others can rename that, and put one of theirs in its place.
 
-    The root of a volume only where there is no other: whoever mounts it may, and nobody else (`Path.is_mount`).
+    `is_certain`: not where it is the root of a volume, which is for those who mount it (`Path.is_mount`), nor where
+    its owner has no number here, as in a container (user_namespaces(7)).
     """
-    found = [each for each in folder.resolve().parents if _is_open(each.stat().st_mode)]
-    return next((each for each in found if not each.is_mount()), next(iter(found), None))
+
+    folder: Path
+    why: str
+    mend: str
+    is_certain: bool
 
 
-def _is_open(mode: int) -> bool:
-    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+def exposed(folder: Path) -> Exposure | None:
+    """The nearest such folder above `folder`, one that is certain first. Raises OSError."""
+    found = [each for each in map(_exposure, folder.resolve().parents) if each is not None]
+    return next((each for each in found if each.is_certain), next(iter(found), None))
+
+
+def _exposure(folder: Path) -> Exposure | None:
+    """Open to all, but for the sticky bit; or of a user who is neither root nor this one, as `ssh` looks at it."""
+    found = folder.stat()
+    if found.st_uid not in {0, os.geteuid()}:
+        mend = "name one below folders of root and of this user alone"
+        is_certain = found.st_uid != _NOBODYS and not folder.is_mount()
+        return Exposure(folder, f"{folder} is another user's ({found.st_uid})", mend, is_certain)
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        mend = f"run `chmod o-w {folder}`, or name a folder elsewhere"
+        return Exposure(folder, f"all can write to {folder}", mend, not folder.is_mount())
+    return None
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:

@@ -1,7 +1,8 @@
 """Remembers across restarts that a secret was rejected, so that nothing hammers an account into lock-out.
 
-Law: one rejected secret is one failed login for all who share a store, or a state folder where there is no store
-(threat 107). Whoever asks holds the credential's turn, so that a rejection is known before the next one asks.
+Law: one rejected secret of a credential is one failed login for all who share a store, or a state folder where
+there is no store (threat 107). Whoever asks holds the credential's turn, so that a rejection is known before the
+next one asks; several credentials of one user are a matter of `credentials/barring.py`.
 """
 
 import asyncio

@@ -12,7 +12,9 @@ from typing import Final
 
 from proxy.stores.files import stamp
 
-#: How long somebody else may hold a turn: a token request takes 20 seconds at most.
+#: How long somebody else may hold a turn until that is told: a token request takes 20 seconds at most. A turn may
+#: take longer, since a refresh, a login and its steps add up, and a program has 30 by default. Who has waited in
+#: vain for the turn of a store asks for nothing, and tries again.
 PATIENCE_SECONDS: Final = 30.0
 #: How a lock file is opened: it is no link, and never waits.
 LOCK_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -31,6 +31,10 @@ class Script:
         """As the test says."""
         return self.can_begin
 
+    def can_refresh(self, refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """By a refresh token."""
+        return refresh_token is not None
+
 
 @dataclass
 class Heard:

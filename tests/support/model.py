@@ -248,6 +248,10 @@ class Process:
         """As the world says."""
         return self.world.begins_anew
 
+    def can_refresh(self, refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """By a refresh token."""
+        return refresh_token is not None
+
     @property
     def number(self) -> int:
         """The generation of the token that it uses; 0: none."""
