@@ -39,8 +39,8 @@ def check(data: bytes) -> None:
             continue
         form = ENCODERS[taking.choice(FORMS)](taking.choice(secrets))
         cut = taking.byte()
-        # Cut by somebody: what is left may be whole, too short to matter, or anything between. What follows must not
-        # go on with it by chance.
+        # Cut by somebody: what is left may be whole, too short to matter, or anything between. Nothing that
+        # follows goes on with it by chance.
         pieces.append(form if cut < 192 else form[: PREFIX + cut % 64] + _BORDER)
         planted = True
     text = "".join(pieces)
