@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from aiohttp import web
 
 from proxy.credentials.brought import BroughtGrant
 from proxy.errors import CredentialRejected, CredentialUnavailable, LoginRequired, StoreUnavailable
@@ -19,7 +18,7 @@ from proxy.grants.request import Granted
 from proxy.redact import Borrowed, Secret
 from proxy.stores.redeemed import Redeemed, Redemption
 from proxy.stores.rejections import RejectedFolder
-from tests.support.api import Seen, api
+from tests.support.api import api
 from tests.support.harness import HeldClock, StartProxy
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.redisserver import needs_redis, serving
@@ -394,53 +393,6 @@ async def test_090_what_came_in_its_place_is_kept_though_the_token_beside_it_is_
     async with world.proxy() as other:
         assert (await other.ask("GET", "/")).status == 200
     assert (world.vendor.seen, world.vendor.reuses) == (["refresh"] * 3, 0)
-
-
-@pytest.mark.threat(90)
-@pytest.mark.parametrize(
-    "refresh",
-    [
-        {"headers": {"X-Token": "$access_token"}},
-        {"headers": {"X-Token": "$access_token"}, "fields": {"r": "$refresh_token"}},
-        {"encoding": "json", "fields": {"a": "$access_token", "r": "$refresh_token"}},
-        {"encoding": "json", "fields": {"a": "$access_token"}},
-    ],
-    ids=["access in a header", "both", "both in JSON", "access in JSON"],
-)
-@pytest.mark.parametrize("kept", ["file"], indirect=True)
-async def test_090_what_stands_for_a_missing_access_token_is_never_sent(
-    world: World, canaries: Canaries, refresh: dict[str, Any]
-) -> None:
-    """A login whose first answer has a refresh token of use, and no other, logs in again or refreshes with that."""
-    seen: list[bytes] = []
-    useless = ["\x01"]
-
-    async def answer(asked: Seen) -> web.StreamResponse:
-        if asked.target == "/":
-            return web.Response(text="fine")
-        seen.append(asked.body + "".join(asked.all("x-token")).encode())
-        token = canaries.mint("uuid") + "".join(useless)
-        return web.json_response({"t": token, "r": canaries.mint("uuid"), "l": 300})
-
-    async with api(answer) as vendor:
-        login = {"url": f"{vendor.url}/login", "encoding": "json", "fields": {"p": {"env": "PW"}}}
-        credential = {
-            "type": "login",
-            "login": login,
-            "refresh": {"url": f"{vendor.url}/refresh", **refresh},
-            "response": {"token": "/t", "refresh_token": "/r", "lifetime": "/l"},
-        }
-        config = {"upstream": vendor.url, "store": world.store, "credential": credential}
-        environ = {**world.environ, "PW": canaries.mint("password")}
-        async with world.proxying(config, environ=environ, clock=world.clock) as proxy:
-            assert (await proxy.ask("GET", "/")).status == 503
-        useless.clear()
-        for _ in range(2):
-            world.clock.move(400)
-            async with world.proxying(config, environ=environ, clock=world.clock) as proxy:
-                assert (await proxy.ask("GET", "/")).status == 200
-                assert (await proxy.admin("POST", "/api/credentials/default/refresh")).status == 200
-    assert not any(b"\0" in each or b"u0000" in each or b"%00" in each for each in seen)
 
 
 @pytest.mark.threat(132)

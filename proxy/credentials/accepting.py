@@ -48,11 +48,6 @@ def remaining(held: Token | None, refresh_token: Secret, now: float) -> Token:
     return Token(Secret(_NOTHING), 1, now, now, refresh_token)
 
 
-def value_of(token: Token) -> Secret | None:
-    """The access token, None where there is nothing but the refresh token."""
-    return None if token.value == Secret(_NOTHING) else token.value
-
-
 def left(found: Token | None, held: Token | None, keeping: Keeping, now: float) -> Token | None:
     """What to hold in place of `held` where the store has no later token that can be sent; None: as before.
 

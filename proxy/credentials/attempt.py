@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from proxy.credentials.accepting import value_of
 from proxy.credentials.grant import Grant
 from proxy.credentials.keeping import Keeping
 from proxy.errors import CredentialUnavailable, StoreOutdated, StoreUnavailable
@@ -35,7 +34,7 @@ async def attempt(
     `barred` is why the grant must not begin anew: then the refresh token is all that there is.
     Raises a `CredentialError`; a `CredentialUnavailable` may hold the refresh token that came in place of the old.
     """
-    last, refresh_token = (None, None) if held is None else (value_of(held), held.refresh_token)
+    last, refresh_token = (None, None) if held is None else (held.value, held.refresh_token)
     can_begin = grant.begins_anew and barred is None
     if keeping.withheld is not None:
         if not can_begin:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from proxy.clock import Clock
-from proxy.credentials.accepting import accepted, left, remaining, value_of
+from proxy.credentials.accepting import accepted, left, remaining
 from proxy.credentials.ahead import Ahead
 from proxy.credentials.attempt import attempt
 from proxy.credentials.barring import Barring, Fingerprint, Kin
@@ -212,7 +212,7 @@ class TokenSource:
     async def _follow(self) -> bool:
         """Use a later token from the store, and nothing more where somebody logged out; was there one?"""
         token, held = await self._keeping.newer(), self._life.token
-        if token is None or value_of(token) is None or not self._fits(token.value.reveal()):
+        if token is None or not self._fits(token.value.reveal()):
             if (kept := left(token, held, self._keeping, self._clock.now())) is not None:
                 self._hold(kept)
             return False
@@ -227,7 +227,7 @@ class TokenSource:
         """One token request, from the latch to the published token or the remembered failure."""
         held = self._life.token
         reason = await self._barring.reason(forced=forced)
-        if reason is not None and (held is None or not self._grant.can_refresh(held.refresh_token, value_of(held))):
+        if reason is not None and (held is None or not self._grant.can_refresh(held.refresh_token, held.value)):
             self._life = replace(self._life, failure=Failure(CredentialRejected(reason), 1, None))
             return
         await self._keeping.confirm()
