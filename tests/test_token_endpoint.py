@@ -2,14 +2,19 @@
 
 import asyncio
 import re
+import socket
 import ssl
+import threading
 import traceback
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import trustme
+import uvloop
 
 from proxy.credentials import token_endpoint
 from proxy.credentials.token_endpoint import TokenEndpoint
@@ -371,3 +376,32 @@ class TestTLS:
         await client.send(request(f"https://127.0.0.1:{server.port}/"))
         await client.close()
         assert not log.exists()
+
+
+def test_a_server_that_never_ends_tls_leaves_nothing_open_behind_the_event_loop(tmp_path: Path) -> None:
+    """The connection is over when the answer is there: it is not in the way when a command ends."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    over = threading.Event()
+
+    def answer() -> None:
+        plain, _ = listener.accept()
+        with context.wrap_socket(plain, server_side=True) as connection:
+            connection.recv(65536)
+            connection.sendall(OK)
+            over.wait(10)
+
+    async def ask() -> None:
+        client = TokenEndpoint(ca=tmp_path / "ca.pem")
+        await client.send(request(f"https://127.0.0.1:{listener.getsockname()[1]}/"))
+        await client.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        served = pool.submit(answer)
+        with warnings.catch_warnings(record=True) as unclosed:
+            uvloop.run(ask())
+        over.set()
+        served.result(10)
+    assert not [str(warning.message) for warning in unclosed]

@@ -12,6 +12,8 @@ from typing import Final
 
 import aiohttp
 import yarl
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 
 from proxy.errors import CredentialUnavailable
 from proxy.grants.reply import BODY_LIMIT
@@ -25,6 +27,26 @@ _CONNECT_SHARE: Final = 0.5
 #: A token may come in a header (Keystone); the client's default of 8 KiB is less than tokens are.
 _FIELD_LIMIT: Final = 32 * 1024
 _NO_URL: Final = "The URL of the token endpoint cannot be used; check it in the configuration."
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections for one request each, ended at once after the answer.
+
+    To close TLS in order means to wait for the other side's last word, and nobody waits for it: a command's event
+    loop then ended, or failed to end, with a connection half open.
+    """
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the client's own signature
+    ) -> Connection:
+        """As the client's own."""
+        connection = await super().connect(req, traces, timeout)
+        if connection.transport is not None:
+            connection.add_callback(connection.transport.abort)
+        return connection
 
 
 class TokenEndpoint:
@@ -95,7 +117,7 @@ class TokenEndpoint:
         """The one session. No await in here: two first requests must not make two."""
         if self._open is None:
             self._open = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True),
+                connector=_Connector(force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # A bound of its own: what ends there was not sent (threat 90).
                 timeout=aiohttp.ClientTimeout(total=self._timeout, connect=self._timeout * _CONNECT_SHARE),
