@@ -7,11 +7,14 @@ redactor, and so does every other word. No header values, no query values, no bo
 import itertools
 import secrets
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.lines import Lines, timestamp
 from proxy.query import query_names
 from proxy.redact import Redactor, printable
+
+if TYPE_CHECKING:
+    from proxy.notes import Notes
 
 _START: Final = secrets.token_hex(4)
 _COUNTER = itertools.count(1)
@@ -44,6 +47,7 @@ class Exchange:
         "error",
         "generation",
         "method",
+        "notes",
         "number",
         "path",
         "query",
@@ -82,10 +86,18 @@ class Exchange:
         self.echoes = 0
         #: The token stood in the answer's body (`token_guard`).
         self.token_in_body = False
+        #: Where somebody looks on.
+        self.notes: Notes | None = None
 
     def ask(self, target: bytes) -> None:
         """Note what was asked for, where no route has; what stands behind a `#` may be a token (threat 78)."""
         self.path, _, self.query = target.partition(b"#")[0].partition(b"?")
+
+    def refused(self) -> None:
+        """The upstream refused the token that was sent last."""
+        self.refusals += 1
+        if self.notes is not None:
+            self.notes.sent[-1].is_refused = True
 
     @property
     def request_id(self) -> str:

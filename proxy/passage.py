@@ -13,6 +13,7 @@ from proxy.accesslog import Exchange
 from proxy.binding import Binding
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
+from proxy.errors import ProxyError
 from proxy.guard import Admission
 from proxy.http1.answer import AnswerHead
 from proxy.injection import Injection, Outgoing
@@ -71,8 +72,10 @@ class Passage:
         began_at = perf_counter()
         method = self.outgoing.method
         self._rendered = rendered
+        notes = self.exchange.notes
+        noted = None if notes is None else notes.sends(self.outgoing, rendered)
         try:
-            return await send(
+            attempt = await send(
                 self.binding.pool,
                 method,
                 self.outgoing.head(NOTHING if rendered is None else rendered.injection),
@@ -84,8 +87,15 @@ class Passage:
                 may_switch=self.may_switch,
                 on_interim=self._interim,
             )
+        except ProxyError as error:
+            if noted is not None:
+                noted.error = error.code
+            raise
         finally:
             self.exchange.upstream_seconds += perf_counter() - began_at
+        if noted is not None:
+            noted.answered(attempt)
+        return attempt
 
     def _interim(self, head: AnswerHead) -> None:
         """Pass an interim answer on; 100 only to a client that waits for it."""
@@ -103,7 +113,7 @@ class Passage:
         refusal = await self._judge(attempt)
         if refusal is None:
             return attempt, rendered, []
-        self.exchange.refusals = 1
+        self.exchange.refused()
         if not rendered.credential.changes:
             return attempt, rendered, [REJECTED] if refusal.explicit else []
         gate = self._gate(refusal)
@@ -137,7 +147,7 @@ class Passage:
         if refused_again is None or refused_again.gate != refusal.gate:
             gate.cured()
         if refused_again is not None:
-            self.exchange.refusals = 2
+            self.exchange.refused()
             self._gate(refused_again).not_cured(newer.generation, self.clock.now())
         return second, again, []
 

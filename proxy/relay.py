@@ -7,13 +7,14 @@ is sent (invariants 1 to 3). What happens between the two attempts stands in `pa
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Final
 
 from proxy import inbound
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
+from proxy.body import Watcher
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
 from proxy.delivery import deliver
@@ -26,6 +27,7 @@ from proxy.injection import AUTHORIZATION, Place, Replace, places_to_fill
 from proxy.listener.answer import ClientAnswer, block
 from proxy.listener.connection import ClientConnection
 from proxy.listener.request import Request
+from proxy.notes import Notes
 from proxy.outbound import outgoing
 from proxy.passage import Passage
 from proxy.replay import Replay
@@ -37,7 +39,10 @@ log: Final = logging.getLogger("proxy")
 
 
 class Relay:
-    """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies, in bytes."""
+    """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies, in bytes.
+
+    `note` gives what a request is noted in, where somebody looks on.
+    """
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class Relay:
         clock: Clock,
         observe: Callable[[Exchange], None],
         body_most: int | None = None,
+        note: Callable[[Request, Exchange], Notes] | None = None,
     ) -> None:
         self._guard = guard
         self._bindings = bindings
@@ -54,12 +60,15 @@ class Relay:
         self._clock = clock
         self._observe = observe
         self._body_most = body_most
+        self._note = note
         #: Every answer from now on ends its connection.
         self.draining = False
 
     async def handle(self, request: Request, connection: ClientConnection) -> None:
         """Answer one request, whatever happens, and log it."""
         exchange = Exchange(request.method, request.client, perf_counter())
+        if self._note is not None:
+            exchange.notes = self._note(request, exchange)
         out = ClientAnswer(connection, request, exchange)
         if self.draining:
             out.keep_alive = False
@@ -116,6 +125,7 @@ class Relay:
         route = self._table.find(visitor.host, admission.path)
         binding = self._bindings[route.name]
         exchange.route = route.name
+        watchers: list[Watcher] = [] if exchange.notes is None else exchange.notes.goes(admission, binding)
         path = route.target(admission.path)
         _permit(route.policy, methods, path)
         self._permit_destinations(request, methods, admission, route)
@@ -159,11 +169,15 @@ class Relay:
             lines = inbound.lines(attempt.head, admission, binding, rendered, exchange)
             if extra:
                 lines += block(extra)
+            if exchange.notes is not None:
+                exchange.notes.answer_lines = lines
             if attempt.answer.framing == SWITCHED:
                 await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
             else:
-                echoes, guard = _watch(binding, rendered, exchange)
-                await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, guard=guard)
+                echoes = () if rendered is None else rendered.echoes
+                if echoes and binding.watches_bodies:
+                    watchers.append(_token_guard(echoes, exchange))
+                await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, watchers=watchers)
         finally:
             attempt.end()
 
@@ -180,21 +194,15 @@ class Relay:
         return cors_lines(origins[0]) if allowed else []
 
 
-def _watch(
-    binding: Binding, rendered: Rendered | None, exchange: Exchange
-) -> tuple[tuple[bytes, ...], TokenGuard | None]:
-    """What no answer may show, the token in any form; and who looks for it in the body, where that is asked for."""
-    if rendered is None or not rendered.echoes:
-        return (), None
-    if not binding.watches_bodies:
-        return rendered.echoes, None
+def _token_guard(echoes: Sequence[bytes], exchange: Exchange) -> TokenGuard:
+    """Who looks for the token in the answer's body."""
 
     def found() -> None:
         exchange.token_in_body = True
         names = {"request_id": exchange.request_id, "route": exchange.route, "credential": exchange.credential}
         log.warning("token_in_body", extra={"fields": names})
 
-    return rendered.echoes, TokenGuard(rendered.echoes, found)
+    return TokenGuard(echoes, found)
 
 
 def _permit(policy: Policy, methods: Iterable[str], path: bytes) -> None:
