@@ -8,7 +8,6 @@ import asyncio
 import logging
 import math
 import random
-import secrets
 import socket
 import sys
 from collections.abc import Callable
@@ -19,8 +18,6 @@ from typing import Final
 
 from proxy import build
 from proxy.accesslog import UNROUTED_A_SECOND, AccessLog, Exchange, Observers, Spared
-from proxy.admin.app import admin_handler
-from proxy.admin.metrics import Metrics
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.config.listeners import ListenAddress, TcpAddress
@@ -28,7 +25,6 @@ from proxy.credentials.credential import Report, warn_of_ends
 from proxy.credentials.endpoint import Clients
 from proxy.credentials.source import TokenSource
 from proxy.errors import CredentialError
-from proxy.guard import Guard
 from proxy.lines import Lines
 from proxy.listener.connection import Handler
 from proxy.listener.server import Server
@@ -76,22 +72,20 @@ class Instance:
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
         self._clients = Clients(ca=world.token_ca)
-        self.metrics = Metrics(self.reports, world.clock.now)
+        self._office = build.Office(config, self, redactor=world.redactor, clock=world.clock)
+        self.metrics, self.admin_key = self._office.metrics, self._office.key
         # One that is borrowed is still empty.
         for value in (*(source.value for _, source in config.secrets()), *config.literals()):
             world.redactor.register(value)
         self._store = build.store(config, clock=world.clock, state=world.state)
         self._latch = build.latch(config, world.state, self._store)
-        key = config.admin.key
-        self.admin_key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
-        world.redactor.register(self.admin_key)
         around = build.Surroundings(
             clock=world.clock,
             random=world.random,
             latch=self._latch,
             store=self._store,
             redactor=world.redactor,
-            events=self.metrics,
+            events=self._office.events,
             clients=self._clients,
         )
         self._credentials = build.credentials(config, around)
@@ -104,6 +98,7 @@ class Instance:
             clock=world.clock,
             observe=self._observe,
             body_most=config.limits.body_bytes,
+            note=self._office.note,
         )
         self._peers, self._owner = build.peers(config), build.owner(config)
         self._most_connections = most_connections(wanted := config.limits.connections)
@@ -111,9 +106,7 @@ class Instance:
             fields = {"limits.connections": wanted, "most": self._most_connections, "mend": "raise ulimit -n"}
             log.warning("connections_capped", extra={"fields": fields})
         self._data = self._server(self._relay.handle)
-        # It shows nothing of an upstream, so a browser may show what it says.
-        answers = admin_handler(self, self.metrics, self.admin_key, Guard(browser=True))
-        self._admin = self._server(answers, is_admin=True)
+        self._admin = self._server(self._office.handler(), is_admin=True)
         self.urls: list[str] = []
         self.admin_url: str | None = None
 
@@ -148,6 +141,10 @@ class Instance:
     def reports(self) -> list[Report]:
         """The state of every credential."""
         return [each.source.report() for each in self._credentials.values()]
+
+    def key_of(self, client: str) -> Secret | None:
+        """The client key that `client` (as the log has it) showed, or one that is as good."""
+        return build.key_of(self._config, client)
 
     def problems(self) -> dict[str, CredentialError]:
         """Why a credential in use has no usable token, by its name."""
@@ -231,7 +228,7 @@ class Instance:
 
     def _observer(self) -> Observers:
         """Who is told of each exchange: the metrics, the world, and the access log where it is on."""
-        told: list[Callable[[Exchange], None]] = [self.metrics.observe]
+        told: list[Callable[[Exchange], None]] = list(self._office.observers)
         if self._world.observe is not None:
             told.append(self._world.observe)
         if not self._config.log.access:

@@ -9,6 +9,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Final
 
 from proxy.accesslog import Exchange
@@ -35,8 +36,6 @@ class Entry:
 
     summary: dict[str, Any]
     detail: bytes = field(repr=False)
-    #: What sends it again, where all of it is here.
-    again: bytes | None = field(default=None, repr=False)
 
 
 class Listener:
@@ -241,8 +240,6 @@ def _ms(seconds: float) -> float:
 
 
 def _lasts(exchange: Exchange) -> float:
-    from time import perf_counter
-
     return perf_counter() - exchange.started_at
 
 

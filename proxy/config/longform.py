@@ -22,7 +22,6 @@ NOT_BUILT: Final = tuple(
     tuple(path.split("."))
     for path in (
         "exec",
-        "admin.inspector",
         "credentials.*.response.upstream",
         "credentials.*.response.upstream_allow",
     )

@@ -90,6 +90,15 @@ class GuardConfig(Section):
         return self.client_key is not None or bool(self.client_keys)
 
 
+class InspectorConfig(Section):
+    """What the page of the admin listener shows."""
+
+    exchanges: Annotated[int, Field(ge=1, le=100_000)] = 500
+    """How many of the last exchanges are kept, masked."""
+    bodies: Size = 0
+    """Bytes kept of each body, masked; 0: none until it is switched on in the page. 1MiB at most."""
+
+
 class AdminConfig(Section):
     """The admin listener: health, metrics, states."""
 
@@ -97,6 +106,8 @@ class AdminConfig(Section):
     """host:port; null: off."""
     key: LocalKey | None = None
     """null: a random one per start, in the run file."""
+    inspector: InspectorConfig | Literal[False] = Field(default_factory=InspectorConfig)
+    """The page that shows requests; false: there is none, and nothing is kept."""
 
     @property
     def listen_is_default(self) -> bool:

@@ -1,0 +1,285 @@
+"""The inspector's own paths: what the journal holds, in the forms in which people want it, and once more.
+
+Law: only what the journal holds is shown, which holds no secret (threat 82).
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
+
+from proxy.admin.documents import Document, as_json, raw_json
+from proxy.admin.har import har
+from proxy.admin.journal import BODY_MOST, Entry, Journal
+from proxy.admin.resend import Again, resend
+from proxy.errors import BadRequest, NoRoute, Rejected
+from proxy.listener.answer import ClientAnswer, block
+from proxy.listener.request import Request
+from proxy.redact import MASK, Secret
+from proxy.work import in_task
+
+STATIC: Final = Path(__file__).parent / "static"
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+#: Nothing from elsewhere, nothing inline, in nobody's frame.
+_POLICY: Final = (
+    b"Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE_LINES: Final = (_POLICY, b"Referrer-Policy: no-referrer", b"Cross-Origin-Opener-Policy: same-origin")
+#: So often whoever listens hears that the connection lives; seconds.
+PING_SECONDS: Final = 15.0
+#: What a page may send: a request to repeat, with its body.
+_GIVEN_MOST: Final = 4 * BODY_MOST
+_LISTED: Final = 200
+
+
+class NotKept(Rejected):
+    """It cannot be repeated as it was."""
+
+    status = 409
+    code = "not_kept"
+    title = "Not kept"
+    explanation = "Not all of this request was kept: edit it, and fill in what is missing."
+
+
+class Proxied(Protocol):
+    """What the inspector needs of the instance."""
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it listens."""
+        ...
+
+    def key_of(self, client: str) -> Secret | None:
+        """The client key that this client of the log showed, or any; None: none is asked for."""
+        ...
+
+
+class Inspector:
+    """Answers for `journal`; `proxied` repeats requests."""
+
+    def __init__(self, journal: Journal, proxied: Proxied) -> None:
+        self._journal = journal
+        self._proxied = proxied
+
+    # -- the page
+
+    def page(self, name: str = "index.html") -> Document:
+        """A file of the page. Raises `NoRoute`."""
+        path = STATIC / name
+        if path.parent != STATIC or path.suffix not in _TYPES or not path.is_file():
+            raise NoRoute("The page has no such file.")
+        return Document(path.read_bytes(), _TYPES[path.suffix], more=_PAGE_LINES)
+
+    # -- what there is
+
+    def settings(self) -> Document:
+        """How much is kept."""
+        return as_json({"exchanges": self._journal.most, "bodies": self._journal.bodies})
+
+    async def set_bodies(self, request: Request) -> Document:
+        """Keep so much of each body from now on, until the restart."""
+        given = await _given(request)
+        bodies = given.get("bodies")
+        if type(bodies) is not int or not 0 <= bodies <= BODY_MOST:
+            raise BadRequest(f"Write {{\"bodies\": N}}, in bytes, 0 to {BODY_MOST}.")
+        self._journal.bodies = bodies
+        return self.settings()
+
+    def clear(self) -> Document:
+        """Forget what is kept."""
+        self._journal.clear()
+        return self.settings()
+
+    def exchanges(self, query: bytes | None) -> Document:
+        """What is kept, the newest first, as far as the filters let it."""
+        filters = Filters(query)
+        kept = list(self._journal.entries())
+        chosen = [each.summary for each in kept if filters.lets(each)]
+        live = [each for each in self._journal.live() if filters.lets_summary(each)] if filters.before is None else []
+        return as_json(
+            {
+                "exchanges": [*live, *chosen[: filters.limit]],
+                "matching": len(chosen),
+                "kept": len(kept),
+                "capacity": self._journal.most,
+                "bodies": self._journal.bodies,
+            }
+        )
+
+    def exchange(self, request_id: str) -> Document:
+        """All of one. Raises `NoRoute`."""
+        return raw_json(self._entry(request_id).detail)
+
+    def har(self, query: bytes | None) -> Document:
+        """What is kept, for other tools."""
+        filters = Filters(query)
+        chosen = [json.loads(each.detail) for each in self._journal.entries() if filters.lets(each)]
+        name = b'Content-Disposition: attachment; filename="bearer-proxy.har"'
+        return Document(json.dumps(har(reversed(chosen))).encode(), "application/json", more=(name,))
+
+    def curl(self, request_id: str) -> Document:
+        """A command that asks the proxy for the same; it holds no secret, since the proxy adds that."""
+        detail = json.loads(self._entry(request_id).detail)
+        url = next(iter(self._proxied.urls), "http://127.0.0.1:8080")
+        words = ["curl", "-sS"]
+        if url.startswith("unix:"):
+            words += ["--unix-socket", url.removeprefix("unix:")]
+            url = "http://localhost"
+        if detail["method"] != "GET":
+            words += ["-X", detail["method"]]
+        target = detail["path"] + ("?" + detail["query"] if detail["query"] else "")
+        words.append(url + target)
+        for name, value, note in (detail["request"] or {"fields": []})["fields"]:
+            if note is None:
+                words += ["-H", f"{name}: {value}"]
+        command = shlex.join(words)
+        if self._proxied.key_of(detail["client"]) is not None:
+            command += ' -H "X-Proxy-Key: $PROXY_KEY"'
+        body = (detail["request"] or {}).get("body")
+        if body and body["text"] is not None and not body["truncated"]:
+            command += " --data-raw " + shlex.quote(body["text"])
+        elif detail["bytes_in"]:
+            command += " --data-binary @body"
+        return Document(command.encode() + b"\n", "text/plain; charset=utf-8")
+
+    async def replay(self, request_id: str, request: Request) -> Document:
+        """Send it again, with the current token, changed as asked. Raises `NotKept`, `BadRequest`, `NoRoute`."""
+        detail = json.loads(self._entry(request_id).detail)
+        again = _again(detail, await _given(request))
+        if (problem := again.problem()) is not None:
+            raise BadRequest(problem[0].upper() + problem[1:] + ".")
+        urls = self._proxied.urls
+        if not urls:
+            raise NotKept("The proxy does not listen any more.")
+        newest = max((each.summary["number"] for each in self._journal.entries()), default=0)
+        key = self._proxied.key_of(detail["client"])
+        await in_task()
+        try:
+            status = await resend(urls[0], again, [] if key is None else [("X-Proxy-Key", key.reveal())])
+        except (OSError, TimeoutError):
+            raise NotKept("No answer came in time.") from None
+        path = again.target.partition("?")[0]
+        found = (
+            each.summary["id"]
+            for each in self._journal.entries()
+            if each.summary["number"] > newest
+            and (each.summary["method"], each.summary["path"]) == (again.method, path)
+        )
+        return as_json({"id": next(found, None), "status": status})
+
+    async def events(self, out: ClientAnswer) -> None:
+        """Server-sent events (WHATWG HTML, section 9.2) until the client has gone."""
+        lines = (b"Content-Type: text/event-stream", b"Cache-Control: no-store", b"X-Content-Type-Options: nosniff")
+        await in_task()
+        listener = self._journal.listen()
+        try:
+            out.begin(200, block(lines), b": bearer-proxy\n\n", until_close=True)
+            while True:
+                told: list[tuple[str, bytes]] = []
+                try:
+                    async with asyncio.timeout(PING_SECONDS):
+                        told = await listener.next()
+                except TimeoutError:
+                    await out.write((b": ping\n\n",), PING_SECONDS)
+                text = b"".join(b"event: %b\ndata: %b\n\n" % (event.encode(), data) for event, data in told)
+                if text:
+                    await out.write((text,), PING_SECONDS)
+        finally:
+            self._journal.leave(listener)
+
+    def _entry(self, request_id: str) -> Entry:
+        entry = self._journal.find(request_id)
+        if entry is None:
+            raise NoRoute("No exchange of this name is kept: it may have been pushed out by newer ones.")
+        return entry
+
+
+class Filters:
+    """What of the journal is asked for: `route`, `status` (404, 4xx), `method`, `text`, `before`, `limit`."""
+
+    def __init__(self, query: bytes | None) -> None:
+        given = dict(parse_qsl((query or b"").decode("latin-1"), max_num_fields=32))
+        self._route = given.get("route")
+        self._method = given.get("method", "").upper()
+        self._status = given.get("status", "").lower().replace("x", "")
+        self._text = given.get("text", "").lower()
+        self.before = int(given["before"]) if given.get("before", "").isdecimal() else None
+        limit = given.get("limit", "")
+        self.limit = int(limit) if limit.isdecimal() else _LISTED
+
+    def lets(self, entry: Entry) -> bool:
+        """Is it asked for? The text may stand anywhere in it."""
+        summary = entry.summary
+        return (
+            self.lets_summary(summary, is_whole=False)
+            and (self.before is None or summary["number"] < self.before)
+            and (not self._text or self._text in entry.detail.decode().lower())
+        )
+
+    def lets_summary(self, summary: Mapping[str, Any], *, is_whole: bool = True) -> bool:
+        """The same of a summary alone."""
+        return (
+            self._route in (None, summary["route"])
+            and self._method in ("", summary["method"])
+            and str(summary["status"]).startswith(self._status)
+            and (not is_whole or not self._text or self._text in json.dumps(summary).lower())
+        )
+
+
+async def _given(request: Request) -> dict[str, Any]:
+    """The JSON object that a request brings; nothing is an empty one. Raises `BadRequest`."""
+    if request.body is None:
+        return {}
+    request.body.bound(replay=None, most=_GIVEN_MOST, idle=PING_SECONDS)
+    pieces = []
+    while piece := await request.body.read():
+        pieces.append(piece)
+    try:
+        given = json.loads(b"".join(pieces) or b"{}")
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise BadRequest("Write a JSON object.")
+    return given
+
+
+def _again(detail: Mapping[str, Any], given: Mapping[str, Any]) -> Again:
+    """The request of `detail`, with what is `given` in place of its parts. Raises `NotKept`, `BadRequest`."""
+    asked = detail["request"]
+    path, query = given.get("path", detail["path"]), given.get("query", detail["query"])
+    if MASK in f"{path}{query}":
+        raise NotKept("A part of its target is masked: edit it, and fill that in.")
+    fields = given.get("fields", [[name, value] for name, value, note in (asked or {"fields": []})["fields"] if not note])
+    try:
+        pairs = tuple((str(name), str(value)) for name, value in fields)
+        return Again(str(given.get("method", detail["method"])), f"{path}?{query}" if query else str(path), pairs, _body(detail, given))
+    except (TypeError, ValueError, binascii.Error):
+        raise BadRequest("Write fields as a list of [name, value], and a body as text or base64.") from None
+
+
+def _body(detail: Mapping[str, Any], given: Mapping[str, Any]) -> bytes:
+    if "body" in given:
+        return str(given["body"]).encode()
+    if "body_base64" in given:
+        return base64.b64decode(str(given["body_base64"]), validate=True)
+    if not detail["bytes_in"]:
+        return b""
+    kept = (detail["request"] or {}).get("body")
+    if not kept or kept["truncated"]:
+        raise NotKept("Its body was not kept, or not all of it: switch bodies on, or edit it and fill that in.")
+    if kept["base64"] is not None:
+        return base64.b64decode(kept["base64"])
+    if kept["text"] is None or MASK in kept["text"]:
+        raise NotKept("A part of its body is masked: edit it, and fill that in.")
+    return str(kept["text"]).encode()

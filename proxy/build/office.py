@@ -1,0 +1,75 @@
+"""What the admin listener answers from."""
+
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+from proxy.accesslog import Exchange
+from proxy.admin.app import View, admin_handler
+from proxy.admin.entrance import Entrance
+from proxy.admin.inspector import Inspector, Proxied
+from proxy.admin.journal import Journal
+from proxy.admin.metrics import Metrics
+from proxy.admin.timeline import Timeline
+from proxy.build.guard import client_keys
+from proxy.clock import Clock
+from proxy.config import Config
+from proxy.credentials.events import Events
+from proxy.guard import Guard
+from proxy.listener.connection import Handler
+from proxy.listener.request import Request
+from proxy.notes import Notes
+from proxy.redact import Redactor, Secret
+
+
+class Administered(View, Proxied, Protocol):
+    """An instance, as far as its admin listener knows it."""
+
+
+class Office:
+    """The metrics, the journal (None: `admin.inspector: false`, or no admin listener) and the key of an instance."""
+
+    def __init__(self, config: Config, instance: Administered, *, redactor: Redactor, clock: Clock) -> None:
+        key, kept = config.admin.key, config.admin.inspector
+        self.key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
+        self._entrance = Entrance(self.key)
+        for secret in (self.key, self._entrance.cookie):
+            redactor.register(secret)
+        self._instance = instance
+        self.metrics = Metrics(instance.reports, clock.now)
+        self.journal: Journal | None = None
+        self._timeline: Timeline | None = None
+        if kept and config.admin.listen is not None:
+            self.journal = Journal(kept.exchanges, kept.bodies, redactor, clock.wall)
+            self._timeline = Timeline(self.metrics, self.journal, instance.reports, clock.wall)
+
+    @property
+    def note(self) -> Callable[[Request, Exchange], Notes] | None:
+        """What the relay notes requests in."""
+        return None if self.journal is None else self.journal.note
+
+    @property
+    def observers(self) -> tuple[Callable[[Exchange], None], ...]:
+        """Who is told of finished exchanges."""
+        return (self.metrics.observe,) if self.journal is None else (self.metrics.observe, self.journal)
+
+    @property
+    def events(self) -> Events:
+        """Who is told of token requests."""
+        return self.metrics if self._timeline is None else self._timeline
+
+    def handler(self) -> Handler:
+        """What answers on the admin listener; of an upstream it shows text alone, so a browser may show it."""
+        inspector = None if self.journal is None else Inspector(self.journal, self._instance)
+        return admin_handler(
+            self._instance, self.metrics, self._entrance, Guard(browser=True), inspector, self._timeline
+        )
+
+
+def key_of(config: Config, client: str) -> Secret | None:
+    """The client key that `client`, as the log calls it, showed, or the first; None: none is asked for."""
+    keys = list(client_keys(config))
+    name = client.partition("@")[0] if "@" in client else None
+    named = next((each for each in keys if each.name == name), None)
+    chosen = named or (keys[0] if keys else None)
+    return None if chosen is None else chosen.secret
