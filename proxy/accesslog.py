@@ -7,6 +7,7 @@ redactor, and so does every other word. No header values, no query values, no bo
 import itertools
 import secrets
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from proxy.lines import Lines, timestamp
@@ -14,6 +15,10 @@ from proxy.query import query_names
 from proxy.redact import Redactor, printable
 
 if TYPE_CHECKING:
+    from proxy.binding import Binding
+    from proxy.body import Watcher
+    from proxy.guard import Admission
+    from proxy.listener.request import Request
     from proxy.notes import Notes
 
 _START: Final = secrets.token_hex(4)
@@ -93,6 +98,15 @@ class Exchange:
         """Note what was asked for, where no route has; what stands behind a `#` may be a token (threat 78)."""
         self.path, _, self.query = target.partition(b"#")[0].partition(b"?")
 
+    def goes(self, admission: "Admission", binding: "Binding") -> "list[Watcher]":
+        """The guard let it in, and this is its way; gives who is to see the body of its answer."""
+        return [] if self.notes is None else self.notes.goes(admission, binding)
+
+    def answers(self, lines: bytes) -> None:
+        """These are the field lines of its answer."""
+        if self.notes is not None:
+            self.notes.answer_lines = lines
+
     def refused(self) -> None:
         """The upstream refused the token that was sent last."""
         self.refusals += 1
@@ -103,6 +117,11 @@ class Exchange:
     def request_id(self) -> str:
         """A word that no other request of this machine has."""
         return f"{_START}{self.number}"
+
+
+def began(request: "Request") -> Exchange:
+    """The exchange of a request that begins now."""
+    return Exchange(request.method, request.client, perf_counter())
 
 
 class Observers:

@@ -12,9 +12,8 @@ from time import perf_counter
 from typing import Final
 
 from proxy import inbound
-from proxy.accesslog import Exchange
+from proxy.accesslog import Exchange, began
 from proxy.binding import Binding
-from proxy.body import Watcher
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
 from proxy.delivery import deliver
@@ -27,7 +26,6 @@ from proxy.injection import AUTHORIZATION, Place, Replace, places_to_fill
 from proxy.listener.answer import ClientAnswer, block
 from proxy.listener.connection import ClientConnection
 from proxy.listener.request import Request
-from proxy.notes import Notes
 from proxy.outbound import outgoing
 from proxy.passage import Passage
 from proxy.replay import Replay
@@ -41,7 +39,7 @@ log: Final = logging.getLogger("proxy")
 class Relay:
     """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies, in bytes.
 
-    `note` gives what a request is noted in, where somebody looks on.
+    `begin` makes the exchange of a request.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class Relay:
         clock: Clock,
         observe: Callable[[Exchange], None],
         body_most: int | None = None,
-        note: Callable[[Request, Exchange], Notes] | None = None,
+        begin: Callable[[Request], Exchange] = began,
     ) -> None:
         self._guard = guard
         self._bindings = bindings
@@ -60,15 +58,13 @@ class Relay:
         self._clock = clock
         self._observe = observe
         self._body_most = body_most
-        self._note = note
+        self._begin = begin
         #: Every answer from now on ends its connection.
         self.draining = False
 
     async def handle(self, request: Request, connection: ClientConnection) -> None:
         """Answer one request, whatever happens, and log it."""
-        exchange = Exchange(request.method, request.client, perf_counter())
-        if self._note is not None:
-            exchange.notes = self._note(request, exchange)
+        exchange = self._begin(request)
         out = ClientAnswer(connection, request, exchange)
         if self.draining:
             out.keep_alive = False
@@ -125,7 +121,7 @@ class Relay:
         route = self._table.find(visitor.host, admission.path)
         binding = self._bindings[route.name]
         exchange.route = route.name
-        watchers: list[Watcher] = [] if exchange.notes is None else exchange.notes.goes(admission, binding)
+        watchers = exchange.goes(admission, binding)
         path = route.target(admission.path)
         _permit(route.policy, methods, path)
         self._permit_destinations(request, methods, admission, route)
@@ -169,8 +165,7 @@ class Relay:
             lines = inbound.lines(attempt.head, admission, binding, rendered, exchange)
             if extra:
                 lines += block(extra)
-            if exchange.notes is not None:
-                exchange.notes.answer_lines = lines
+            exchange.answers(lines)
             if attempt.answer.framing == SWITCHED:
                 await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
             else:

@@ -98,7 +98,7 @@ class Instance:
             clock=world.clock,
             observe=self._observe,
             body_most=config.limits.body_bytes,
-            note=self._office.note,
+            begin=self._office.begin,
         )
         self._peers, self._owner = build.peers(config), build.owner(config)
         self._most_connections = most_connections(wanted := config.limits.connections)

@@ -5,21 +5,18 @@ address (threat 12); everything else passes the guard first and then shows the a
 """
 
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from time import perf_counter
 from typing import Final, Protocol
 
 from proxy.accesslog import Exchange
-from proxy.admin.documents import Document, as_json
+from proxy.admin.documents import Asked, Document, Paths, as_json, found
 from proxy.admin.entrance import Entrance
 from proxy.admin.exposition import CONTENT_TYPE
-from proxy.admin.inspector import Inspector
 from proxy.admin.metrics import Metrics
-from proxy.admin.timeline import Timeline
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialError, MethodNotAllowed, NoRoute, ProxyError
-from proxy.guard import Admission, Guard
+from proxy.guard import Guard
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.connection import ClientConnection, Handler
 from proxy.listener.request import Request
@@ -64,16 +61,9 @@ class _WrongMethod(MethodNotAllowed):
         return (("Allow", ", ".join(self._allowed)),)
 
 
-def admin_handler(
-    view: View,
-    metrics: Metrics,
-    entrance: Entrance,
-    guard: Guard,
-    inspector: Inspector | None,
-    timeline: Timeline | None,
-) -> Handler:
-    """A handler that answers for `view`; `inspector` and `timeline` are None where nobody looks on."""
-    admin = _Admin(view, metrics, entrance, guard, inspector, timeline)
+def admin_handler(view: View, metrics: Metrics, entrance: Entrance, guard: Guard, more: Paths) -> Handler:
+    """A handler that answers for `view`; `more` are further paths behind the key."""
+    admin = _Admin(view, metrics, entrance, guard, more)
 
     async def handle(request: Request, connection: ClientConnection) -> None:
         out = ClientAnswer(connection, request, Exchange(request.method, request.client, perf_counter()))
@@ -97,33 +87,22 @@ def admin_handler(
     return handle
 
 
-#: Answers; None: it has done so by itself.
-Answering = Callable[[], Awaitable[Document | None]]
-
-
 class _Admin:
     """Which path and method is answered by what."""
 
-    def __init__(
-        self,
-        view: View,
-        metrics: Metrics,
-        entrance: Entrance,
-        guard: Guard,
-        inspector: Inspector | None,
-        timeline: Timeline | None,
-    ) -> None:
+    def __init__(self, view: View, metrics: Metrics, entrance: Entrance, guard: Guard, more: Paths) -> None:
         self._view = view
         self._metrics = metrics
         self._entrance = entrance
         self._guard = guard
-        self._inspector = inspector
-        self._timeline = timeline
         self._probes = {b"/healthz": self._health, b"/readyz": self._readiness, b"/metrics": self._count}
+        self._paths: Paths = {
+            ("api", "credentials"): {"GET": self._credentials},
+            ("api", "credentials", "*", "refresh"): {"POST": self._refresh},
+            **more,
+        }
 
-    async def answer(
-        self, request: Request, connection: ClientConnection, out: ClientAnswer
-    ) -> Document | None:
+    async def answer(self, request: Request, connection: ClientConnection, out: ClientAnswer) -> Document | None:
         """The answer, or a `ProxyError`; a probe takes no place from anybody, the key keeps it."""
         # 1. The probes.
         probe = self._probes.get(request.target.partition(b"?")[0])
@@ -133,57 +112,18 @@ class _Admin:
 
         # 2. The guard, then what is there at all, then the key.
         admission = self._guard.admit(request)
-        methods = self._methods(admission, request, out)
-        if not methods:
+        answering = found(self._paths, admission.path.decode("latin-1"))
+        if answering is None:
             raise NoRoute("The admin listener has nothing under this path.")
-        allowed = tuple(methods) if "GET" not in methods else (*_READ, *(each for each in methods if each != "GET"))
-        _check_method(request, allowed)
+        methods, name = answering
+        _check_method(request, tuple(methods) if "GET" not in methods else ("HEAD", *methods))
         if admission.path == b"/" and self._entrance.opens(admission.query):
             connection.is_proven = True
             return Document(b"", "text/plain; charset=utf-8", 303, (b"Location: /", self._entrance.cookie_line()))
         self._entrance.check(request)
         connection.is_proven = True
-        return await methods["GET" if request.method == "HEAD" else request.method]()
-
-    def _methods(
-        self, admission: Admission, request: Request, out: ClientAnswer
-    ) -> dict[str, Answering]:
-        """What the path takes, by method."""
-        inspector = self._inspector
-        match admission.path.decode("latin-1").split("/"):
-            case ["", "api", "credentials"]:
-                return {"GET": _soon(self._credentials)}
-            case ["", "api", "credentials", name, "refresh"]:
-                return {"POST": lambda: self._refresh(name)}
-        if inspector is None:
-            return {}
-        match admission.path.decode("latin-1").split("/"):
-            case ["", ""]:
-                return {"GET": _soon(inspector.page)}
-            case ["", "static", name]:
-                return {"GET": _soon(lambda: inspector.page(name))}
-            case ["", "api", "inspector"]:
-                return {"GET": _soon(inspector.settings), "POST": lambda: inspector.set_bodies(request)}
-            case ["", "api", "inspector", "clear"]:
-                return {"POST": _soon(inspector.clear)}
-            case ["", "api", "events"]:
-                return {"GET": lambda: inspector.events(out)}
-            case ["", "api", "exchanges"]:
-                return {"GET": _soon(lambda: inspector.exchanges(admission.query))}
-            case ["", "api", "exchanges.har"]:
-                return {"GET": _soon(lambda: inspector.har(admission.query))}
-            case ["", "api", "exchanges", name]:
-                return {"GET": _soon(lambda: inspector.exchange(name))}
-            case ["", "api", "exchanges", name, "curl"]:
-                return {"GET": _soon(lambda: inspector.curl(name))}
-            case ["", "api", "exchanges", name, "replay"]:
-                return {"POST": lambda: inspector.replay(name, request)}
-        return {}
-
-    def _credentials(self) -> Document:
-        timeline = self._timeline
-        more = {} if timeline is None else {each.name: {"timeline": timeline.of(each.name)} for each in self._view.reports()}
-        return as_json({"credentials": [{**asdict(each), **more.get(each.name, {})} for each in self._view.reports()]})
+        method = "GET" if request.method == "HEAD" else request.method
+        return await methods[method](Asked(request, out, admission.query, name))
 
     def _health(self) -> Document:
         return Document(b"ok\n", "text/plain; charset=utf-8")
@@ -193,25 +133,19 @@ class _Admin:
         draining = self._view.is_draining
         ready = not draining and not problems
         not_persisted = [report.name for report in self._view.reports() if report.persisted is False]
-        found = {"ready": ready, "draining": draining, "credentials": problems, "not_persisted": not_persisted}
-        return as_json(found, 200 if ready else 503)
+        state = {"ready": ready, "draining": draining, "credentials": problems, "not_persisted": not_persisted}
+        return as_json(state, 200 if ready else 503)
 
     def _count(self) -> Document:
         return Document(self._metrics.text(), CONTENT_TYPE)
 
-    async def _refresh(self, name: str) -> Document:
-        if name not in {report.name for report in self._view.reports()}:
+    async def _credentials(self, _asked: Asked) -> Document:
+        return as_json({"credentials": [asdict(each) for each in self._view.reports()]})
+
+    async def _refresh(self, asked: Asked) -> Document:
+        if asked.name not in {report.name for report in self._view.reports()}:
             raise NoRoute("No credential has this name; GET /api/credentials lists them.")
-        return as_json(asdict(await self._view.refresh(name)))
-
-
-def _soon(answer: Callable[[], Document]) -> Answering:
-    """`answer`, where one that waits is expected."""
-
-    async def answering() -> Document | None:
-        return answer()
-
-    return answering
+        return as_json(asdict(await self._view.refresh(asked.name)))
 
 
 def _check_method(request: Request, allowed: tuple[str, ...]) -> None:

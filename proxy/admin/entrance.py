@@ -41,7 +41,9 @@ class Entrance:
 
     def __init__(self, key: Secret) -> None:
         self._key = key
-        made = hmac.digest(key.reveal().encode("utf-8", "surrogatepass"), b"bearer-proxy admin cookie", hashlib.sha256)
+        made = hmac.digest(
+            key.reveal().encode("utf-8", "surrogatepass"), b"bearer-proxy admin cookie", hashlib.sha256
+        )
         self.cookie = Secret(base64.urlsafe_b64encode(made).decode().rstrip("="))
 
     def check(self, head: Head) -> None:

@@ -31,7 +31,9 @@ def _entry(detail: Mapping[str, Any]) -> dict[str, Any]:
             "httpVersion": f"HTTP/{asked['http']}",
             "cookies": [],
             "headers": _headers(asked["fields"]),
-            "queryString": [{"name": name, "value": value} for name, value in parse_qsl(query, keep_blank_values=True)],
+            "queryString": [
+                {"name": name, "value": value} for name, value in parse_qsl(query, keep_blank_values=True)
+            ],
             "headersSize": -1,
             "bodySize": detail["bytes_in"],
             **_posted(asked["body"]),

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
-from proxy.admin.documents import Document, as_json, raw_json
+from proxy.admin.documents import Asked, Document, Paths, as_json, raw_json
 from proxy.admin.har import har
 from proxy.admin.journal import BODY_MOST, Entry, Journal
 from proxy.admin.resend import Again, resend
+from proxy.admin.timeline import Timeline
 from proxy.errors import BadRequest, NoRoute, Rejected
-from proxy.listener.answer import ClientAnswer, block
+from proxy.listener.answer import block
 from proxy.listener.request import Request
 from proxy.redact import MASK, Secret
 from proxy.work import in_task
@@ -32,8 +33,8 @@ _TYPES: Final = {
 }
 #: Nothing from elsewhere, nothing inline, in nobody's frame.
 _POLICY: Final = (
-    b"Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    b"Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    b"img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _PAGE_LINES: Final = (_POLICY, b"Referrer-Policy: no-referrer", b"Cross-Origin-Opener-Policy: same-origin")
 #: So often whoever listens hears that the connection lives; seconds.
@@ -68,45 +69,63 @@ class Proxied(Protocol):
 class Inspector:
     """Answers for `journal`; `proxied` repeats requests."""
 
-    def __init__(self, journal: Journal, proxied: Proxied) -> None:
+    def __init__(self, journal: Journal, timeline: Timeline, proxied: Proxied) -> None:
         self._journal = journal
+        self._timeline = timeline
         self._proxied = proxied
+
+    def paths(self) -> Paths:
+        """What it answers."""
+        return {
+            ("",): {"GET": self._page},
+            ("static", "*"): {"GET": self._page},
+            ("api", "inspector"): {"GET": self._settings, "POST": self._set_bodies},
+            ("api", "inspector", "clear"): {"POST": self._clear},
+            ("api", "events"): {"GET": self._events},
+            ("api", "timelines"): {"GET": self._timelines},
+            ("api", "exchanges"): {"GET": self._exchanges},
+            ("api", "exchanges.har"): {"GET": self._har},
+            ("api", "exchanges", "*"): {"GET": self._exchange},
+            ("api", "exchanges", "*", "curl"): {"GET": self._curl},
+            ("api", "exchanges", "*", "replay"): {"POST": self._replay},
+        }
 
     # -- the page
 
-    def page(self, name: str = "index.html") -> Document:
-        """A file of the page. Raises `NoRoute`."""
-        path = STATIC / name
+    async def _page(self, asked: Asked) -> Document:
+        path = STATIC / (asked.name or "index.html")
         if path.parent != STATIC or path.suffix not in _TYPES or not path.is_file():
             raise NoRoute("The page has no such file.")
         return Document(path.read_bytes(), _TYPES[path.suffix], more=_PAGE_LINES)
 
     # -- what there is
 
-    def settings(self) -> Document:
-        """How much is kept."""
+    async def _settings(self, _asked: Asked) -> Document:
         return as_json({"exchanges": self._journal.most, "bodies": self._journal.bodies})
 
-    async def set_bodies(self, request: Request) -> Document:
-        """Keep so much of each body from now on, until the restart."""
-        given = await _given(request)
+    async def _set_bodies(self, asked: Asked) -> Document:
+        given = await _given(asked.request)
         bodies = given.get("bodies")
         if type(bodies) is not int or not 0 <= bodies <= BODY_MOST:
-            raise BadRequest(f"Write {{\"bodies\": N}}, in bytes, 0 to {BODY_MOST}.")
+            raise BadRequest(f'Write {{"bodies": N}}, in bytes, 0 to {BODY_MOST}.')
         self._journal.bodies = bodies
-        return self.settings()
+        return await self._settings(asked)
 
-    def clear(self) -> Document:
-        """Forget what is kept."""
+    async def _clear(self, asked: Asked) -> Document:
         self._journal.clear()
-        return self.settings()
+        return await self._settings(asked)
 
-    def exchanges(self, query: bytes | None) -> Document:
+    async def _timelines(self, _asked: Asked) -> Document:
+        return as_json(self._timeline.all())
+
+    async def _exchanges(self, asked: Asked) -> Document:
         """What is kept, the newest first, as far as the filters let it."""
-        filters = Filters(query)
+        filters = Filters(asked.query)
         kept = list(self._journal.entries())
         chosen = [each.summary for each in kept if filters.lets(each)]
-        live = [each for each in self._journal.live() if filters.lets_summary(each)] if filters.before is None else []
+        live = (
+            [each for each in self._journal.live() if filters.lets_summary(each)] if filters.before is None else []
+        )
         return as_json(
             {
                 "exchanges": [*live, *chosen[: filters.limit]],
@@ -117,20 +136,18 @@ class Inspector:
             }
         )
 
-    def exchange(self, request_id: str) -> Document:
-        """All of one. Raises `NoRoute`."""
-        return raw_json(self._entry(request_id).detail)
+    async def _exchange(self, asked: Asked) -> Document:
+        return raw_json(self._entry(asked.name).detail)
 
-    def har(self, query: bytes | None) -> Document:
-        """What is kept, for other tools."""
-        filters = Filters(query)
+    async def _har(self, asked: Asked) -> Document:
+        filters = Filters(asked.query)
         chosen = [json.loads(each.detail) for each in self._journal.entries() if filters.lets(each)]
         name = b'Content-Disposition: attachment; filename="bearer-proxy.har"'
         return Document(json.dumps(har(reversed(chosen))).encode(), "application/json", more=(name,))
 
-    def curl(self, request_id: str) -> Document:
+    async def _curl(self, asked: Asked) -> Document:
         """A command that asks the proxy for the same; it holds no secret, since the proxy adds that."""
-        detail = json.loads(self._entry(request_id).detail)
+        detail = json.loads(self._entry(asked.name).detail)
         url = next(iter(self._proxied.urls), "http://127.0.0.1:8080")
         words = ["curl", "-sS"]
         if url.startswith("unix:"):
@@ -153,10 +170,10 @@ class Inspector:
             command += " --data-binary @body"
         return Document(command.encode() + b"\n", "text/plain; charset=utf-8")
 
-    async def replay(self, request_id: str, request: Request) -> Document:
+    async def _replay(self, asked: Asked) -> Document:
         """Send it again, with the current token, changed as asked. Raises `NotKept`, `BadRequest`, `NoRoute`."""
-        detail = json.loads(self._entry(request_id).detail)
-        again = _again(detail, await _given(request))
+        detail = json.loads(self._entry(asked.name).detail)
+        again = _again(detail, await _given(asked.request))
         if (problem := again.problem()) is not None:
             raise BadRequest(problem[0].upper() + problem[1:] + ".")
         urls = self._proxied.urls
@@ -178,12 +195,13 @@ class Inspector:
         )
         return as_json({"id": next(found, None), "status": status})
 
-    async def events(self, out: ClientAnswer) -> None:
+    async def _events(self, asked: Asked) -> None:
         """Server-sent events (WHATWG HTML, section 9.2) until the client has gone."""
         lines = (b"Content-Type: text/event-stream", b"Cache-Control: no-store", b"X-Content-Type-Options: nosniff")
         await in_task()
         listener = self._journal.listen()
         try:
+            out = asked.out
             out.begin(200, block(lines), b": bearer-proxy\n\n", until_close=True)
             while True:
                 told: list[tuple[str, bytes]] = []
@@ -256,14 +274,14 @@ async def _given(request: Request) -> dict[str, Any]:
 
 def _again(detail: Mapping[str, Any], given: Mapping[str, Any]) -> Again:
     """The request of `detail`, with what is `given` in place of its parts. Raises `NotKept`, `BadRequest`."""
-    asked = detail["request"]
     path, query = given.get("path", detail["path"]), given.get("query", detail["query"])
     if MASK in f"{path}{query}":
         raise NotKept("A part of its target is masked: edit it, and fill that in.")
-    fields = given.get("fields", [[name, value] for name, value, note in (asked or {"fields": []})["fields"] if not note])
+    kept = [(name, value) for name, value, note in (detail["request"] or {"fields": []})["fields"] if not note]
+    target = f"{path}?{query}" if query else str(path)
     try:
-        pairs = tuple((str(name), str(value)) for name, value in fields)
-        return Again(str(given.get("method", detail["method"])), f"{path}?{query}" if query else str(path), pairs, _body(detail, given))
+        fields = tuple((str(name), str(value)) for name, value in given.get("fields", kept))
+        return Again(str(given.get("method", detail["method"])), target, fields, _body(detail, given))
     except (TypeError, ValueError, binascii.Error):
         raise BadRequest("Write fields as a list of [name, value], and a body as text or base64.") from None
 

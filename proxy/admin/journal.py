@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
 
-from proxy.accesslog import Exchange
+from proxy.accesslog import Exchange, began
 from proxy.admin import shown
 from proxy.admin.why import why
 from proxy.lines import timestamp
@@ -81,10 +81,12 @@ class Journal:
 
     # -- the relay's side
 
-    def note(self, request: Request, exchange: Exchange) -> Notes:
-        """What a request that begins is noted in."""
+    def begin(self, request: Request) -> Exchange:
+        """The exchange of a request that begins; what becomes of it is noted."""
+        exchange = began(request)
         self._open[exchange.number] = exchange
-        return Notes(request, self.bodies)
+        exchange.notes = Notes(request, self.bodies)
+        return exchange
 
     def __call__(self, exchange: Exchange) -> None:
         """An exchange ended."""
@@ -192,7 +194,9 @@ class Journal:
         if notes is None:
             return None
         section = notes.request.section
-        kind, encoding = (b", ".join(section.values.get(name, ())) for name in (b"content-type", b"content-encoding"))
+        kind, encoding = (
+            b", ".join(section.values.get(name, ())) for name in (b"content-type", b"content-encoding")
+        )
         return {
             "http": f"1.{section.minor}",
             "fields": shown.asked(section.fields, notes.sent, self._redactor),

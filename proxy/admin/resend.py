@@ -35,7 +35,11 @@ async def resend(url: str, again: Again, more: Iterable[tuple[str, str]]) -> int
     parts = urlsplit(url)
     host = "localhost" if parts.scheme == "unix" else parts.netloc
     named = {name.lower() for name, _ in again.fields}
-    fields = [("Host", host), *((name, value) for name, value in again.fields if name.lower() not in _LEFT_OUT), *more]
+    fields = [
+        ("Host", host),
+        *((name, value) for name, value in again.fields if name.lower() not in _LEFT_OUT),
+        *more,
+    ]
     if again.body or "content-length" in named:
         fields.append(("Content-Length", str(len(again.body))))
     head = "".join(f"{name}: {value}\r\n" for name, value in [*fields, ("Connection", "close")])

@@ -147,7 +147,9 @@ def clean(raw: bytes, redactor: Redactor) -> str:
     return printable(redactor.text(raw[:_VALUE_MOST].decode("latin-1")))
 
 
-def body(piece: Piece | None, content_type: bytes, content_encoding: bytes, redactor: Redactor) -> dict[str, Any] | None:
+def body(
+    piece: Piece | None, content_type: bytes, content_encoding: bytes, redactor: Redactor
+) -> dict[str, Any] | None:
     """What was kept of a body: as text where it is some, else as bytes in base64. None: nothing was to be kept."""
     if piece is None:
         return None
@@ -164,7 +166,9 @@ def body(piece: Piece | None, content_type: bytes, content_encoding: bytes, reda
     }
     if not kept:
         return shown
-    text = None if content_encoding.strip().lower() not in (b"", b"identity") else _text(kept, cut=shown["truncated"])
+    text = (
+        None if content_encoding.strip().lower() not in (b"", b"identity") else _text(kept, cut=shown["truncated"])
+    )
     if text is not None:
         shown["text"] = redactor.text(text)
     elif redactor.text(kept.decode("latin-1")) == kept.decode("latin-1"):

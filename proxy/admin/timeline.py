@@ -27,9 +27,9 @@ class Timeline:
         self._wall = wall
         self._of: dict[str, deque[Mapping[str, Any]]] = defaultdict(lambda: deque(maxlen=KEPT))
 
-    def of(self, credential: str) -> list[Mapping[str, Any]]:
-        """What is remembered of it, the oldest first."""
-        return list(self._of.get(credential, ()))
+    def all(self) -> dict[str, list[Mapping[str, Any]]]:
+        """What is remembered of each, the oldest first."""
+        return {name: list(events) for name, events in self._of.items()}
 
     def token_requested(self, credential: str) -> None:
         """A token request is about to be sent."""
@@ -56,4 +56,4 @@ class Timeline:
     def _tell(self, credential: str) -> None:
         for report in self._reports():
             if report.name == credential:
-                self._journal.tell("credential", {**asdict(report), "timeline": self.of(credential)})
+                self._journal.tell("credential", asdict(report))

@@ -4,8 +4,9 @@ import secrets
 from collections.abc import Callable
 from typing import Protocol
 
-from proxy.accesslog import Exchange
+from proxy.accesslog import Exchange, began
 from proxy.admin.app import View, admin_handler
+from proxy.admin.documents import Paths
 from proxy.admin.entrance import Entrance
 from proxy.admin.inspector import Inspector, Proxied
 from proxy.admin.journal import Journal
@@ -18,7 +19,6 @@ from proxy.credentials.events import Events
 from proxy.guard import Guard
 from proxy.listener.connection import Handler
 from proxy.listener.request import Request
-from proxy.notes import Notes
 from proxy.redact import Redactor, Secret
 
 
@@ -27,7 +27,10 @@ class Administered(View, Proxied, Protocol):
 
 
 class Office:
-    """The metrics, the journal (None: `admin.inspector: false`, or no admin listener) and the key of an instance."""
+    """The metrics, the admin key, and the journal of an instance.
+
+    The last is None where `admin.inspector` is false, or there is no admin listener.
+    """
 
     def __init__(self, config: Config, instance: Administered, *, redactor: Redactor, clock: Clock) -> None:
         key, kept = config.admin.key, config.admin.inspector
@@ -44,9 +47,9 @@ class Office:
             self._timeline = Timeline(self.metrics, self.journal, instance.reports, clock.wall)
 
     @property
-    def note(self) -> Callable[[Request, Exchange], Notes] | None:
-        """What the relay notes requests in."""
-        return None if self.journal is None else self.journal.note
+    def begin(self) -> Callable[[Request], Exchange]:
+        """Makes the exchange of a request that begins."""
+        return began if self.journal is None else self.journal.begin
 
     @property
     def observers(self) -> tuple[Callable[[Exchange], None], ...]:
@@ -60,10 +63,10 @@ class Office:
 
     def handler(self) -> Handler:
         """What answers on the admin listener; of an upstream it shows text alone, so a browser may show it."""
-        inspector = None if self.journal is None else Inspector(self.journal, self._instance)
-        return admin_handler(
-            self._instance, self.metrics, self._entrance, Guard(browser=True), inspector, self._timeline
-        )
+        more: Paths = {}
+        if self.journal is not None and self._timeline is not None:
+            more = Inspector(self.journal, self._timeline, self._instance).paths()
+        return admin_handler(self._instance, self.metrics, self._entrance, Guard(browser=True), more)
 
 
 def key_of(config: Config, client: str) -> Secret | None:
