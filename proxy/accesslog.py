@@ -8,19 +8,11 @@ import itertools
 import secrets
 from asyncio import get_running_loop
 from collections.abc import Callable
-from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from proxy.lines import Lines, timestamp
 from proxy.query import query_names
 from proxy.redact import Redactor, printable
-
-if TYPE_CHECKING:
-    from proxy.binding import Binding
-    from proxy.body import Watcher
-    from proxy.guard import Admission
-    from proxy.listener.request import Request
-    from proxy.notes import Notes
 
 _START: Final = secrets.token_hex(4)
 _COUNTER = itertools.count(1)
@@ -53,7 +45,6 @@ class Exchange:
         "error",
         "generation",
         "method",
-        "notes",
         "number",
         "path",
         "query",
@@ -92,37 +83,15 @@ class Exchange:
         self.echoes = 0
         #: The token stood in the answer's body (`token_guard`).
         self.token_in_body = False
-        #: Where somebody looks on.
-        self.notes: Notes | None = None
 
     def ask(self, target: bytes) -> None:
         """Note what was asked for, where no route has; what stands behind a `#` may be a token (threat 78)."""
         self.path, _, self.query = target.partition(b"#")[0].partition(b"?")
 
-    def goes(self, admission: "Admission", binding: "Binding") -> "list[Watcher]":
-        """The guard let it in, and this is its way; gives who is to see the body of its answer."""
-        return [] if self.notes is None else self.notes.goes(admission, binding)
-
-    def answers(self, lines: bytes) -> None:
-        """These are the field lines of its answer."""
-        if self.notes is not None:
-            self.notes.answer_lines = lines
-
-    def refused(self) -> None:
-        """The upstream refused the token that was sent last."""
-        self.refusals += 1
-        if self.notes is not None:
-            self.notes.sent[-1].is_refused = True
-
     @property
     def request_id(self) -> str:
         """A word that no other request of this machine has."""
         return f"{_START}{self.number}"
-
-
-def began(request: "Request") -> Exchange:
-    """The exchange of a request that begins now."""
-    return Exchange(request.method, request.client, perf_counter())
 
 
 class Observers:

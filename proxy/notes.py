@@ -5,18 +5,17 @@ Law: no token is noted, and what is noted ends with the exchange: what rests of 
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Final
 
+from proxy.accesslog import Exchange
 from proxy.binding import Binding
 from proxy.body import Watcher
+from proxy.credentials.credential import Rendered
 from proxy.guard import Admission
 from proxy.http1.answer import AnswerHead
 from proxy.injection import Outgoing, Place
 from proxy.listener.request import Request
 from proxy.upstream.attempt import Attempt
-
-if TYPE_CHECKING:
-    from proxy.credentials.credential import Rendered
 
 
 class Sent:
@@ -39,7 +38,7 @@ class Sent:
         "places",
     )
 
-    def __init__(self, outgoing: Outgoing, rendered: "Rendered | None") -> None:
+    def __init__(self, outgoing: Outgoing, rendered: Rendered | None) -> None:
         self.began_at = perf_counter()
         self.outgoing = outgoing
         self.generation = 0
@@ -86,7 +85,27 @@ class Piece:
 
 
 class Notes:
-    """One request: filled by the relay where somebody looks on. `bodies`: bytes to keep of each body, 0: none."""
+    """One request, where nobody looks on: nothing is noted."""
+
+    __slots__ = ()
+
+    def goes(self, _admission: Admission, _binding: Binding) -> list[Watcher]:
+        """The guard let it in, and this is its way; gives who is to see the body of its answer."""
+        return []
+
+    def sends(self, _outgoing: Outgoing, _rendered: Rendered | None) -> Sent | None:
+        """An attempt begins; gives what it is noted in."""
+        return None
+
+    def refused(self) -> None:
+        """The last attempt's token was refused."""
+
+    def answers(self, lines: bytes) -> None:
+        """These are the answer's field lines as the client gets them."""
+
+
+class FullNotes(Notes):
+    """One request, for whoever looks on. `bodies`: bytes to keep of each body, 0: none."""
 
     __slots__ = (
         "admission",
@@ -107,13 +126,12 @@ class Notes:
         self.admitted_at = 0.0
         self.binding: Binding | None = None
         self.sent: list[Sent] = []
-        #: The answer's field lines as the client got them.
         self.answer_lines = b""
         self.request_body: Piece | None = None
         self.answer_body: Piece | None = None
 
     def goes(self, admission: Admission, binding: Binding) -> list[Watcher]:
-        """The guard let it in, and this is its way; gives who is to see the body of its answer."""
+        """As above."""
         self.admission = admission
         self.binding = binding
         self.admitted_at = perf_counter()
@@ -124,8 +142,25 @@ class Notes:
         self.answer_body = Piece(self.bodies)
         return [self.answer_body]
 
-    def sends(self, outgoing: Outgoing, rendered: "Rendered | None") -> Sent:
-        """An attempt begins."""
+    def sends(self, outgoing: Outgoing, rendered: Rendered | None) -> Sent | None:
+        """As above."""
         sent = Sent(outgoing, rendered)
         self.sent.append(sent)
         return sent
+
+    def refused(self) -> None:
+        """As above."""
+        self.sent[-1].is_refused = True
+
+    def answers(self, lines: bytes) -> None:
+        """As above."""
+        self.answer_lines = lines
+
+
+#: Nobody looks on.
+NOTHING_NOTED: Final = Notes()
+
+
+def begin(request: Request) -> tuple[Exchange, Notes]:
+    """The exchange of a request that begins now, at which nobody looks."""
+    return Exchange(request.method, request.client, perf_counter()), NOTHING_NOTED

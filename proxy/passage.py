@@ -20,6 +20,7 @@ from proxy.injection import Injection, Outgoing
 from proxy.lifecycle import Gate, Token
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.request import Request
+from proxy.notes import Notes
 from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
 from proxy.upstream.attempt import SAFE, Attempt, send
 
@@ -39,6 +40,7 @@ class Passage:
         "clock",
         "exchange",
         "may_switch",
+        "notes",
         "out",
         "outgoing",
         "request",
@@ -49,6 +51,7 @@ class Passage:
         request: Request,
         out: ClientAnswer,
         exchange: Exchange,
+        notes: Notes,
         *,
         admission: Admission,
         binding: Binding,
@@ -59,6 +62,7 @@ class Passage:
         self.request = request
         self.out = out
         self.exchange = exchange
+        self.notes = notes
         self.admission = admission
         self.binding = binding
         self.outgoing = outgoing
@@ -72,8 +76,7 @@ class Passage:
         began_at = perf_counter()
         method = self.outgoing.method
         self._rendered = rendered
-        notes = self.exchange.notes
-        noted = None if notes is None else notes.sends(self.outgoing, rendered)
+        noted = self.notes.sends(self.outgoing, rendered)
         try:
             attempt = await send(
                 self.binding.pool,
@@ -113,7 +116,8 @@ class Passage:
         refusal = await self._judge(attempt)
         if refusal is None:
             return attempt, rendered, []
-        self.exchange.refused()
+        self.exchange.refusals = 1
+        self.notes.refused()
         if not rendered.credential.changes:
             return attempt, rendered, [REJECTED] if refusal.explicit else []
         gate = self._gate(refusal)
@@ -147,7 +151,8 @@ class Passage:
         if refused_again is None or refused_again.gate != refusal.gate:
             gate.cured()
         if refused_again is not None:
-            self.exchange.refused()
+            self.exchange.refusals = 2
+            self.notes.refused()
             self._gate(refused_again).not_cured(newer.generation, self.clock.now())
         return second, again, []
 

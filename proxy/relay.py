@@ -7,13 +7,14 @@ is sent (invariants 1 to 3). What happens between the two attempts stands in `pa
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Final
 
 from proxy import inbound
-from proxy.accesslog import Exchange, began
+from proxy.accesslog import Exchange
 from proxy.binding import Binding
+from proxy.body import Watcher
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
 from proxy.delivery import deliver
@@ -26,6 +27,7 @@ from proxy.injection import AUTHORIZATION, Place, Replace, places_to_fill
 from proxy.listener.answer import ClientAnswer, block
 from proxy.listener.connection import ClientConnection
 from proxy.listener.request import Request
+from proxy.notes import Notes, begin
 from proxy.outbound import outgoing
 from proxy.passage import Passage
 from proxy.replay import Replay
@@ -39,7 +41,7 @@ log: Final = logging.getLogger("proxy")
 class Relay:
     """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies, in bytes.
 
-    `begin` makes the exchange of a request.
+    `begin` gives the exchange of a request, and what its way is noted in.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Relay:
         clock: Clock,
         observe: Callable[[Exchange], None],
         body_most: int | None = None,
-        begin: Callable[[Request], Exchange] = began,
+        begin: Callable[[Request], tuple[Exchange, Notes]] = begin,
     ) -> None:
         self._guard = guard
         self._bindings = bindings
@@ -64,12 +66,12 @@ class Relay:
 
     async def handle(self, request: Request, connection: ClientConnection) -> None:
         """Answer one request, whatever happens, and log it."""
-        exchange = self._begin(request)
+        exchange, notes = self._begin(request)
         out = ClientAnswer(connection, request, exchange)
         if self.draining:
             out.keep_alive = False
         try:
-            await self._relay(request, connection, exchange, out)
+            await self._relay(request, connection, exchange, notes, out)
         except ProxyError as error:
             if not exchange.path and request.target.startswith(b"/"):
                 # What was asked for, for the log of a refusal; other forms may hold a password.
@@ -101,7 +103,7 @@ class Relay:
         connection.keep_alive = out.keep_alive
 
     async def _relay(
-        self, request: Request, connection: ClientConnection, exchange: Exchange, out: ClientAnswer
+        self, request: Request, connection: ClientConnection, exchange: Exchange, notes: Notes, out: ClientAnswer
     ) -> None:
         """The whole way of a request."""
         # 1. Guard: nothing below this line happens for a request that it refuses.
@@ -121,7 +123,7 @@ class Relay:
         route = self._table.find(visitor.host, admission.path)
         binding = self._bindings[route.name]
         exchange.route = route.name
-        watchers = exchange.goes(admission, binding)
+        watchers = notes.goes(admission, binding)
         path = route.target(admission.path)
         _permit(route.policy, methods, path)
         self._permit_destinations(request, methods, admission, route)
@@ -145,6 +147,7 @@ class Relay:
             request,
             out,
             exchange,
+            notes,
             admission=admission,
             binding=binding,
             outgoing=sent,
@@ -165,13 +168,11 @@ class Relay:
             lines = inbound.lines(attempt.head, admission, binding, rendered, exchange)
             if extra:
                 lines += block(extra)
-            exchange.answers(lines)
+            notes.answers(lines)
             if attempt.answer.framing == SWITCHED:
                 await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
             else:
-                echoes = () if rendered is None else rendered.echoes
-                if echoes and binding.watches_bodies:
-                    watchers.append(_token_guard(echoes, exchange))
+                echoes = _watch(binding, rendered, exchange, watchers)
                 await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, watchers=watchers)
         finally:
             attempt.end()
@@ -189,15 +190,21 @@ class Relay:
         return cors_lines(origins[0]) if allowed else []
 
 
-def _token_guard(echoes: Sequence[bytes], exchange: Exchange) -> TokenGuard:
-    """Who looks for the token in the answer's body."""
+def _watch(
+    binding: Binding, rendered: Rendered | None, exchange: Exchange, watchers: list[Watcher]
+) -> tuple[bytes, ...]:
+    """What no answer may show, the token in any form; whoever looks for it in the body joins `watchers`."""
+    echoes = () if rendered is None else rendered.echoes
+    if not echoes or not binding.watches_bodies:
+        return echoes
 
     def found() -> None:
         exchange.token_in_body = True
         names = {"request_id": exchange.request_id, "route": exchange.route, "credential": exchange.credential}
         log.warning("token_in_body", extra={"fields": names})
 
-    return TokenGuard(echoes, found)
+    watchers.append(TokenGuard(echoes, found))
+    return echoes
 
 
 def _permit(policy: Policy, methods: Iterable[str], path: bytes) -> None:

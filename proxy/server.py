@@ -28,6 +28,7 @@ from proxy.errors import CredentialError
 from proxy.lines import Lines
 from proxy.listener.connection import Handler
 from proxy.listener.server import Server
+from proxy.office import Office, key_of
 from proxy.process import ADMIN_PLACES, most_connections
 from proxy.redact import Redactor, Secret
 from proxy.relay import Relay
@@ -72,7 +73,7 @@ class Instance:
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
         self._clients = Clients(ca=world.token_ca)
-        self._office = build.Office(config, self, redactor=world.redactor, clock=world.clock)
+        self._office = Office(config, self, redactor=world.redactor, clock=world.clock)
         self.metrics, self.admin_key = self._office.metrics, self._office.key
         # One that is borrowed is still empty.
         for value in (*(source.value for _, source in config.secrets()), *config.literals()):
@@ -144,7 +145,7 @@ class Instance:
 
     def key_of(self, client: str) -> Secret | None:
         """The client key that `client` (as the log has it) showed, or one that is as good."""
-        return build.key_of(self._config, client)
+        return key_of(self._config, client)
 
     def problems(self) -> dict[str, CredentialError]:
         """Why a credential in use has no usable token, by its name."""

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.accesslog import Exchange
 from proxy.admin.app import admin_handler
+from proxy.admin.entrance import Entrance
 from proxy.admin.metrics import Metrics
 from proxy.credentials.credential import Report
 from proxy.demo.teletracker import TeleTracker
@@ -253,7 +254,7 @@ class Broken:
 
 async def test_a_defect_is_a_500_without_its_text(artefacts: Artefacts, caplog: pytest.LogCaptureFixture) -> None:
     """The text goes to the log, not to whoever asked."""
-    handler = admin_handler(Broken(), Metrics(list, lambda: 0.0), Secret(KEY), Guard())
+    handler = admin_handler(Broken(), Metrics(list, lambda: 0.0), Entrance(Secret(KEY)), Guard(), {})
     async with listening(handler) as listener, connected(listener.url, artefacts) as client:
         answer = await client.ask("GET", STATES, [RIGHT])
         assert (await client.ask("GET", "/healthz")).status == 200

@@ -756,10 +756,15 @@ rewrite: {location: "true", cookie: false, hsts: 0}
 upstream: https://a.example
 exec: {}
 guard: {}
-admin: {inspector: false}
 store: {kind: memory}
 => 2: exec: this setting is not built yet: remove it
-=> 4: admin.inspector: this setting is not built yet: remove it
+### an inspector that keeps nothing, or too much
+upstream: https://a.example
+admin:
+  inspector: {exchanges: -1, bodies: 2MiB, captures: 1}
+=> 3: admin.inspector.exchanges: write a number from 0 to 100000
+=> 3: admin.inspector.bodies: write at most 1MiB
+=> 3: admin.inspector.captures: unknown key: write one of bodies, exchanges
 ### a store of files without a folder
 upstream: https://a.example
 store: {kind: file, key: {env: STORE_KEY}}

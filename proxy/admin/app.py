@@ -116,7 +116,8 @@ class _Admin:
         if answering is None:
             raise NoRoute("The admin listener has nothing under this path.")
         methods, name = answering
-        _check_method(request, tuple(methods) if "GET" not in methods else ("HEAD", *methods))
+        reads = _READ if "GET" in methods else ()
+        _check_method(request, (*reads, *(each for each in methods if each != "GET")))
         if admission.path == b"/" and self._entrance.opens(admission.query):
             connection.is_proven = True
             return Document(b"", "text/plain; charset=utf-8", 303, (b"Location: /", self._entrance.cookie_line()))

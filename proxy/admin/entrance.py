@@ -1,8 +1,8 @@
-"""Who may see what the admin listener has: whoever shows its key, as a Bearer token or by a cookie that stands for it.
+"""Who may see what the admin listener has: whoever shows its key, as a Bearer token or by a cookie made of it.
 
 Law: the key itself never rests in a browser. Cookies know no ports: a server on another port of the same host is
-sent them as well, so the cookie is worth what the page may do, and no more. It opens nothing to a request without
-effect-free method that does not say that it comes from our own page (threats 21, 82).
+sent them as well, so the cookie is worth what the page may do, and no more. A request that changes something is
+opened by it only where it says that it comes from our own page (threats 21, 82).
 """
 
 import base64
@@ -47,7 +47,7 @@ class Entrance:
         self.cookie = Secret(base64.urlsafe_b64encode(made).decode().rstrip("="))
 
     def check(self, head: Head) -> None:
-        """Raise `AdminKeyRequired` unless the key, or the cookie, came with it; each is compared in constant time."""
+        """Raise `AdminKeyRequired` unless the key, or the cookie, came with it, each compared in constant time."""
         if not self._has_key(head) and not self._has_cookie(head):
             raise AdminKeyRequired
 

@@ -4,24 +4,21 @@ Law: only what the journal holds is shown, which holds no secret (threat 82).
 """
 
 import asyncio
-import base64
-import binascii
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qsl
 
 from proxy.admin.documents import Asked, Document, Paths, as_json, raw_json
+from proxy.admin.filters import Filters
 from proxy.admin.har import har
 from proxy.admin.journal import BODY_MOST, Entry, Journal
-from proxy.admin.resend import Again, resend
+from proxy.admin.resend import NotKept, again, resend
 from proxy.admin.timeline import Timeline
-from proxy.errors import BadRequest, NoRoute, Rejected
+from proxy.errors import BadRequest, NoRoute
 from proxy.listener.answer import block
 from proxy.listener.request import Request
-from proxy.redact import MASK, Secret
+from proxy.redact import Secret
 from proxy.work import in_task
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -42,15 +39,6 @@ PING_SECONDS: Final = 15.0
 #: What a page may send: a request to repeat, with its body.
 _GIVEN_MOST: Final = 4 * BODY_MOST
 _LISTED: Final = 200
-
-
-class NotKept(Rejected):
-    """It cannot be repeated as it was."""
-
-    status = 409
-    code = "not_kept"
-    title = "Not kept"
-    explanation = "Not all of this request was kept: edit it, and fill in what is missing."
 
 
 class Proxied(Protocol):
@@ -173,8 +161,8 @@ class Inspector:
     async def _replay(self, asked: Asked) -> Document:
         """Send it again, with the current token, changed as asked. Raises `NotKept`, `BadRequest`, `NoRoute`."""
         detail = json.loads(self._entry(asked.name).detail)
-        again = _again(detail, await _given(asked.request))
-        if (problem := again.problem()) is not None:
+        wanted = again(detail, await _given(asked.request))
+        if (problem := wanted.problem()) is not None:
             raise BadRequest(problem[0].upper() + problem[1:] + ".")
         urls = self._proxied.urls
         if not urls:
@@ -183,15 +171,15 @@ class Inspector:
         key = self._proxied.key_of(detail["client"])
         await in_task()
         try:
-            status = await resend(urls[0], again, [] if key is None else [("X-Proxy-Key", key.reveal())])
+            status = await resend(urls[0], wanted, [] if key is None else [("X-Proxy-Key", key.reveal())])
         except (OSError, TimeoutError):
             raise NotKept("No answer came in time.") from None
-        path = again.target.partition("?")[0]
+        path = wanted.target.partition("?")[0]
         found = (
             each.summary["id"]
             for each in self._journal.entries()
             if each.summary["number"] > newest
-            and (each.summary["method"], each.summary["path"]) == (again.method, path)
+            and (each.summary["method"], each.summary["path"]) == (wanted.method, path)
         )
         return as_json({"id": next(found, None), "status": status})
 
@@ -223,38 +211,6 @@ class Inspector:
         return entry
 
 
-class Filters:
-    """What of the journal is asked for: `route`, `status` (404, 4xx), `method`, `text`, `before`, `limit`."""
-
-    def __init__(self, query: bytes | None) -> None:
-        given = dict(parse_qsl((query or b"").decode("latin-1"), max_num_fields=32))
-        self._route = given.get("route")
-        self._method = given.get("method", "").upper()
-        self._status = given.get("status", "").lower().replace("x", "")
-        self._text = given.get("text", "").lower()
-        self.before = int(given["before"]) if given.get("before", "").isdecimal() else None
-        limit = given.get("limit", "")
-        self.limit = int(limit) if limit.isdecimal() else _LISTED
-
-    def lets(self, entry: Entry) -> bool:
-        """Is it asked for? The text may stand anywhere in it."""
-        summary = entry.summary
-        return (
-            self.lets_summary(summary, is_whole=False)
-            and (self.before is None or summary["number"] < self.before)
-            and (not self._text or self._text in entry.detail.decode().lower())
-        )
-
-    def lets_summary(self, summary: Mapping[str, Any], *, is_whole: bool = True) -> bool:
-        """The same of a summary alone."""
-        return (
-            self._route in (None, summary["route"])
-            and self._method in ("", summary["method"])
-            and str(summary["status"]).startswith(self._status)
-            and (not is_whole or not self._text or self._text in json.dumps(summary).lower())
-        )
-
-
 async def _given(request: Request) -> dict[str, Any]:
     """The JSON object that a request brings; nothing is an empty one. Raises `BadRequest`."""
     if request.body is None:
@@ -270,34 +226,3 @@ async def _given(request: Request) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise BadRequest("Write a JSON object.")
     return given
-
-
-def _again(detail: Mapping[str, Any], given: Mapping[str, Any]) -> Again:
-    """The request of `detail`, with what is `given` in place of its parts. Raises `NotKept`, `BadRequest`."""
-    path, query = given.get("path", detail["path"]), given.get("query", detail["query"])
-    if MASK in f"{path}{query}":
-        raise NotKept("A part of its target is masked: edit it, and fill that in.")
-    kept = [(name, value) for name, value, note in (detail["request"] or {"fields": []})["fields"] if not note]
-    target = f"{path}?{query}" if query else str(path)
-    try:
-        fields = tuple((str(name), str(value)) for name, value in given.get("fields", kept))
-        return Again(str(given.get("method", detail["method"])), target, fields, _body(detail, given))
-    except (TypeError, ValueError, binascii.Error):
-        raise BadRequest("Write fields as a list of [name, value], and a body as text or base64.") from None
-
-
-def _body(detail: Mapping[str, Any], given: Mapping[str, Any]) -> bytes:
-    if "body" in given:
-        return str(given["body"]).encode()
-    if "body_base64" in given:
-        return base64.b64decode(str(given["body_base64"]), validate=True)
-    if not detail["bytes_in"]:
-        return b""
-    kept = (detail["request"] or {}).get("body")
-    if not kept or kept["truncated"]:
-        raise NotKept("Its body was not kept, or not all of it: switch bodies on, or edit it and fill that in.")
-    if kept["base64"] is not None:
-        return base64.b64decode(kept["base64"])
-    if kept["text"] is None or MASK in kept["text"]:
-        raise NotKept("A part of its body is masked: edit it, and fill that in.")
-    return str(kept["text"]).encode()

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
 
-from proxy.accesslog import Exchange, began
+from proxy.accesslog import Exchange
 from proxy.admin import shown
 from proxy.admin.why import why
 from proxy.lines import timestamp
 from proxy.listener.request import Request
-from proxy.notes import Notes, Sent
+from proxy.notes import FullNotes, Notes, Sent, begin
 from proxy.redact import Redactor
 
 #: How long what ended waits until it is looked at.
@@ -74,24 +74,24 @@ class Journal:
         self._redactor = redactor
         self._wall = wall
         self._entries: deque[Entry] = deque(maxlen=most)
-        self._ended: deque[tuple[Exchange, float]] = deque(maxlen=most)
-        self._open: dict[int, Exchange] = {}
+        self._ended: deque[tuple[Exchange, FullNotes | None, float]] = deque(maxlen=most)
+        self._open: dict[int, tuple[Exchange, FullNotes]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: set[Listener] = set()
 
     # -- the relay's side
 
-    def begin(self, request: Request) -> Exchange:
-        """The exchange of a request that begins; what becomes of it is noted."""
-        exchange = began(request)
-        self._open[exchange.number] = exchange
-        exchange.notes = Notes(request, self.bodies)
-        return exchange
+    def begin(self, request: Request) -> tuple[Exchange, Notes]:
+        """The exchange of a request that begins, and what its way is noted in."""
+        exchange, _ = begin(request)
+        notes = FullNotes(request, self.bodies)
+        self._open[exchange.number] = exchange, notes
+        return exchange, notes
 
     def __call__(self, exchange: Exchange) -> None:
         """An exchange ended."""
-        self._open.pop(exchange.number, None)
-        self._ended.append((exchange, self._wall()))
+        _, notes = self._open.pop(exchange.number, (None, None))
+        self._ended.append((exchange, notes, self._wall()))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(MOMENT_SECONDS, self._look)
 
@@ -105,10 +105,10 @@ class Journal:
     def live(self) -> list[dict[str, Any]]:
         """Summaries of what has lasted for a while and goes on."""
         now = self._wall()
-        started = [(each, _lasts(each)) for each in self._open.values()]
+        started = [(*each, perf_counter() - each[0].started_at) for each in self._open.values()]
         return [
-            self._summary(each, now - lasts, lasts, live=True)
-            for each, lasts in started
+            self._summary(exchange, notes, now - lasts, lasts, live=True)
+            for exchange, notes, lasts in started
             if lasts >= LIVE_AFTER_SECONDS
         ]
 
@@ -145,15 +145,12 @@ class Journal:
             self._timer.cancel()
             self._timer = None
         while self._ended:
-            exchange, ended_at = self._ended.popleft()
-            entry = self._entry(exchange, ended_at)
-            exchange.notes = None
+            entry = self._entry(*self._ended.popleft())
             self._entries.append(entry)
             self.tell("exchange", entry.summary)
 
-    def _entry(self, exchange: Exchange, ended_at: float) -> Entry:
-        summary = self._summary(exchange, ended_at - exchange.seconds, exchange.seconds, live=False)
-        notes = exchange.notes
+    def _entry(self, exchange: Exchange, notes: FullNotes | None, ended_at: float) -> Entry:
+        summary = self._summary(exchange, notes, ended_at - exchange.seconds, exchange.seconds, live=False)
         detail = {
             **summary,
             "why": self._redactor.text(why(exchange, notes)),
@@ -164,7 +161,9 @@ class Journal:
         }
         return Entry(summary, json.dumps(detail).encode())
 
-    def _summary(self, exchange: Exchange, began_at: float, seconds: float, *, live: bool) -> dict[str, Any]:
+    def _summary(
+        self, exchange: Exchange, notes: FullNotes | None, began_at: float, seconds: float, *, live: bool
+    ) -> dict[str, Any]:
         text = self._redactor.text
         return {
             "id": exchange.request_id,
@@ -186,11 +185,11 @@ class Journal:
             "generation": exchange.generation,
             "retried": exchange.retried,
             "refusals": exchange.refusals,
-            "kind": _kind(exchange),
+            "kind": _kind(exchange, notes),
             "live": live,
         }
 
-    def _request(self, notes: Notes | None) -> dict[str, Any] | None:
+    def _request(self, notes: FullNotes | None) -> dict[str, Any] | None:
         if notes is None:
             return None
         section = notes.request.section
@@ -203,7 +202,7 @@ class Journal:
             "body": shown.body(notes.request_body, kind, encoding, self._redactor),
         }
 
-    def _attempt(self, exchange: Exchange, notes: Notes, sent: Sent) -> dict[str, Any]:
+    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent) -> dict[str, Any]:
         outgoing, head = sent.outgoing, sent.head
         target = shown.path(outgoing.path, self._redactor)
         query = b"&".join(
@@ -228,7 +227,7 @@ class Journal:
             "error": sent.error or None,
         }
 
-    def _response(self, exchange: Exchange, notes: Notes | None) -> dict[str, Any]:
+    def _response(self, exchange: Exchange, notes: FullNotes | None) -> dict[str, Any]:
         lines = b"" if notes is None else notes.answer_lines
         values = {line.partition(b":")[0].lower(): line.partition(b":")[2].strip() for line in lines.split(b"\r\n")}
         kind, encoding = values.get(b"content-type", b""), values.get(b"content-encoding", b"")
@@ -243,20 +242,15 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1e3, 2)
 
 
-def _lasts(exchange: Exchange) -> float:
-    return perf_counter() - exchange.started_at
-
-
-def _kind(exchange: Exchange) -> str:
+def _kind(exchange: Exchange, notes: FullNotes | None) -> str:
     if exchange.status == 101:
         return "websocket"
-    notes = exchange.notes
     head = notes.sent[-1].head if notes is not None and notes.sent else None
     kinds = () if head is None else head.values.get(b"content-type", ())
     return "sse" if any(each.lower().startswith(b"text/event-stream") for each in kinds) else "http"
 
 
-def _timing(exchange: Exchange, notes: Notes | None) -> dict[str, float | None]:
+def _timing(exchange: Exchange, notes: FullNotes | None) -> dict[str, float | None]:
     """How the time was spent, in milliseconds; None: it did not come to that."""
     guard = first_byte = body = None
     if notes is not None and notes.admitted_at:

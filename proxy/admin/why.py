@@ -3,7 +3,7 @@
 from typing import Final
 
 from proxy.accesslog import Exchange
-from proxy.notes import Notes
+from proxy.notes import FullNotes
 
 #: What each error code means for the way of a request; the codes are those of INTERFACE.
 _CODES: Final = {
@@ -13,7 +13,7 @@ _CODES: Final = {
 }
 
 
-def why(exchange: Exchange, notes: Notes | None, detail: str | None = None) -> str:
+def why(exchange: Exchange, notes: FullNotes | None, detail: str | None = None) -> str:
     """Which route, credential and rule answered; `detail` is what our own error said."""
     if exchange.error:
         return " ".join(filter(None, (_of_error(exchange), _CODES.get(exchange.error, detail))))
@@ -30,7 +30,7 @@ def _of_error(exchange: Exchange) -> str:
     return f"The proxy itself said {exchange.error}, {at}."
 
 
-def _way(exchange: Exchange, notes: Notes | None) -> str:
+def _way(exchange: Exchange, notes: FullNotes | None) -> str:
     if not exchange.route or notes is None or notes.binding is None:
         return f"The proxy answered {exchange.status} by itself."
     route = notes.binding.route
@@ -43,7 +43,7 @@ def _of_token(exchange: Exchange) -> str:
     name, generation = exchange.credential, exchange.generation
     if exchange.retried and exchange.refusals > 1:
         return (
-            f"It refused credential {name} twice, the second time generation {generation}, which had just been got: "
+            f"It refused credential {name} twice, the second time generation {generation}, which was newer: "
             "a newer token does not help here."
         )
     if exchange.retried:
@@ -53,7 +53,7 @@ def _of_token(exchange: Exchange) -> str:
         )
     if exchange.refusals:
         return (
-            f"It refused generation {generation} of credential {name}, and no newer token could be had, or had just "
+            f"It refused generation {generation} of credential {name}; no newer token could be had, or one had "
             "been shown not to help, or the body could not be sent again."
         )
     waited = f" after {exchange.token_wait * 1e3:.0f} ms of waiting for it" if exchange.token_wait >= 0.001 else ""

@@ -1,7 +1,6 @@
 """Makes the objects that serve requests from a configuration; opens nothing."""
 
 from proxy.build.guard import guard, owner, peers
-from proxy.build.office import Office, key_of
 from proxy.build.routes import bindings
 from proxy.build.sources import binding_of, credentials
 from proxy.build.stores import latch, store
@@ -9,13 +8,11 @@ from proxy.build.surroundings import Means, Surroundings
 
 __all__ = [
     "Means",
-    "Office",
     "Surroundings",
     "binding_of",
     "bindings",
     "credentials",
     "guard",
-    "key_of",
     "latch",
     "owner",
     "peers",

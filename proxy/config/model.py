@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from proxy.config.credentials import CredentialConfig, StaticCredential
 from proxy.config.fields import (
@@ -90,13 +90,20 @@ class GuardConfig(Section):
         return self.client_key is not None or bool(self.client_keys)
 
 
+_MOST_EXCHANGES: Final = 100_000
+
+
 class InspectorConfig(Section):
     """What the page of the admin listener shows."""
 
-    exchanges: Annotated[int, Field(ge=1, le=100_000)] = 500
-    """How many of the last exchanges are kept, masked."""
-    bodies: Size = 0
+    exchanges: Annotated[int, AfterValidator(lambda count: _kept(count))] = 500
+    """How many of the last exchanges are kept, masked; 0: there is no page."""
+    bodies: Annotated[Size, AfterValidator(lambda size: _at_most(size, 1 << 20))] = 0
     """Bytes kept of each body, masked; 0: none until it is switched on in the page. 1MiB at most."""
+
+
+def _no_inspector(value: object) -> object:
+    return {"exchanges": 0} if value is False else value
 
 
 class AdminConfig(Section):
@@ -106,7 +113,9 @@ class AdminConfig(Section):
     """host:port; null: off."""
     key: LocalKey | None = None
     """null: a random one per start, in the run file."""
-    inspector: InspectorConfig | Literal[False] = Field(default_factory=InspectorConfig)
+    inspector: Annotated[
+        InspectorConfig, BeforeValidator(_no_inspector, json_schema_input_type=InspectorConfig | Literal[False])
+    ] = Field(default_factory=InspectorConfig)
     """The page that shows requests; false: there is none, and nothing is kept."""
 
     @property
@@ -141,6 +150,18 @@ class LimitsConfig(Section):
     """Bytes of a request body; null: no limit."""
     drain: Timeout = 25.0
     """How long requests in flight may take to end on shutdown."""
+
+
+def _kept(count: int) -> int:
+    if not 0 <= count <= _MOST_EXCHANGES:
+        raise ValueError(f"write a number from 0 to {_MOST_EXCHANGES}")
+    return count
+
+
+def _at_most(size: int, most: int) -> int:
+    if size > most:
+        raise ValueError("write at most 1MiB")
+    return size
 
 
 def _at_least(size: int, least: int) -> int:

@@ -1,10 +1,10 @@
-"""What the admin listener answers from."""
+"""What the admin listener answers from: made of a configuration, for one instance."""
 
 import secrets
 from collections.abc import Callable
 from typing import Protocol
 
-from proxy.accesslog import Exchange, began
+from proxy.accesslog import Exchange
 from proxy.admin.app import View, admin_handler
 from proxy.admin.documents import Paths
 from proxy.admin.entrance import Entrance
@@ -19,6 +19,7 @@ from proxy.credentials.events import Events
 from proxy.guard import Guard
 from proxy.listener.connection import Handler
 from proxy.listener.request import Request
+from proxy.notes import Notes, begin
 from proxy.redact import Redactor, Secret
 
 
@@ -42,14 +43,14 @@ class Office:
         self.metrics = Metrics(instance.reports, clock.now)
         self.journal: Journal | None = None
         self._timeline: Timeline | None = None
-        if kept and config.admin.listen is not None:
+        if kept.exchanges and config.admin.listen is not None:
             self.journal = Journal(kept.exchanges, kept.bodies, redactor, clock.wall)
             self._timeline = Timeline(self.metrics, self.journal, instance.reports, clock.wall)
 
     @property
-    def begin(self) -> Callable[[Request], Exchange]:
-        """Makes the exchange of a request that begins."""
-        return began if self.journal is None else self.journal.begin
+    def begin(self) -> Callable[[Request], tuple[Exchange, Notes]]:
+        """Gives the exchange of a request that begins, and what its way is noted in."""
+        return begin if self.journal is None else self.journal.begin
 
     @property
     def observers(self) -> tuple[Callable[[Exchange], None], ...]:
