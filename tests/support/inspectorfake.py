@@ -183,7 +183,6 @@ class Inspector:
         sent = await request.json() if request.can_read_body else None
         if request.path.startswith("/api/"):
             self.asked.append((request.method, request.path, sent))
-        request["sent"] = sent
         answer: web.StreamResponse = await handler(request)
         return answer
 
@@ -245,7 +244,7 @@ class Inspector:
         return web.json_response(named)
 
     async def _settings(self, request: web.Request) -> web.Response:
-        self.settings.update(request["sent"] or {})
+        self.settings.update(await request.json() if request.method == "POST" else {})
         return web.json_response(self.settings)
 
     async def _clear(self, _request: web.Request) -> web.Response:

@@ -31,7 +31,7 @@ class Card {
     this.element = h(
       'article',
       { class: 'card', 'aria-label': `Credential ${report.name}` },
-      h('header', {}, h('h3', {}, report.name), this.state, this.button),
+      h('header', {}, h('h2', {}, report.name), this.state, this.button),
       this.facts,
       this.line,
       this.error,

@@ -110,7 +110,8 @@ class ExchangeList extends HTMLElement {
     const { shown } = this.#store;
     if (!shown.length) return;
     const at = this.#store.position(this.#current);
-    const wanted = at < 0 ? shown.length - 1 : at - steps;
+    // Without a current one the first step leads to the newest.
+    const wanted = (at < 0 ? shown.length : at) - steps;
     this.#choose(shown[Math.min(shown.length - 1, Math.max(0, wanted))], false);
     this.#reveal();
   }
