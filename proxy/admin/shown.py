@@ -6,6 +6,7 @@ since a secret may stand anywhere (threat 82).
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -46,6 +47,14 @@ _PARAMETERS: Final = frozenset(
     start state status to top type until version view
     """.split()
 )
+#: Members of bodies that are called a secret, in JSON and in forms; the value may be cut off.
+_SECRET: Final = (
+    r"(?:pass(?:word|wd|phrase|code)|secret|token|api_?-?key|authorization|cookie|credential|session|otp)"
+)
+_JSON_MEMBER: Final = re.compile(
+    rf'("[^"\\]*{_WORDS}[^"\\]*"\s*:\s*)(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[0-9][^\s,}}]*)', re.IGNORECASE
+)
+_FORM_MEMBER: Final = re.compile(rf"((?:^|(?<=&))[^=&]*{_WORDS}[^=&]*=)[^&]*", re.IGNORECASE)
 _NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
 #: More of one value tells a reader nothing.
 _VALUE_MOST: Final = 2048
@@ -170,10 +179,17 @@ def body(
         None if content_encoding.strip().lower() not in (b"", b"identity") else _text(kept, cut=shown["truncated"])
     )
     if text is not None:
-        shown["text"] = redactor.text(text)
+        shown["text"] = redactor.text(_without_members(text, form=b"urlencoded" in content_type.lower()))
     elif redactor.text(kept.decode("latin-1")) == kept.decode("latin-1"):
         shown["base64"] = base64.b64encode(kept).decode()
     return shown
+
+
+def _without_members(text: str, *, form: bool) -> str:
+    """`text` without the values of what its names call a secret: those of the client and of the upstream, too."""
+    if form:
+        return _FORM_MEMBER.sub(rf"\1{MASK}", text)
+    return _JSON_MEMBER.sub(rf'\1"{MASK}"', text)
 
 
 def _text(kept: bytes, *, cut: bool) -> str | None:

@@ -93,10 +93,16 @@ class GuardConfig(Section):
 _MOST_EXCHANGES: Final = 100_000
 
 
+def _kept(count: int) -> int:
+    if not 0 <= count <= _MOST_EXCHANGES:
+        raise ValueError(f"write a number from 0 to {_MOST_EXCHANGES}")
+    return count
+
+
 class InspectorConfig(Section):
     """What the page of the admin listener shows."""
 
-    exchanges: Annotated[int, AfterValidator(lambda count: _kept(count))] = 500
+    exchanges: Annotated[int, AfterValidator(_kept)] = 500
     """How many of the last exchanges are kept, masked; 0: there is no page."""
     bodies: Annotated[Size, AfterValidator(lambda size: _at_most(size, 1 << 20))] = 0
     """Bytes kept of each body, masked; 0: none until it is switched on in the page. 1MiB at most."""
@@ -150,12 +156,6 @@ class LimitsConfig(Section):
     """Bytes of a request body; null: no limit."""
     drain: Timeout = 25.0
     """How long requests in flight may take to end on shutdown."""
-
-
-def _kept(count: int) -> int:
-    if not 0 <= count <= _MOST_EXCHANGES:
-        raise ValueError(f"write a number from 0 to {_MOST_EXCHANGES}")
-    return count
 
 
 def _at_most(size: int, most: int) -> int:
