@@ -48,8 +48,8 @@ _PARAMETERS: Final = frozenset(
     """.split()
 )
 #: Members of bodies that are called a secret, in JSON and in forms; the value may be cut off.
-_SECRET: Final = (
-    r"(?:pass(?:word|wd|phrase|code)|secret|token|api_?-?key|authorization|cookie|credential|session|otp)"
+_WORDS: Final = (
+    r"(?:pass(?:word|wd|phrase|code)|secret|token|api[_-]?key|authorization|cookie|credential|session|otp)"
 )
 _JSON_MEMBER: Final = re.compile(
     rf'("[^"\\]*{_WORDS}[^"\\]*"\s*:\s*)(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[0-9][^\s,}}]*)', re.IGNORECASE
