@@ -130,6 +130,11 @@ class Instance:
     # -- what the admin listener shows
 
     @property
+    def has_inspector(self) -> bool:
+        """Is there a page that shows requests?"""
+        return self._office.journal is not None
+
+    @property
     def is_busy(self) -> bool:
         """Are requests in flight?"""
         return self._data.is_busy

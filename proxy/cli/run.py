@@ -136,6 +136,9 @@ def _print_urls(instance: Instance) -> None:
     click.echo(f"bearer-proxy {__version__} listens on {', '.join(instance.urls)}")
     if instance.admin_url is not None:
         click.echo(f"health and metrics: {instance.admin_url}/readyz {instance.admin_url}/metrics")
+        if instance.has_inspector:
+            # Its key goes to the terminal alone, never to a log.
+            click.echo(f"inspector: {instance.admin_url}/?key={instance.admin_key.reveal()}")
 
 
 async def _end(instance: Instance, at_once: asyncio.Event) -> None:
