@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -349,7 +350,7 @@ async def test_a_run_file_that_cannot_be_written_is_a_warning(command: Command) 
 
 
 async def test_a_terminal_is_shown_where_to_go(command: Command) -> None:
-    """The URLs of both listeners on standard output, and no key."""
+    """The URLs of both listeners, and that of the inspector with its key, which no log has."""
     ours, theirs = os.openpty()
     config = command.config({"upstream": "http://127.0.0.1:9"})
     async with command.running("-c", config, stdout=theirs) as program:
@@ -359,7 +360,8 @@ async def test_a_terminal_is_shown_where_to_go(command: Command) -> None:
     os.close(ours)
     assert f"listens on {program.url}" in shown
     assert "/readyz" in shown
-    assert "key" not in shown
+    [key] = re.findall(r"inspector: http://127\.0\.0\.1:\d+/\?key=([A-Za-z0-9_-]{32})\r\n", shown)
+    assert key not in "".join(program.err)
 
 
 async def test_a_taken_address_is_a_failure_at_run_time(command: Command) -> None:
