@@ -344,7 +344,7 @@ async def test_a_credential_that_is_gone_ends_after_its_last_request(
             assert (await client.answer()).body == b"late"
             assert tracker.double.token_requests == {"login": 1, "refresh": 1}
             await until(lambda: not proxy.instance._endings)
-            assert source.ahead.next_look is None  # type: ignore[attr-defined]  # its TokenSource
+            assert source.ahead.next_look is None
         assert len({seen.all("authorization")[0] for seen in upstream.seen}) == 2
 
 
