@@ -1,10 +1,12 @@
 """Another configuration while the proxy runs: all of it or nothing, and no request notices."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import sys
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,7 +21,7 @@ from aiohttp import web
 from proxy import runfile
 from proxy.cli.reload import Reloading
 from proxy.config import find, load
-from proxy.config.watched import Watched
+from proxy.config.watched import Watched, files
 from proxy.demo.serving import serving
 from proxy.demo.teletracker import TeleTracker
 from proxy.errors import ConfigError
@@ -215,6 +217,22 @@ async def test_what_is_in_flight_over_two_reloads_is_finished_by_the_drain(
                 assert (answer.status, answer.body, answer["connection"]) == (200, b"late", "close")
             await draining
         assert [seen.all("x-configuration") for seen in upstream.seen] == [["0"], ["1"]]
+
+
+async def test_nothing_is_left_of_configurations_that_nobody_needs(
+    proxying: StartProxy, tracker: Vendor[TeleTracker]
+) -> None:
+    """Though a source and a connection go on that began with the first one."""
+    async with proxying(tracker.config, environ=tracker.environ) as proxy, proxy.connect() as client:
+        past = []
+        for number in range(3):
+            assert (await client.ask("GET", "/calls")).status == 200
+            past.append(weakref.ref(proxy.instance._present))
+            proxy.reload({**tracker.config, **named(str(number))})
+        assert (await client.ask("GET", "/calls")).status == 200
+        await until(lambda: not proxy.instance._endings)
+        gc.collect()
+        assert [each() for each in past] == [None] * 3
 
 
 async def test_a_route_comes_and_another_goes(proxying: StartProxy, keyed: Keyed) -> None:
@@ -706,6 +724,32 @@ def test_a_change_counts_when_the_files_rest(tmp_path: Path) -> None:
     assert not watched.look()
     other.chmod(0o600 if other.stat().st_mode & 0o077 else 0o644)
     assert [watched.look() for _ in range(2)] == [False, True]
+
+
+def test_the_files_of_tls_and_of_secrets_are_watched_and_those_that_are_followed_anyway_are_not(
+    canaries: Canaries, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each by the path that it is read at."""
+    secret = tmp_path_factory.mktemp("secrets") / "secret"
+    secret.touch(mode=0o600)
+    secret.write_text(canaries.mint())
+    for name in ("upstream.pem", "login.pem", "token"):
+        (tmp_path / name).touch(mode=0o600)
+    login = {"url": "https://localhost/login", "fields": {"password": {"file": str(secret)}}}
+    config = {
+        "routes": [
+            {"prefix": "/", "upstream": "https://localhost", "tls": {"ca": "upstream.pem"}, "credential": "a"}
+        ],
+        "credentials": {
+            "a": {"type": "login", "login": login, "tls": {"ca": "login.pem"}},
+            "b": {"type": "file", "path": "token"},
+        },
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    source = find(str(path), {})
+    wanted = {path, secret, tmp_path / "upstream.pem", tmp_path / "login.pem"}
+    assert set(files(load(source, environ={}), source)) == wanted
 
 
 async def test_the_level_of_the_log_applies(proxying: StartProxy, keyed: Keyed, tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ class Server:
         self._places.most = terms.most_connections
 
     def _is_admitted(self, connection: ClientConnection) -> bool:
-        transport = connection.transport
-        return transport is None or self._admits is None or self._admits(transport.get_extra_info("socket"))
+        sock = None if connection.transport is None else connection.transport.get_extra_info("socket")
+        return sock is None or self._admits is None or self._admits(sock)
 
     def __call__(self) -> ClientConnection:
         """The protocol of a new connection."""
