@@ -18,16 +18,24 @@ from proxy.credentials.credential import Report
 from proxy.credentials.file import FileSource
 from proxy.credentials.source import TokenSource
 from proxy.errors import CredentialError
+from proxy.redact import Redactor
 from proxy.relay import Relay
 
 
+def mask(config: Config, redactor: Redactor) -> None:
+    """Let nobody show the secrets of `config`, before anything is made of it."""
+    # One that is borrowed is still empty.
+    for value in (*(source.value for _, source in config.secrets()), *config.literals()):
+        redactor.register(value)
+
+
 class Configured:
-    """All that `config` makes in `around`, whose clients are its own; `observe` is told of every exchange."""
+    """All that `config` makes in `around`, whose clients are its own; `observe` is told of every exchange.
+
+    To make it takes a while (the machine's certificates are read for TLS), and no loop.
+    """
 
     def __init__(self, config: Config, around: build.Surroundings, observe: Callable[[Exchange], None]) -> None:
-        # One that is borrowed is still empty.
-        for value in (*(source.value for _, source in config.secrets()), *config.literals()):
-            around.redactor.register(value)
         self.config = config
         self.credentials = build.credentials(config, around)
         self.bindings = build.bindings(config, self.credentials, clock=around.clock)

@@ -18,7 +18,7 @@ from proxy.admin.app import admin_handler
 from proxy.admin.metrics import Metrics
 from proxy.config import Config
 from proxy.config.listeners import ListenAddress, TcpAddress
-from proxy.configured import Configured, fixed
+from proxy.configured import Configured, fixed, mask
 from proxy.credentials.credential import Report, warn_of_ends
 from proxy.credentials.endpoint import Clients
 from proxy.errors import ConfigError, CredentialError
@@ -60,6 +60,7 @@ class Instance:
             events=self.metrics,
             clients=Clients(ca=world.token_ca),
         )
+        mask(config, world.redactor)
         self._observe = world.observers(config.log, self.metrics.observe)
         self._present = Configured(config, self._around, self._observe)
         #: What was there before a reload, until its last request is answered, and what waits for that.
@@ -130,8 +131,8 @@ class Instance:
 
     # -- another configuration
 
-    def reload(self, config: Config) -> dict[str, str]:
-        """Serve by `config` from now on; gives what is `added`, `removed` and `changed`, by names.
+    async def reload(self, config: Config) -> dict[str, str]:
+        """Serve by `config` from now on; gives what is `added`, `removed` and `changed`, by names. One at a time.
 
         Raises `ConfigError`, and has changed nothing then. Requests in flight end with what they began with.
         """
@@ -142,13 +143,14 @@ class Instance:
         if config.log != before.config.log:
             observe = self._world.observers(config.log, self.metrics.observe)
         around = replace(self._around, clients=Clients(ca=self._world.token_ca))
-        present = Configured(config, around, observe)
+        mask(config, self._world.redactor)
+        present = await asyncio.to_thread(Configured, config, around, observe)
         peers = self._peers
         if (config.guard.peers, config.guard.has_keys) != (before.config.guard.peers, before.config.guard.has_keys):
             peers = build.peers(config)
             if peers is not None:
                 peers.begin()
-        # Nothing is refused from here on.
+        # Nothing is refused from here on, and nothing awaited.
         present.succeed(before)
         build.follow(self._around.store, config)
         self._present, self._observe = present, observe

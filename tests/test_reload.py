@@ -183,7 +183,7 @@ async def test_a_stream_goes_on_and_the_next_request_on_its_connection_goes_by_t
         async with proxying(config, environ=keyed.environ) as proxy, proxy.connect() as client:
             client.send(GET)
             await client.reader.readuntil(b"first")
-            assert proxy.reload(keyed.config(upstream, **named("new"))) == {"changed": "route default"}
+            assert await proxy.reload(keyed.config(upstream, **named("new"))) == {"changed": "route default"}
             assert (await proxy.ask("GET", "/")).body == b"new"
             assert proxy.instance._past
             more.set()
@@ -206,10 +206,10 @@ async def test_what_is_in_flight_over_two_reloads_is_finished_by_the_drain(
         ):
             first.send(GET)
             await until(lambda: len(upstream.seen) == 1)
-            proxy.reload(keyed.config(upstream.url, **named("1")))
+            await proxy.reload(keyed.config(upstream.url, **named("1")))
             second.send(GET)
             await until(lambda: len(upstream.seen) == 2)
-            proxy.reload(keyed.config(upstream.url, **named("2")))
+            await proxy.reload(keyed.config(upstream.url, **named("2")))
             draining = asyncio.create_task(proxy.instance.drain())
             await until(lambda: proxy.lines("draining"))
             held.release.set()
@@ -228,7 +228,7 @@ async def test_nothing_is_left_of_configurations_that_nobody_needs(
         for number in range(3):
             assert (await client.ask("GET", "/calls")).status == 200
             past.append(weakref.ref(proxy.instance._present))
-            proxy.reload({**tracker.config, **named(str(number))})
+            await proxy.reload({**tracker.config, **named(str(number))})
         assert (await client.ask("GET", "/calls")).status == 200
         await until(lambda: not proxy.instance._endings)
         gc.collect()
@@ -243,7 +243,7 @@ async def test_a_route_comes_and_another_goes(proxying: StartProxy, keyed: Keyed
         async with proxying({"routes": [one]}) as proxy:
             assert (await proxy.ask("GET", "/two")).code == "no_route"
             credentials = {"key": keyed.credential()}
-            news = proxy.reload(
+            news = await proxy.reload(
                 {"routes": [{**two, "credential": "key"}], "credentials": credentials}, environ=keyed.environ
             )
             assert news == {"added": "route two, credential key", "removed": "route one"}
@@ -266,7 +266,7 @@ async def test_a_token_is_kept_with_its_generation_whatever_else_changes(
         before = proxy.instance.reports()
         credential = {**tracker.credential, "margin": "10s", "headers": {"X-Sent-Along": "yes"}}
         routes = [{"prefix": f"/{name}", "upstream": tracker.url, "credential": "default"} for name in ("a", "b")]
-        news = proxy.reload({"routes": routes, "credentials": {"default": credential}})
+        news = await proxy.reload({"routes": routes, "credentials": {"default": credential}})
         assert news["changed"] == "credential default"
         assert proxy.instance.reports() == before
         for target in ("/a/calls", "/b/calls"):
@@ -287,7 +287,7 @@ async def test_a_token_request_in_flight_serves_those_who_wait_and_those_who_com
     async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
         before = asyncio.create_task(proxy.ask("GET", "/calls"))
         await tracker.double.holding()
-        proxy.reload({**tracker.config, **named("new")})
+        await proxy.reload({**tracker.config, **named("new")})
         behind = asyncio.create_task(proxy.ask("GET", "/calls"))
         await until(lambda: len(proxy.instance._data._connections) == 2)
         tracker.double.set(token_endpoint="up")
@@ -305,16 +305,16 @@ async def test_the_same_rejected_secret_stays_barred_and_another_one_is_tried(
     wrong = {**tracker.environ, "TRACKER_PASSWORD": canaries.mint("password")}
     async with proxying(tracker.config, environ=wrong) as proxy:
         assert (await proxy.ask("GET", "/calls")).code == "credential_rejected"
-        assert proxy.reload({**tracker.config, **named("new")}) == {"changed": "route default"}
+        assert await proxy.reload({**tracker.config, **named("new")}) == {"changed": "route default"}
         assert (await proxy.ask("GET", "/calls")).code == "credential_rejected"
         assert tracker.double.token_requests == {"login": 1}
-        changed = proxy.reload({**tracker.config, **named("new")}, environ=tracker.environ)
+        changed = await proxy.reload({**tracker.config, **named("new")}, environ=tracker.environ)
         assert changed == {"changed": "credential default"}
         assert (await proxy.ask("GET", "/calls")).status == 200
         assert (await proxy.admin("GET", "/readyz")).status == 200
         assert tracker.double.token_requests == {"login": 2}
         # And it is the old one that was rejected.
-        proxy.reload(tracker.config, environ=wrong)
+        await proxy.reload(tracker.config, environ=wrong)
         assert (await proxy.ask("GET", "/calls")).code == "credential_rejected"
         assert tracker.double.token_requests == {"login": 2}
 
@@ -326,7 +326,7 @@ async def test_a_token_does_not_go_to_an_upstream_for_which_it_was_not_got(
     async with api() as elsewhere, proxying(tracker.config, environ=tracker.environ) as proxy:
         assert (await proxy.ask("GET", "/calls")).status == 200
         first = set(tracker.double.issued)
-        news = proxy.reload({**tracker.config, "upstream": elsewhere.url})
+        news = await proxy.reload({**tracker.config, "upstream": elsewhere.url})
         assert news == {"changed": "route default, credential default"}
         assert (await proxy.ask("GET", "/calls")).status == 200
         [sent] = elsewhere.seen[0].all("authorization")
@@ -350,7 +350,7 @@ async def test_a_credential_that_is_gone_ends_after_its_last_request(
             client.send(GET)
             await first.arrived.wait()
             source = proxy.instance._present.credentials["default"].source
-            assert proxy.reload({"upstream": upstream.url}) == {
+            assert await proxy.reload({"upstream": upstream.url}) == {
                 "removed": "credential default",
                 "changed": "route default",
             }
@@ -381,7 +381,7 @@ async def test_what_stands_on_another_credential_goes_on_with_that_ones_tokens(
             assert (await proxy.ask("GET", "/lender/calls")).status == 200
             assert [line["generation"] for line in proxy.lines()[-2:]] == [number + 1] * 2
             tracker.double.expire()
-            assert proxy.reload(config) == {}
+            assert await proxy.reload(config) == {}
         assert tracker.double.token_requests == {"login": 1, "refresh": 2}
 
 
@@ -390,7 +390,7 @@ async def test_a_credential_that_comes_takes_turns_with_other_processes(
 ) -> None:
     """As one that was there at the start (threat 107)."""
     async with proxying({"upstream": tracker.url}) as proxy:
-        proxy.reload(tracker.config, environ=tracker.environ)
+        await proxy.reload(tracker.config, environ=tracker.environ)
         assert (await proxy.ask("GET", "/calls")).status == 200
         assert [path.name.partition("-")[0] for path in (proxy.state / "turns").iterdir()] == ["default"]
 
@@ -403,7 +403,7 @@ async def test_a_refusal_that_no_newer_token_cures_is_not_tried_anew_after_a_rel
     async with proxying(tracker.config, environ=tracker.environ) as proxy:
         assert (await proxy.ask("GET", "/calls")).status == 403
         assert tracker.double.token_requests == {"login": 1, "refresh": 1}
-        proxy.reload({**tracker.config, "limits": {"drain": 1}})
+        await proxy.reload({**tracker.config, "limits": {"drain": 1}})
         assert (await proxy.ask("GET", "/calls")).status == 403
         assert tracker.double.token_requests == {"login": 1, "refresh": 1}
 
@@ -422,7 +422,7 @@ async def test_a_file_that_is_followed_keeps_its_generation(
                 path.write_text(canaries.mint())
                 await proxy.instance.refresh("default")
             other = {**credential, "place": {"header": "X-Token"}}
-            assert proxy.reload({**config, "credential": other}) == {"changed": "credential default"}
+            assert await proxy.reload({**config, "credential": other}) == {"changed": "credential default"}
             assert (await proxy.ask("GET", "/")).status == 200
             assert proxy.lines()[-1]["generation"] == 2
             assert upstream.seen[-1].all("x-token") == [path.read_text()]
@@ -439,7 +439,7 @@ async def test_the_guard_of_a_reload_holds_for_connections_that_are_there(
     async with api() as upstream, proxying({"upstream": upstream.url}) as proxy, proxy.connect() as client:
         assert (await client.ask("GET", "/")).status == 200
         config = {"upstream": upstream.url, "guard": {"client_key": {"env": "KEY"}}}
-        assert proxy.reload(config, environ={"KEY": key}) == {"changed": "guard"}
+        assert await proxy.reload(config, environ={"KEY": key}) == {"changed": "guard"}
         assert (await client.ask("GET", "/")).code == "client_key_required"
         assert (await client.ask("GET", "/", {"X-Proxy-Key": key})).status == 200
 
@@ -451,10 +451,10 @@ async def test_who_may_not_connect_any_more_is_refused_with_the_next_request(pro
     async with api() as upstream, proxying({"upstream": upstream.url}) as proxy:
         async with proxy.connect() as client:
             assert (await client.ask("GET", "/")).status == 200
-            proxy.reload({"upstream": upstream.url, "guard": others})
+            await proxy.reload({"upstream": upstream.url, "guard": others})
             assert (await client.ask("GET", "/")).code == "peer_not_allowed"
             assert await client.at_end()
-        proxy.reload({"upstream": upstream.url})
+        await proxy.reload({"upstream": upstream.url})
         assert (await proxy.ask("GET", "/")).status == 200
         assert len(upstream.seen) == 2
 
@@ -466,7 +466,7 @@ async def test_where_it_cannot_be_known_who_connects_a_list_of_users_is_refused(
     async with api() as upstream, proxying({"upstream": upstream.url}) as proxy:
         monkeypatch.setattr("proxy.peers._way_to_ask", lambda _diag: None)
         with pytest.raises(ConfigError, match="does not tell who connects"):
-            proxy.reload({"upstream": upstream.url, "guard": {"peers": {"uids": [1]}}})
+            await proxy.reload({"upstream": upstream.url, "guard": {"peers": {"uids": [1]}}})
         assert (await proxy.ask("GET", "/")).status == 200
 
 
@@ -481,13 +481,13 @@ async def test_limits_hold_for_what_comes(proxying: StartProxy) -> None:
     ):
         for client in (first, second):
             assert (await client.ask("GET", "/")).status == 200
-        assert proxy.reload({"upstream": upstream.url, "limits": limits}) == {"changed": "limits"}
+        assert await proxy.reload({"upstream": upstream.url, "limits": limits}) == {"changed": "limits"}
         for client in (first, second):
             assert (await client.ask("GET", "/")).status == 200
         async with proxy.connect() as third:
             assert (await third.answer()).code == "overloaded"
         assert (await first.ask("POST", "/", (), b"x" * 11)).code == "too_large"
-        proxy.reload({"upstream": upstream.url, "limits": {**limits, "connections": 10}})
+        await proxy.reload({"upstream": upstream.url, "limits": {**limits, "connections": 10}})
         answer = await proxy.ask("GET", "/", {"X-Long": "x" * 3000})
         assert answer.code == "headers_too_large"
 
@@ -496,7 +496,7 @@ async def test_the_access_log_can_be_switched_off_and_on(proxying: StartProxy) -
     """Of the requests from then on."""
     async with api() as upstream, proxying({"upstream": upstream.url}) as proxy:
         for access in (True, False, True):
-            proxy.reload({"upstream": upstream.url, "log": {"access": access}})
+            await proxy.reload({"upstream": upstream.url, "log": {"access": access}})
             assert (await proxy.ask("GET", f"/{access}")).status == 200
         assert [line["path"] for line in proxy.lines()] == ["/True", "/True"]
 
@@ -511,12 +511,12 @@ async def test_the_admin_key_of_a_reload_opens_and_the_one_before_does_not(
         for key in (canaries.mint("key"), canaries.mint("key")):
             before = proxy.instance.admin_key.reveal()
             admin = {"listen": "127.0.0.1:0", "key": {"env": "KEY"}}
-            assert proxy.reload({**config, "admin": admin}, environ={"KEY": key}) == {"changed": "admin"}
+            assert await proxy.reload({**config, "admin": admin}, environ={"KEY": key}) == {"changed": "admin"}
             assert (await proxy.admin("GET", "/api/credentials")).status == 200
             async with connected(str(proxy.instance.admin_url), proxy.artefacts) as client:
                 answer = await client.ask("GET", "/api/credentials", {"Authorization": f"Bearer {before}"})
                 assert answer.code == "admin_key_required"
-        proxy.reload(config)
+        await proxy.reload(config)
         assert proxy.instance.admin_key == random
 
 
@@ -545,7 +545,7 @@ async def test_123_what_cannot_change_refuses_the_whole_reload(
     async with api() as upstream, proxying({"upstream": upstream.url}) as proxy:
         changed = {"upstream": "http://127.0.0.1:9", **change}
         with pytest.raises(ConfigError) as caught:
-            proxy.reload(changed, environ={"KEY": "A" * 43 + "="})
+            await proxy.reload(changed, environ={"KEY": "A" * 43 + "="})
         assert [problem.partition(":")[0] for problem in caught.value.problems] == keys
         assert (await proxy.ask("GET", "/")).status == 200
         assert not proxy.instance._past
@@ -556,9 +556,9 @@ async def test_another_key_of_the_store_is_another_store(proxying: StartProxy, t
     store = {"kind": "file", "path": str(tmp_path / "tokens"), "key": {"env": "KEY"}}
     config = {"upstream": "http://127.0.0.1:9", "store": store}
     async with proxying(config, environ={"KEY": "A" * 43 + "="}) as proxy:
-        assert proxy.reload(config) == {}
+        assert await proxy.reload(config) == {}
         with pytest.raises(ConfigError, match=r"^store\.key: this cannot change"):
-            proxy.reload(config, environ={"KEY": "B" * 42 + "A="})
+            await proxy.reload(config, environ={"KEY": "B" * 42 + "A="})
 
 
 @pytest.mark.threat(123)
@@ -576,7 +576,7 @@ async def test_123_what_shows_only_when_it_is_built_refuses_as_well(
         ]
         credential = {**tracker.credential, "margin": 0}
         with pytest.raises(ConfigError, match=r"tls\.ca cannot be used"):
-            proxy.reload({"routes": routes, "credentials": {"default": credential}})
+            await proxy.reload({"routes": routes, "credentials": {"default": credential}})
         assert (await proxy.ask("GET", "/calls")).status == 200
         assert proxy.instance._present.config.credentials["default"].margin == 60.0
         assert tracker.double.token_requests == {"login": 1}

@@ -64,7 +64,7 @@ class Reloading:
     async def _reload(self) -> None:
         try:
             source, config = await asyncio.to_thread(self._read)
-            news = self._instance.reload(config)
+            news = await self._instance.reload(config)
         except ConfigError as error:
             detail = "; ".join(map(in_log, error.problems))
             log.warning("reload_refused", extra={"fields": {"problems": len(error.problems), "detail": detail}})

@@ -79,10 +79,14 @@ class Proxy:
     written: Callable[[Mapping[str, Any]], str]
     environ: Mapping[str, str]
 
-    def reload(self, config: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    async def reload(
+        self, config: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """Serve by another configuration; `environ` None: with the variables of the start."""
         given = self.environ if environ is None else environ
-        return self.instance.reload(load(Source(self.written(config), "test.yaml", None, "test"), environ=given))
+        return await self.instance.reload(
+            load(Source(self.written(config), "test.yaml", None, "test"), environ=given)
+        )
 
     @property
     def url(self) -> str:
