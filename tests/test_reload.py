@@ -212,6 +212,8 @@ async def test_what_is_in_flight_over_two_reloads_is_finished_by_the_drain(
             await proxy.reload(keyed.config(upstream.url, **named("2")))
             draining = asyncio.create_task(proxy.instance.drain())
             await until(lambda: proxy.lines("draining"))
+            await proxy.reload(keyed.config(upstream.url, **named("3")))
+            assert proxy.instance.is_draining
             held.release.set()
             for answer in (await first.answer(), await second.answer()):
                 assert (answer.status, answer.body, answer["connection"]) == (200, b"late", "close")
@@ -275,8 +277,25 @@ async def test_a_token_is_kept_with_its_generation_whatever_else_changes(
         assert tracker.double.token_requests == {"login": 1, "refresh": 1}
         # The margin of the new one: a minute before the end the old one would refresh.
         clock.move(3600.0 - 30.0)
-        assert (await proxy.ask("GET", "/a/calls")).status == 200
-        assert tracker.double.token_requests == {"login": 1, "refresh": 1}
+        assert proxy.instance.reports()[0].state == "fresh"
+
+
+async def test_a_token_request_that_nobody_waits_for_ends_as_it_began(
+    proxying: StartProxy, tracker: Vendor[TeleTracker]
+) -> None:
+    """What it is sent with stays open until then."""
+    tracker.double.set(token_endpoint="slow")
+    async with proxying(tracker.config, environ=tracker.environ) as proxy:
+        asked = asyncio.create_task(proxy.instance.refresh("default"))
+        await tracker.double.holding()
+        await proxy.reload({**tracker.config, **named("new")})
+        assert (await proxy.ask("GET", "/none", {"Host": "elsewhere.example"})).status == 403
+        assert proxy.instance._past
+        tracker.double.set(token_endpoint="up")
+        tracker.double.release()
+        assert (await asked).generation == 1
+        await until(lambda: not proxy.instance._past)
+        assert tracker.double.token_requests == {"login": 1}
 
 
 async def test_a_token_request_in_flight_serves_those_who_wait_and_those_who_come(
@@ -383,6 +402,30 @@ async def test_what_stands_on_another_credential_goes_on_with_that_ones_tokens(
             tracker.double.expire()
             assert await proxy.reload(config) == {}
         assert tracker.double.token_requests == {"login": 1, "refresh": 2}
+
+
+async def test_what_stands_on_a_credential_that_was_changed_asks_the_new_one(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], canaries: Canaries
+) -> None:
+    """Its own token is kept; the next one is got with what is lent now."""
+
+    async def grant(_seen: Seen) -> web.StreamResponse:
+        return web.json_response({"access_token": canaries.mint()})
+
+    async with api(grant) as server, api() as elsewhere:
+        login = {"url": f"{server.url}/login", "fields": {"with": {"credential": "lender"}}}
+        credentials = {"lender": dict(tracker.credential), "borrower": {"type": "login", "login": login}}
+        borrower = {"prefix": "/borrower", "upstream": tracker.url, "credential": "borrower"}
+        lender = {"prefix": "/lender", "credential": "lender"}
+        config = {"routes": [borrower, {**lender, "upstream": tracker.url}], "credentials": credentials}
+        async with proxying(config, environ=tracker.environ) as proxy:
+            assert (await proxy.instance.refresh("borrower")).generation == 1
+            config["routes"] = [borrower, {**lender, "upstream": elsewhere.url}]
+            assert await proxy.reload(config) == {"changed": "route lender, credential lender"}
+            assert (await proxy.instance.refresh("borrower")).generation == 2
+            sent = [seen.body.removeprefix(b"with=").decode() for seen in server.seen]
+            assert sent == [token for token in tracker.double.issued if token in sent]
+            assert len(set(sent)) == 2
 
 
 async def test_a_credential_that_comes_takes_turns_with_other_processes(
