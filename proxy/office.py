@@ -1,10 +1,9 @@
 """What the admin listener answers from: made of a configuration, for one instance."""
 
-import secrets
 from collections.abc import Callable
 from typing import Protocol
 
-from proxy.accesslog import Exchange
+from proxy.accesslog import Exchange, Observers
 from proxy.admin.app import View, admin_handler
 from proxy.admin.documents import Paths
 from proxy.admin.entrance import Entrance
@@ -28,17 +27,14 @@ class Administered(View, Proxied, Protocol):
 
 
 class Office:
-    """The metrics, the admin key, and the journal of an instance.
+    """The metrics and the journal of an instance.
 
-    The last is None where `admin.inspector` is false, or there is no admin listener.
+    There is no journal where `admin.inspector` is false, or there is no admin listener.
     """
 
     def __init__(self, config: Config, instance: Administered, *, redactor: Redactor, clock: Clock) -> None:
-        key, kept = config.admin.key, config.admin.inspector
-        self.key = Secret(secrets.token_urlsafe(24)) if key is None else key.value
-        self._entrance = Entrance(self.key)
-        for secret in (self.key, self._entrance.cookie):
-            redactor.register(secret)
+        kept = config.admin.inspector
+        self._redactor = redactor
         self._instance = instance
         self.metrics = Metrics(instance.reports, clock.now)
         self.journal: Journal | None = None
@@ -53,21 +49,27 @@ class Office:
         return begin if self.journal is None else self.journal.begin
 
     @property
-    def observers(self) -> tuple[Callable[[Exchange], None], ...]:
+    def observe(self) -> Callable[[Exchange], None]:
         """Who is told of finished exchanges."""
-        return (self.metrics.observe,) if self.journal is None else (self.metrics.observe, self.journal)
+        return self.metrics.observe if self.journal is None else Observers(self.metrics.observe, self.journal)
 
     @property
     def events(self) -> Events:
         """Who is told of token requests."""
         return self.metrics if self._timeline is None else self._timeline
 
-    def handler(self) -> Handler:
-        """What answers on the admin listener; of an upstream it shows text alone, so a browser may show it."""
+    def handler(self, key: Secret) -> Handler:
+        """What answers on the admin listener, which `key` opens.
+
+        It shows nothing of an upstream as a page of its own, so a browser may show what it says.
+        """
+        entrance = Entrance(key)
+        for secret in (key, entrance.cookie):
+            self._redactor.register(secret)
         more: Paths = {}
         if self.journal is not None and self._timeline is not None:
             more = Inspector(self.journal, self._timeline, self._instance).paths()
-        return admin_handler(self._instance, self.metrics, self._entrance, Guard(browser=True), more)
+        return admin_handler(self._instance, self.metrics, entrance, Guard(browser=True), more)
 
 
 def key_of(config: Config, client: str) -> Secret | None:

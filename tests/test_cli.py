@@ -270,14 +270,39 @@ async def test_a_second_signal_ends_at_once(command: Command) -> None:
         held.release.set()
 
 
-async def test_sighup_is_refused_and_changes_nothing(command: Command) -> None:
+async def test_sighup_reads_the_file_again(command: Command) -> None:
+    """In the place of the one before; what cannot be used is told, and the program serves on."""
+    async with api() as upstream:
+        config = command.config({"upstream": upstream.url})
+        async with command.running("-c", config) as program:
+            for text, told in (
+                (config.read_text(), "reloaded changed=nothing"),
+                ("upstream: [", "reload_refused problems=1"),
+                (f"{config.read_text()}limits: {{idle: 5}}", "reloaded changed=limits"),
+            ):
+                config.write_text(text)
+                program.process.send_signal(signal.SIGHUP)
+                assert told in await program.line("reload")
+                async with program.client() as client:
+                    assert (await client.ask("GET", "/")).status == 200
+            assert await program.end() == 0
+
+
+@pytest.mark.parametrize("way", ["BEARER_PROXY_CONFIG_YAML", "command line"])
+async def test_sighup_is_refused_where_the_configuration_is_in_no_file(command: Command, way: str) -> None:
     """It says so, and serves on."""
-    async with api() as upstream, command.running("-c", command.config({"upstream": upstream.url})) as program:
-        program.process.send_signal(signal.SIGHUP)
-        assert "reload is not built yet" in await program.line("reload_refused")
-        async with program.client() as client:
-            assert (await client.ask("GET", "/")).status == 200
-        assert await program.end() == 0
+    command.variables["TOKEN"] = "a-token-of-nobody"
+    async with api() as upstream:
+        quick: list[object] = ["--upstream", upstream.url, "--token-env", "TOKEN", "--listen", FREE]
+        if way != "command line":
+            command.variables[way] = yaml.safe_dump({"listen": FREE, "upstream": upstream.url})
+            quick = []
+        async with command.running(*quick) as program:
+            program.process.send_signal(signal.SIGHUP)
+            assert f"{way} cannot be read again" in await program.line("reload_refused")
+            async with program.client() as client:
+                assert (await client.ask("GET", "/")).status == 200
+            assert await program.end() == 0
 
 
 @pytest.mark.parametrize("way", ["env", "file", "stdin"])

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from proxy.cli.run import in_log
+from proxy.cli.reload import in_log
 from proxy.config import (
     Config,
     ExecCredential,

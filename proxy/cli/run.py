@@ -11,6 +11,7 @@ import click
 
 from proxy import __version__, logs, runfile
 from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state_folder
+from proxy.cli.reload import Reloading, warn
 from proxy.config import Config, Source, find, quick
 from proxy.config.presets import presets
 from proxy.lines import Lines
@@ -51,7 +52,7 @@ def run(
     *,
     token_stdin: bool,
 ) -> int:
-    """Serve until SIGTERM or Ctrl-C; a second one ends at once.
+    """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP, or a changed file: read it again.
 
     \b
     Examples: bearer-proxy run -c config.yaml
@@ -87,37 +88,37 @@ class _Signals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGHUP, _refuse_reload)
+        #: Is the configuration to be read again?
+        self.reload = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
     def _end(self) -> None:
         (self.second if self.first.is_set() else self.first).set()
 
 
-def _refuse_reload() -> None:
-    detail = "reload is not built yet: restart to apply a changed configuration"
-    log.warning("reload_refused", extra={"fields": {"detail": detail}})
-
-
-def in_log(warning: str) -> str:
-    """A warning of the configuration without the colon behind its key, for which the word behind it is masked."""
-    return " - ".join(warning.split(": ", 2))
-
-
 async def _serve(config: Config, world: World, source: Source) -> None:
     """Start, serve until told to end, end."""
     signals = _Signals()
-    for warning in config.warnings:
-        log.warning("config_warning", extra={"fields": {"detail": in_log(warning)}})
+    warn(config)
     instance = await Instance.start(config, world)
     if is_root():
         log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})
     path = runfile.path_for(source.identity, os.environ)
+    reloading = Reloading(
+        *(instance, source, config, world),
+        environ=os.environ,
+        asked=signals.reload,
+        applied=lambda: _write_run_file(path, instance),
+    )
+    following = asyncio.create_task(reloading.run())
     try:
         _write_run_file(path, instance)
         _print_urls(instance)
         await signals.first.wait()
+        following.cancel()
         await _end(instance, signals.second)
     finally:
+        following.cancel()
         runfile.remove(path, os.getpid())
 
 
