@@ -116,6 +116,8 @@ class Instance:
         self._admin = self._server(answers, is_admin=True)
         self.urls: list[str] = []
         self.admin_url: str | None = None
+        #: Set where somebody asks for its end; whoever started it drains it then.
+        self.leave = asyncio.Event()
 
     @classmethod
     async def start(cls, config: Config, world: World) -> "Instance":
@@ -200,9 +202,8 @@ class Instance:
             server.close()
         for bound in self._sockets:
             bound.close()
-        for peers in (self._peers, self._owner):
-            if peers is not None:
-                peers.close()
+        for peers in filter(None, (self._peers, self._owner)):
+            peers.close()
         await asyncio.gather(self._data.close(), self._admin.close())
         await asyncio.gather(*(each.source.close(TOKEN_DRAIN_SECONDS) for each in self._credentials.values()))
         for binding in self._bindings.values():

@@ -237,6 +237,7 @@ class Broken:
     """A view with a defect."""
 
     is_draining = False
+    leave = asyncio.Event()
 
     def reports(self) -> list[Report]:
         """Fail with something that must not come out."""

@@ -4,6 +4,7 @@ Law: never a token value. The three probes are exact paths that need no key and 
 address (threat 12); everything else passes the guard first and then shows the admin key.
 """
 
+import asyncio
 import json
 import logging
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ _COMMON: Final = (b"Cache-Control: no-store", b"X-Content-Type-Options: nosniff"
 
 
 class View(Protocol):
-    """What the admin listener may see of an instance, and the one thing it may do."""
+    """What the admin listener may see of an instance, and what it may do."""
 
     @property
     def is_draining(self) -> bool:
@@ -45,6 +46,11 @@ class View(Protocol):
 
     async def refresh(self, name: str) -> Report:
         """Get a new token for a credential of `reports` now. Raises a `CredentialError`."""
+        ...
+
+    @property
+    def leave(self) -> asyncio.Event:
+        """To be set to have it end; it drains first."""
         ...
 
 
@@ -137,6 +143,11 @@ class _Admin:
                 _check_method(request, ("POST",))
                 self._check_key(request, connection)
                 return await self._refresh(name)
+            case ["", "quit"]:
+                _check_method(request, ("POST",))
+                self._check_key(request, connection)
+                self.view.leave.set()
+                return _json({"draining": True}, 202)
             case _:
                 raise NoRoute("The admin listener has nothing under this path.")
 

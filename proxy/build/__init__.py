@@ -2,7 +2,7 @@
 
 from proxy.build.guard import guard, owner, peers
 from proxy.build.routes import bindings
-from proxy.build.sources import binding_of, credentials
+from proxy.build.sources import binding_of, credentials, masked
 from proxy.build.stores import latch, store
 from proxy.build.surroundings import Means, Surroundings
 
@@ -14,6 +14,7 @@ __all__ = [
     "credentials",
     "guard",
     "latch",
+    "masked",
     "owner",
     "peers",
     "store",
