@@ -20,7 +20,7 @@ from proxy.config import Config, RouteConfig, TcpAddress, find, quick
 from proxy.config.exported import DEFAULT, default_route, variable_of
 from proxy.config.model import LogConfig
 from proxy.lines import Lines
-from proxy.names import shown
+from proxy.names import shown_words
 from proxy.process import raise_descriptors
 from proxy.server import Instance, World
 
@@ -102,7 +102,7 @@ async def _serve(config: Config, world: World, child: Child, command: tuple[str,
             log.warning("no_default_url", extra={"fields": {"detail": detail}})
         return await child.run(command, _environ(config, given))
     except OSError as error:
-        click.echo(f"{shown(command[0])} cannot be started: {os.strerror(error.errno or 0)}", err=True)
+        click.echo(f"{shown_words(command[0])} cannot be started: {os.strerror(error.errno or 0)}", err=True)
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
     finally:
         leaving.cancel()
