@@ -12,7 +12,15 @@ from proxy.config import Config, LoginCredential, RouteConfig
 from proxy.config.anycredential import AskingCredential, CommonCredential, ExpiredRuleConfig, UnlessConfig
 from proxy.config.clienttls import ClientTLS
 from proxy.config.credentials import TYPES, ResponseConfig, StepConfig
-from proxy.config.model import AdminConfig, ClientKeyConfig, GuardConfig, LimitsConfig, LogConfig, PeersConfig
+from proxy.config.model import (
+    AdminConfig,
+    ClientKeyConfig,
+    ExecConfig,
+    GuardConfig,
+    LimitsConfig,
+    LogConfig,
+    PeersConfig,
+)
 from proxy.config.places import place
 from proxy.config.presets import Preset, presets
 from proxy.config.routing import (
@@ -52,6 +60,7 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "store": (StoreConfig, set()),
     "log": (LogConfig, set()),
     "limits": (LimitsConfig, set()),
+    "exec": (ExecConfig, set()),
 }
 #: The same for all sections; some have several tables, one after another.
 COMMON = set(CommonCredential.model_fields)

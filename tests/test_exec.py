@@ -125,8 +125,9 @@ class Folder:
             yield Running(process, self.artefacts)
         finally:
             if process.returncode is None:
-                process.kill()
-            await process.communicate()
+                process.terminate()  # so that the program, which holds the streams, ends as well
+            async with asyncio.timeout(DEADLINE):
+                await process.communicate()
 
     async def __call__(self, *arguments: object, **options: Any) -> tuple[int, str, str]:
         """The same to its end."""

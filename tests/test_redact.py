@@ -29,6 +29,7 @@ PROXY: Final = Path(redact.__file__).parent
 #: Who may see a value, and what for. Everybody else passes `Secret` objects around.
 REVEALERS: Final = {
     "build/sources.py": "when does a static token expire",
+    "cli/exec.py": "writes the client key into the URLs of the program that it starts",
     "cli/run.py": "writes the admin key into the run file, which is private",
     "config/credentialchecks.py": "does a static token fit a cookie",
     "config/credentials.py": "does a static token hold only what a header may",
