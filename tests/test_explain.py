@@ -1,8 +1,7 @@
 """`explain` says what the proxy does: the same requests are explained and asked, and both are compared."""
 
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -169,3 +168,193 @@ async def test_what_is_explained_is_what_happens(
         found = explanation(upstream.url, raw)
         compare(found, answer, upstream)
     assert not [secret for secret in (TOKEN, KEY, READER) if secret in repr(found)]
+
+
+def whys(*requests: tuple[str, str, Fields]) -> dict[str, str]:
+    """The reasons for what is dropped, by its name."""
+    found = [explanation("http://127.0.0.1:9", head(*each)) for each in requests]
+    return {note.name.lower(): note.why for each in found for note in each.dropped}
+
+
+def test_each_thing_that_is_dropped_has_its_reason() -> None:
+    """Why, and not only that."""
+    found = whys(REQUESTS[2], REQUESTS[0], REQUESTS[1], REQUESTS[3], REQUESTS[11], REQUESTS[13])
+    assert found == {
+        "host": "it is written anew",
+        "expect": "it is written anew",
+        "x-proxy-key": "the client key is for the proxy alone",
+        f"/~{MASK}": "the client key is for the proxy alone",
+        "authorization": "that of credential header stands in its place",
+        "connection": "it is about this connection alone",
+        "te": "it is about this connection alone",
+        "x-own": "Connection names it",
+        "x-debug": "headers.remove of the route",
+        "x_tenant": "headers.set of the route",
+        "referer": "it named the proxy",
+        "x-copy": "a client key stands in it",
+        "x-real-ip": "only a proxy may say it",
+        "?access_token": "credential query lets no other go along",
+        "cookie bearer_proxy_x": "the proxy's own stay here",
+        "cookie session": "that of credential cookie stands in its place",
+    }
+    of_the_key = whys(("GET", "/billing/read/open/1", [("Authorization", f"Bearer {KEY}")]))
+    assert of_the_key["authorization"] == "the client key is for the proxy alone"
+    beside = whys(("GET", "/query/a", [WITH_KEY, ("Authorization", "Bearer of-the-client")]))
+    assert beside["authorization"] == "credential query lets no other go along"
+
+
+@pytest.mark.parametrize(
+    ("number", "stage", "rule"),
+    [
+        (0, "upstream", "allow and deny let it pass"),
+        (4, "rules", "deny: all methods of /v2/auth/*"),
+        (5, "rules", "deny: all methods of /v2/auth/*"),
+        (6, "rules", "deny: DELETE of *"),
+        (7, "rules", "deny: DELETE of *"),
+        (9, "rules", "no entry of allow holds: GET of /open/*"),
+        (11, "upstream", "the route has none"),
+        (14, "guard", "the key of client reader is for GET of /cookie/*"),
+    ],
+)
+def test_the_rule_is_named(number: int, stage: str, rule: str) -> None:
+    """The entry that denied it, and how far the request came."""
+    found = explanation("http://127.0.0.1:9", head(*REQUESTS[number]))
+    assert (found.stage, found.rule) == (stage, rule)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "why"),
+    [
+        (0, "billing", "prefix /billing: the longest that matches"),
+        (8, "billing-read", "prefix /billing/read: the longest that matches"),
+        (19, "here", "host only.localhost, prefix /here: the longest of those that name this host"),
+        (
+            20,
+            None,
+            "the routes that name no host begin at /billing/read, /billing, /cookie, /absent, /query, /mark",
+        ),
+    ],
+)
+def test_the_route_is_named(number: int, name: str | None, why: str) -> None:
+    """And why it is this one, or what there is instead."""
+    found = explanation("http://127.0.0.1:9", head(*REQUESTS[number]))
+    assert found.route == name or (name == "only.localhost" and found.route == "here")
+    assert found.route_why == why
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "why"),
+    [
+        (0, "header", f"in header Authorization (Bearer {MASK})"),
+        (8, None, "the route has none: the client's own passes"),
+        (11, "query", f"in query access_token ({MASK})"),
+        (13, "cookie", f"in cookie session ({MASK})"),
+        (15, "header", f"in header Authorization (Bearer {MASK})"),
+        (16, None, "not that of the route, header: inject: if-absent, and the client has one"),
+        (17, "header", f"in header Authorization (Bearer {MASK})"),
+        (18, None, "not that of the route, header: the placeholder of inject is not there"),
+    ],
+)
+def test_the_credential_is_named(number: int, name: str | None, why: str) -> None:
+    """Where it goes, or why it does not."""
+    found = explanation("http://127.0.0.1:9", head(*REQUESTS[number]))
+    assert (found.credential, found.credential_why) == (name, why)
+
+
+# -- the command
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`explain` with these arguments, and this value of `listen`."""
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "config.yaml"
+
+    def invoke(*arguments: str, listen: object = "127.0.0.1:8080") -> Result:
+        path.write_text(yaml.safe_dump({**document("http://127.0.0.1:9"), "listen": listen}))
+        return CliRunner().invoke(main, ["explain", *arguments, "-c", str(path)])
+
+    return invoke
+
+
+def test_the_command_tells_people_and_scripts(run: Callable[..., Result]) -> None:
+    """A line for each thing, or one document; 0 where it would be forwarded."""
+    given = (
+        "GET",
+        f"http://127.0.0.1:8080/~{KEY}/billing/a?page=2#part",
+        "-H",
+        "Accept: */*",
+        "-H",
+        "X-Key: s3cret",
+    )
+    people, scripts = run(*given), run(*given, "--json")
+    assert (people.exit_code, scripts.exit_code) == (0, 0)
+    lines = [line.split(maxsplit=1) for line in people.output.splitlines()]
+    told = dict(lines)
+    assert told["upstream"] == "GET http://127.0.0.1:9/v2/a?page"
+    assert told["outcome"] == "forwarded"
+    assert ["added", f"Authorization: Bearer {MASK} (credential header)"] in lines
+    assert ["kept", f"X-Key: {MASK}"] in lines
+    found = json.loads(scripts.output)
+    assert (found["listener"], found["outcome"], found["route"]) == ("127.0.0.1:8080", "forwarded", "billing")
+    assert {"name": "Accept", "value": "*/*", "why": ""} in found["kept"]
+    for each in (people, scripts):
+        assert not [secret for secret in (TOKEN, KEY, "s3cret") if secret in each.output]
+
+
+def test_the_command_ends_with_1_where_a_request_would_be_refused(run: Callable[..., Result]) -> None:
+    """With the status and the code that a client would see; a preflight that is granted is no refusal."""
+    refused = run("GET", "/billing/a")
+    assert refused.exit_code == 1
+    assert refused.output.splitlines()[1].split() == ["guard", "refuses", "it"]
+    assert "outcome     refused with 401 client_key_required: " in refused.output
+    preflight = ("-H", f"Origin: {PAGE}", "-H", "Access-Control-Request-Method: PUT")
+    granted = run("OPTIONS", "/billing/a", *preflight)
+    assert (granted.exit_code, granted.output.splitlines()[-1]) == (0, "outcome     answered with 204")
+
+
+@pytest.mark.parametrize(
+    ("listen", "url", "listener", "outcome"),
+    [
+        ("127.0.0.1:8080", "/here/a", "127.0.0.1:8080", 404),
+        ("127.0.0.1:8080", "http://only.localhost:8080/here/a", "127.0.0.1:8080", None),
+        ("127.0.0.1:8080", "http://localhost:9090/x", "none has this port; as if it came to 127.0.0.1:8080", 404),
+        (["unix:/p.sock", "127.0.0.1:80"], "http://localhost", "127.0.0.1:80", 404),
+        (["127.0.0.1:0"], "http://evil.example:4711?a", "127.0.0.1:0", 403),
+        ("unix:/p.sock", "/x", "unix:/p.sock", 404),
+        ("unix:/p.sock", "http://evil.example/x", "none has this port; as if it came to unix:/p.sock", 404),
+    ],
+)
+def test_the_listener_is_found_by_the_port(
+    run: Callable[..., Result], listen: object, url: str, listener: str, outcome: int | None
+) -> None:
+    """Host is checked as on that listener: not on a Unix socket."""
+    found = json.loads(run("GET", url, "--json", "-H", f"X-Proxy-Key: {KEY}", listen=listen).output)
+    assert (found["listener"], found["status"]) == (listener, outcome)
+
+
+def test_a_password_in_the_url_goes_as_clients_send_it(run: Callable[..., Result]) -> None:
+    """By Basic, where the client key is looked for; a written field wins."""
+    url = f"http://any:{KEY}@127.0.0.1:8080/query/a"
+    assert json.loads(run("GET", url, "--json").output)["client"] == "the key that all share"
+    assert (
+        json.loads(run("GET", url, "--json", "-H", "Authorization: none").output)["code"] == "client_key_required"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["GET", "https://127.0.0.1/x"], "write it as a client calls the proxy"),
+        (["GET", "billing"], "write it as a client calls the proxy"),
+        (["GET", "/a", "-H", "Accept"], "write 'Name: value', in one line"),
+        (["GET", "/a", "-H", "A: b\r\nC: d"], "write 'Name: value', in one line"),
+        (["GET"], "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_status_2(run: Callable[..., Result], arguments: list[str], sentence: str) -> None:
+    """With what to write instead."""
+    ended = run(*arguments)
+    assert ended.exit_code == 2
+    assert sentence in ended.output
