@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from proxy.process import descriptors, limit_descriptors
@@ -52,7 +53,8 @@ class Child:
         self._descriptors = descriptors()
         self._held = {each for each in PASSED_ON if signal.getsignal(each) is not signal.SIG_IGN}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._held)
-        #: A signal came, and there is no program any more to pass it on to.
+        self._is_warned = False
+        #: There is no program any more to pass a signal on to, and it is not the first one.
         self.hurry = asyncio.Event()
 
     async def run(self, command: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -77,7 +79,7 @@ class Child:
 
     def end(self) -> None:
         """Ask it to end."""
-        self._pass_on(signal.SIGTERM)
+        self._pass_on(signal.SIGTERM, has_it=False)
 
     def _as_found(self) -> None:
         """In the program's process, before the program."""
@@ -89,12 +91,16 @@ class Child:
         with suppress(RuntimeError):
             while True:
                 number, has_it = _next(self._held, pid)
-                if not has_it:
-                    loop.call_soon_threadsafe(self._pass_on, number)
+                loop.call_soon_threadsafe(partial(self._pass_on, number, has_it=has_it))
 
-    def _pass_on(self, number: int) -> None:
+    def _pass_on(self, number: int, *, has_it: bool) -> None:
+        # The first one may be what has just ended the program, as it came to both of them.
+        was_warned, self._is_warned = self._is_warned, True
         if self._process is None or self._process.returncode is not None:
-            self.hurry.set()
+            if was_warned:
+                self.hurry.set()
+            return
+        if has_it:
             return
         with suppress(ProcessLookupError, PermissionError):  # it ends just now; it runs as somebody else (sudo)
             self._process.send_signal(number)

@@ -326,8 +326,9 @@ async def test_with_a_wrong_configuration_the_program_is_not_started(folder: Fol
     assert not (folder.path / "there").exists()
 
 
-async def test_what_a_program_leaves_in_flight_is_answered(folder: Folder) -> None:
-    """The proxy drains when the program has ended."""
+@pytest.mark.parametrize(("signals", "answer"), [(1, "late"), (2, "")])
+async def test_what_a_program_leaves_in_flight_is_answered(folder: Folder, signals: int, answer: str) -> None:
+    """The proxy drains when the program has ended; a second signal means now, as with `run`."""
     arrived, release = asyncio.Event(), asyncio.Event()
 
     async def slow(_seen: Seen) -> web.StreamResponse:
@@ -347,10 +348,15 @@ async def test_what_a_program_leaves_in_flight_is_answered(folder: Folder) -> No
             assert running.process.stdin is not None
             running.process.stdin.write(b"go\n")
             await running.line(running.process.stderr, "draining")
+            # Two of one kind at once would be one.
+            for number in (signal.SIGTERM, signal.SIGINT)[:signals]:
+                running.process.send_signal(number)
+            if signals > 1:
+                await running.line(running.process.stderr, "at once")
             release.set()
             status, out, err = await running.end()
-    assert (status, out) == (3, "late")
-    assert "stopped" in err
+    assert (status, out) == (3, answer)
+    assert signals > 1 or "stopped" in err
 
 
 async def test_quit_on_the_admin_listener_ends_the_program_first(folder: Folder, canaries: Canaries) -> None:
