@@ -209,6 +209,7 @@ class Instance:
         for binding in self._bindings.values():
             binding.pool.close()
         await self._clients.close()
+        self._observe.close()
         await self._store.close()
 
     def _close_doors(self) -> None:
