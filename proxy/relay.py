@@ -23,12 +23,11 @@ from proxy.errors import ProxyError
 from proxy.guard import Admission, Guard, cors_lines, methods_of, preflight_lines
 from proxy.headers import Stripping
 from proxy.http1.answer import SWITCHED
-from proxy.injection import AUTHORIZATION, Place, Replace, places_to_fill
 from proxy.listener.answer import ClientAnswer, block
 from proxy.listener.connection import ClientConnection
 from proxy.listener.request import Request
 from proxy.notes import Notes, begin
-from proxy.outbound import outgoing
+from proxy.outbound import outgoing, placing
 from proxy.passage import Passage
 from proxy.replay import Replay
 from proxy.routes import Policy, Route, RouteTable
@@ -217,24 +216,10 @@ async def _credential(
     request: Request, admission: Admission, binding: Binding, exchange: Exchange
 ) -> tuple[Rendered | None, Stripping]:
     """The token for this request as it is sent, and what is stripped; None: the client's own passes."""
+    places, strip = placing(request, admission, binding)
     credential = binding.credential
-    key_in_authorization = admission.visitor.authorization_is_key
-    fields = request.section.values
-    places: tuple[Place, ...] = ()
-    if credential is not None and binding.inject == "overwrite":
-        places = credential.places
-    elif credential is not None:
-        places = places_to_fill(
-            binding.inject,
-            credential.places,
-            fields,
-            admission.query,
-            authorization_is_key=key_in_authorization,
-        )
-    # The client key is for us alone, whoever's credential goes on.
-    bare = binding.bare.plus(AUTHORIZATION) if key_in_authorization else binding.bare
     if credential is None or not places:
-        return None, bare
+        return None, strip
     exchange.credential = credential.name
     began_at = perf_counter()
     try:
@@ -242,9 +227,4 @@ async def _credential(
     finally:
         exchange.token_wait += perf_counter() - began_at
     exchange.generation = token.generation
-    rendered = credential.rendered(token, places)
-    if binding.inject == "overwrite":
-        return rendered, binding.strip
-    if isinstance(binding.inject, Replace) and binding.inject.stands_in(fields.get(b"authorization", ())):
-        bare = bare.plus(AUTHORIZATION)
-    return rendered, bare.plus(*places)
+    return credential.rendered(token, places), strip

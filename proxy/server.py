@@ -73,6 +73,8 @@ class Instance:
         self._admin = Server(self._admin_terms(), answers_strangers=True)
         self.urls: list[str] = []
         self.admin_url: str | None = None
+        #: Set where somebody asks for its end; whoever started it drains it then.
+        self.leave = asyncio.Event()
 
     @classmethod
     async def start(cls, config: Config, world: World) -> "Instance":
@@ -205,9 +207,8 @@ class Instance:
             server.close()
         for bound in self._sockets:
             bound.close()
-        for peers in (self._peers, self._owner):
-            if peers is not None:
-                peers.close()
+        for peers in filter(None, (self._peers, self._owner)):
+            peers.close()
         await asyncio.gather(self._data.close(), self._admin.close())
         await asyncio.gather(self._present.end(TOKEN_DRAIN_SECONDS), *self._endings)
         self._observe.close()

@@ -154,6 +154,9 @@ REFRESH = "/api/credentials/default/refresh"
         ("GET", "http://localhost/api/credentials", [RIGHT], 400, "bad_target"),
         ("DELETE", STATES, [RIGHT], 405, "method_not_allowed"),
         ("GET", REFRESH, [RIGHT], 405, "method_not_allowed"),
+        ("GET", "/quit", [RIGHT], 405, "method_not_allowed"),
+        ("POST", "/quit", [], 401, "admin_key_required"),
+        ("POST", "/quit", [RIGHT, ("Origin", "https://evil.example")], 403, "origin_not_allowed"),
         ("POST", "/readyz", [], 405, "method_not_allowed"),
         ("TRACE", STATES, [RIGHT], 405, "method_not_allowed"),
     ],
@@ -177,6 +180,7 @@ async def test_what_is_not_allowed_is_refused_and_does_nothing(
         assert KEY.encode() not in answer.raw_head + answer.body
         assert KEY not in proxy.log.getvalue()
         assert tracker.double.token_requests == {}
+        assert not proxy.instance.leave.is_set()
         if status == 401:
             assert answer["www-authenticate"] == 'Bearer realm="bearer-proxy admin"'
 
@@ -239,6 +243,7 @@ class Broken:
     """A view with a defect."""
 
     is_draining = False
+    leave = asyncio.Event()
 
     def reports(self) -> list[Report]:
         """Fail with something that must not come out."""

@@ -250,6 +250,27 @@ async def test_a_signal_lets_a_request_in_flight_end(command: Command) -> None:
             assert await program.end(None) == 0
 
 
+async def test_quit_on_the_admin_listener_drains_and_ends(command: Command, canaries: Canaries) -> None:
+    """As SIGTERM does, with 0; the answer comes before."""
+    command.variables["ADMIN_KEY"] = canaries.mint()
+    held = Held()
+    async with api(held) as upstream:
+        admin = {"listen": FREE, "key": {"env": "ADMIN_KEY"}}
+        config = command.config({"upstream": upstream.url, "admin": admin})
+        async with command.running("-c", config) as program, program.client() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await held.arrived.wait()
+            [path] = (command.folder / "runtime" / "bearer-proxy").iterdir()
+            async with connected(json.loads(path.read_text())["admin_url"], command.artefacts) as office:
+                bearer = ("Authorization", f"Bearer {command.variables['ADMIN_KEY']}")
+                answer = await office.ask("POST", "/quit", [bearer], b"")
+            assert (answer.status, answer.json()) == (202, {"draining": True})
+            await program.line("draining")
+            held.release.set()
+            assert (await client.answer()).body == b"late"
+            assert await program.end(None) == 0
+
+
 @pytest.mark.threat(122)
 async def test_a_second_signal_ends_at_once(command: Command) -> None:
     """The upstream never answers and the drain would take its 25 s; the socket and the run file are gone."""
@@ -538,8 +559,8 @@ def test_help_lists_every_command(command: Command) -> None:
     """With a sentence that is not cut off, and what to try first."""
     ended = command.inside("--help")
     listed = ended.out.partition("Commands:")[2].split("\n")[1:-1]
-    names = ["check", "demo", "doctor", "healthcheck", "init", "keygen", "leaktest", "login", "logout", "presets"]
-    names += ["run", "schema", "token"]
+    names = ["check", "demo", "doctor", "exec", "explain", "healthcheck", "init", "keygen", "leaktest", "login"]
+    names += ["logout", "presets", "run", "schema", "token"]
     assert [line.split()[0] for line in listed] == names
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
     assert "bearer-proxy demo\n" in ended.out
@@ -551,6 +572,8 @@ def test_help_lists_every_command(command: Command) -> None:
         "check",
         "demo",
         "doctor",
+        "exec",
+        "explain",
         "init",
         "keygen",
         "leaktest",
@@ -567,6 +590,20 @@ def test_every_command_explains_itself(command: Command, name: str) -> None:
     ended = command.inside(name, "-h")
     assert ended.status == 0
     assert f"bearer-proxy {name}" in ended.out.partition("Example")[2]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion(command: Command, shell: str) -> None:
+    """A script by the variable that README names; what it asks then are the names of commands."""
+    program = [sys.executable, "-m", "proxy"]
+    environ = {**command.environ, "_BEARER_PROXY_COMPLETE": f"{shell}_source"}
+    script = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stdout
+    assert f"_BEARER_PROXY_COMPLETE={shell}_complete" in script
+    environ |= {"_BEARER_PROXY_COMPLETE": f"{shell}_complete", "COMP_WORDS": "bearer-proxy ex", "COMP_CWORD": "1"}
+    environ["COMP_CWORD"] = "ex" if shell == "fish" else "1"
+    found = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stdout
+    assert "exec" in found
+    assert "explain" in found
 
 
 # -- token, healthcheck

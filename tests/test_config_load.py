@@ -695,6 +695,21 @@ def test_the_host_header_may_be_a_literal(literal: str) -> None:
     assert route_of(f"host_header: {literal}").host_header == literal
 
 
+def test_what_a_program_does_not_get_is_what_the_configuration_names(example: Config) -> None:
+    """By one count and by the other: the references that were read, and those that were written."""
+    written = yaml.safe_load((ROOT / "config.example.yaml").read_text("utf-8"))
+    assert example.withheld() == set(_named(written))
+
+
+def _named(written: object) -> Iterator[str]:
+    if isinstance(written, dict):
+        if isinstance(name := written.get("env"), str):
+            yield name
+        written = list(written.values())
+    for each in written if isinstance(written, list) else ():
+        yield from _named(each)
+
+
 def test_a_program_gets_only_those_secrets_of_the_environment_that_it_is_given() -> None:
     """Those that the configuration names anywhere, before it or after, are withheld."""
     document = {

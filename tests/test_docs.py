@@ -15,6 +15,7 @@ from proxy.config.credentials import TYPES, ResponseConfig, StepConfig
 from proxy.config.model import (
     AdminConfig,
     ClientKeyConfig,
+    ExecConfig,
     GuardConfig,
     InspectorConfig,
     LimitsConfig,
@@ -61,6 +62,7 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "store": (StoreConfig, set()),
     "log": (LogConfig, set()),
     "limits": (LimitsConfig, set()),
+    "exec": (ExecConfig, set()),
 }
 #: The same for all sections; some have several tables, one after another.
 COMMON = set(CommonCredential.model_fields)

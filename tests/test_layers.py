@@ -47,12 +47,14 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
     "cli": {
         *("server", "demo", "doctor", "leaktest", "findings", "adminclient", "healthcheck"),
-        *("process", "runfile", "clock", "compiled", "lines", "logs"),
+        *("process", "runfile", "clock", "compiled", "lines", "logs", "child", "explain"),
         # `login` and `logout` work without a running instance.
         *("build", "credentials", "stores"),
     },
     "demo": {"server", "clock", "lines", "logs"},
     "doctor": {"server", "build", "credentials", "findings", "probing", "storecheck", "accesslog", "tls"},
+    "explain": {"build", "binding", "clock", "credentials", "listener", "outbound", "upgrade"},
+    "child": {"process"},
     # What it tests runs in processes of its own.
     "leaktest": {"findings", "runfile"},
     "storecheck": {"build", "findings", "stores"},

@@ -4,6 +4,7 @@ Law: never a token value. The three probes are exact paths that need no key and 
 address (threat 12); everything else passes the guard first and then shows the admin key.
 """
 
+import asyncio
 import logging
 from dataclasses import asdict
 from time import perf_counter
@@ -27,7 +28,7 @@ _READ: Final = ("GET", "HEAD")
 
 
 class View(Protocol):
-    """What the admin listener may see of an instance, and the one thing it may do."""
+    """What the admin listener may see of an instance, and what it may do."""
 
     @property
     def is_draining(self) -> bool:
@@ -44,6 +45,11 @@ class View(Protocol):
 
     async def refresh(self, name: str) -> Report:
         """Get a new token for a credential of `reports` now. Raises a `CredentialError`."""
+        ...
+
+    @property
+    def leave(self) -> asyncio.Event:
+        """To be set to have it end; it drains first."""
         ...
 
 
@@ -99,6 +105,7 @@ class _Admin:
         self._paths: Paths = {
             ("api", "credentials"): {"GET": self._credentials},
             ("api", "credentials", "*", "refresh"): {"POST": self._refresh},
+            ("quit",): {"POST": self._quit},
             **more,
         }
 
@@ -147,6 +154,10 @@ class _Admin:
         if asked.name not in {report.name for report in self._view.reports()}:
             raise NoRoute("No credential has this name; GET /api/credentials lists them.")
         return as_json(asdict(await self._view.refresh(asked.name)))
+
+    async def _quit(self, _asked: Asked) -> Document:
+        self._view.leave.set()
+        return as_json({"draining": True}, 202)
 
 
 def _check_method(request: Request, allowed: tuple[str, ...]) -> None:

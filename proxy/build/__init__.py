@@ -2,7 +2,7 @@
 
 from proxy.build.guard import guard, owner, peers
 from proxy.build.routes import bindings
-from proxy.build.sources import binding_of, credentials
+from proxy.build.sources import binding_of, credentials, masked
 from proxy.build.stores import follow, latch, store
 from proxy.build.surroundings import Means, Surroundings
 
@@ -15,6 +15,7 @@ __all__ = [
     "follow",
     "guard",
     "latch",
+    "masked",
     "owner",
     "peers",
     "store",

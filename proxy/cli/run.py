@@ -10,22 +10,19 @@ from typing import Final
 import click
 
 from proxy import __version__, logs, runfile
-from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state_folder
+from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, masking, state_folder
 from proxy.cli.reload import Reloading, warn
 from proxy.config import Config, Source, find, quick
-from proxy.config.presets import presets
 from proxy.lines import Lines
-from proxy.patterns import PATTERNS
 from proxy.process import is_root, raise_descriptors
-from proxy.redact import Redactor
 from proxy.server import Instance, World
 
 if sys.platform == "win32":
-    _LOOP_FACTORY = None
+    LOOP_FACTORY = None
 else:
     import uvloop
 
-    _LOOP_FACTORY = uvloop.new_event_loop
+    LOOP_FACTORY = uvloop.new_event_loop
 
 log: Final = logging.getLogger("proxy")
 
@@ -58,7 +55,7 @@ def run(
     Examples: bearer-proxy run -c config.yaml
               bearer-proxy run --upstream https://api.example.com --token-env API_TOKEN
     """  # noqa: D301  a mark of click: keep these lines as they are
-    redactor = Redactor([*PATTERNS, *(pattern for preset in presets().values() for pattern in preset.redact)])
+    redactor = masking()
     lines = Lines(sys.stderr)
     logs.set_up(redactor, lines=lines)
     if upstream is None:
@@ -74,7 +71,7 @@ def run(
     raise_descriptors()
     logs.set_up(redactor, level=loaded.log.level, style=loaded.log.format, lines=lines)
     world = World(redactor, state_folder(os.environ), lines=lines)
-    with asyncio.Runner(loop_factory=_LOOP_FACTORY) as runner:
+    with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
         runner.run(_serve(loaded, world, source))
     return 0
 
@@ -101,6 +98,7 @@ async def _serve(config: Config, world: World, source: Source) -> None:
     signals = _Signals()
     warn(config)
     instance = await Instance.start(config, world)
+    instance.leave = signals.first
     if is_root():
         log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})
     path = runfile.path_for(source.identity, os.environ)
@@ -116,7 +114,7 @@ async def _serve(config: Config, world: World, source: Source) -> None:
         _print_urls(instance)
         await signals.first.wait()
         following.cancel()
-        await _end(instance, signals.second)
+        await end(instance, signals.second)
     finally:
         following.cancel()
         runfile.remove(path, os.getpid())
@@ -142,7 +140,7 @@ def _print_urls(instance: Instance) -> None:
             click.echo(f"inspector: {instance.admin_url}/?key={instance.admin_key.reveal()}")
 
 
-async def _end(instance: Instance, at_once: asyncio.Event) -> None:
+async def end(instance: Instance, at_once: asyncio.Event) -> None:
     """Drain, unless a second signal says that there is no time for it."""
     drain = asyncio.create_task(instance.drain())
     hurry = asyncio.create_task(at_once.wait())

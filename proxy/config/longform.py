@@ -21,7 +21,6 @@ REFUSED: Final = object()
 NOT_BUILT: Final = tuple(
     tuple(path.split("."))
     for path in (
-        "exec",
         "credentials.*.response.upstream",
         "credentials.*.response.upstream_allow",
     )

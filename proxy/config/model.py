@@ -20,6 +20,7 @@ from proxy.config.fields import (
     Section,
     Size,
     Timeout,
+    Variable,
 )
 from proxy.config.listeners import Listen, TcpAddress, TcpListen
 from proxy.config.problems import KeyPath
@@ -158,6 +159,13 @@ class LimitsConfig(Section):
     """How long requests in flight may take to end on shutdown."""
 
 
+class ExecConfig(Section):
+    """What the program is given that `exec` starts."""
+
+    env: dict[Variable, str] = Field(default_factory=dict)
+    """Further variables that hold the URL of a route, by the route's name: API_BASE_URL: billing."""
+
+
 def _at_most(size: int, most: int) -> int:
     if size > most:
         raise ValueError("write at most 1MiB")
@@ -189,6 +197,8 @@ class Config(Section):
     """What is logged."""
     limits: LimitsConfig = Field(default_factory=LimitsConfig.model_construct)
     """Bounds on what clients may do."""
+    exec: ExecConfig = Field(default_factory=ExecConfig.model_construct)
+    """What the program is given that `exec` starts."""
     warnings: list[str] = Field(default_factory=list, exclude=True)
     """What is allowed but doubtful, one sentence each."""
 
@@ -196,6 +206,14 @@ class Config(Section):
         """Every secret of the configuration with its key path, so that each can be registered for masking."""
         for section in ("routes", "credentials", "guard", "admin", "store"):
             yield from secrets_in(getattr(self, section), (section,))
+
+    def withheld(self) -> frozenset[str]:
+        """The variables of the environment that hold a secret of this configuration: no program gets them."""
+        return frozenset(
+            source.reference
+            for _, source in self.secrets()
+            if source.kind == "env" and isinstance(source.reference, str)
+        )
 
     def literals(self) -> Iterator[Secret]:
         """What is written out and may be secret all the same: placeholders, and header fields with such names."""
