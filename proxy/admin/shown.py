@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from proxy.fields import Field
 from proxy.headers import CLIENT_KEY_HEADER, FORWARDING, FRAMING, HOP_BY_HOP
+from proxy.names import shown_words
 from proxy.notes import Piece, Sent
 from proxy.redact import MASK, Redactor, printable
 
@@ -37,6 +38,14 @@ SHOWN: Final = frozenset(
     x-requested-with x-robots-tag x-runtime x-total-count x-trace-id x-xss-protection
     """.split()
 )
+#: These are made to be random; longer ones are something else.
+_IDENTIFIERS: Final = frozenset(
+    b"""
+    cf-ray etag idempotency-key if-match if-none-match request-id traceparent tracestate x-amz-request-id
+    x-amzn-requestid x-correlation-id x-github-request-id x-request-id x-trace-id
+    """.split()
+)
+_IDENTIFIER_MOST: Final = 80
 #: Of these the query is shown as other queries are.
 _REFERENCES: Final = frozenset({b"content-location", b"link", b"location", b"referer"})
 #: Names of parameters whose values are shown: pages, sorts, filters. What is not among these may be a key.
@@ -73,7 +82,9 @@ def _field(lower: bytes, value: bytes, name: bytes, redactor: Redactor) -> Shown
     if lower not in SHOWN:
         return told, f"{MASK} ({len(value)} bytes)", _NOT_LISTED
     text = clean(_with_clean_query(value) if lower in _REFERENCES else value, redactor)
-    return told, text, None
+    # Whoever answers may repeat what a client said in any of these.
+    is_name = lower in _IDENTIFIERS and len(value) <= _IDENTIFIER_MOST
+    return told, text if is_name else shown_words(text), None
 
 
 def _with_clean_query(value: bytes) -> bytes:
