@@ -6,6 +6,7 @@ redactor, and so does every other word. No header values, no query values, no bo
 
 import itertools
 import secrets
+from asyncio import get_running_loop
 from collections.abc import Callable
 from typing import Final
 
@@ -106,16 +107,22 @@ class Observers:
         for observe in self._observers:
             observe(exchange)
 
+    def close(self) -> None:
+        """Nothing more comes."""
+        for each in self._observers:
+            if isinstance(each, Spared):
+                each.flush()
+
 
 class Spared:
     """Tells `observe` of every request that reached a route, and of others `most` times a second (threat 85).
 
     Those others come from anybody: they are malformed, or the guard, a rule or the table of routes refused them.
-    What is not told is counted; `tell` gets the count before the next exchange of a later second. `now` is in
-    seconds.
+    What is not told is counted; `tell` gets the count before the next exchange of a later second, or when `later`
+    calls. `now` is in seconds.
     """
 
-    __slots__ = ("_left", "_most", "_now", "_observe", "_second", "_spared", "_tell")
+    __slots__ = ("_later", "_left", "_most", "_now", "_observe", "_second", "_spared", "_tell")
 
     def __init__(
         self,
@@ -124,7 +131,9 @@ class Spared:
         now: Callable[[], float],
         *,
         most: int = UNROUTED_A_SECOND,
+        later: Callable[[Callable[[], None]], object] = lambda call: get_running_loop().call_later(1.0, call),
     ) -> None:
+        self._later = later
         self._observe = observe
         self._tell = tell
         self._now = now
@@ -140,14 +149,21 @@ class Spared:
             return
         second = int(self._now())
         if second != self._second:
-            if self._spared:
-                self._tell(self._spared)
-            self._second, self._left, self._spared = second, self._most, 0
+            self.flush()
+            self._second, self._left = second, self._most
         if exchange.route or self._left:
             self._left -= not exchange.route
             self._observe(exchange)
         else:
+            if not self._spared:
+                self._later(self.flush)
             self._spared += 1
+
+    def flush(self) -> None:
+        """Tell how many were not told."""
+        spared, self._spared = self._spared, 0
+        if spared:
+            self._tell(spared)
 
 
 class AccessLog:

@@ -55,6 +55,10 @@ class ClientKeys:
         ]
         return next(filter(None, map(self.shown, values)), None)
 
+    def in_header(self, fields: Fields) -> ClientKey | None:
+        """The key that a request shows in the header that is made for it."""
+        return next(filter(None, map(self.shown, fields.get(CLIENT_KEY_HEADER, ()))), None)
+
     def in_authorization(self, fields: Fields) -> ClientKey | None:
         """The key that a request shows as a Bearer token or as the password of Basic."""
         return next(filter(None, map(self._authorizes, fields.get(b"authorization", ()))), None)

@@ -11,7 +11,7 @@ from proxy.errors import PathDenied
 from proxy.guard import Admission, Head
 from proxy.headers import own_reference
 from proxy.reverse import NEXT_AUTHORITY, beyond, inner
-from proxy.routes import Route, RouteTable
+from proxy.routes import Route, RouteTable, split_target
 
 #: RFC 4918 section 10.3.
 _LEAD_ELSEWHERE: Final = frozenset({"COPY", "MOVE"})
@@ -37,6 +37,7 @@ def permit_destinations(
             if route.base_path or any(policy.has_rules for policy in policies):
                 raise PathDenied
             continue
+        split_target(path)  # or it holds what no target may, and who resolves it reads another place
         rest = beyond(inner(route), path)
         own_path = b"" if rest is None else route.prefix + rest or b"/"
         if rest is None or table.find(admission.visitor.host, own_path) is not route:

@@ -180,8 +180,9 @@ class OwnPageNotAllowed(OriginNotAllowed):
 
     explanation = (
         "A page of the proxy's own origin sent this request, and the proxy has none: an earlier server on this "
-        "port left it. A server that has pages and forwards here must keep its own Host; to show pages of the "
-        "upstream in a browser, set guard.browser."
+        "port left it. A server that has pages and forwards here must keep its own Host, or be listed in "
+        "guard.origins; to show pages of the upstream in a browser, set guard.browser; a program that calls itself "
+        "a browser can show a client key as X-Proxy-Key."
     )
 
 

@@ -49,6 +49,10 @@ _OVERRIDES: Final = frozenset(
     for name in (b"x-http-method-override", b"x-http-method", b"x-method-override")
     for spelling in _spellings(name)
 )
+_NO_PAGE: Final = (
+    "No page sent this request, but a browser's extension, or a program that says of itself what those say "
+    "(Sec-Fetch-Site: none): leave that field out, or show a client key as X-Proxy-Key."
+)
 #: More methods than a request is honestly meant for; each is looked at (threat 118).
 _MOST_METHODS: Final = 4
 #: What a browser asks for to show it as a page, by itself or within another (Fetch Metadata, section 2.1).
@@ -159,8 +163,10 @@ class Guard:
 
     def _visitor(self, head: Head) -> Visitor:
         host, own_origin = self._check_host(head)
-        origin = self._check_origin(head, own_origin)
         fields = head.section.values
+        # No page that was left, and no extension, knows a key; a cookie and Basic are sent by the browser itself.
+        is_known = self._keys is not None and self._keys.in_header(fields) is not None
+        origin = self._check_origin(head, own_origin, is_known=is_known)
         if not self._browser and _is_navigation(fields):
             raise NavigationNotAllowed
         visitor = Visitor(host, own_origin, origin)
@@ -188,21 +194,22 @@ class Guard:
             raise HostNotAllowed
         return name, b"http://" + values[0].lower()
 
-    def _check_origin(self, head: Head, own_origin: bytes) -> bytes | None:
+    def _check_origin(self, head: Head, own_origin: bytes, *, is_known: bool) -> bytes | None:
         """The allow-listed foreign origin that asks, None where no foreign page does."""
         fields = head.section.values
         origins, sites = fields.get(b"origin", []), fields.get(b"sec-fetch-site", [])
         named = {site.strip().lower() for site in sites}
         # No other page caused it (Fetch Metadata, section 2.3). Extensions say `none` of what they fetch, too, but
         # only a person navigates.
-        own_site = named <= ({b"same-origin", b"none"} if _navigates(fields) else {b"same-origin"})
+        own_site = named <= ({b"same-origin", b"none"} if is_known or _navigates(fields) else {b"same-origin"})
         own_page = len(origins) == 1 and origins[0].strip().lower() == own_origin
         if own_site and (own_page or not origins):
-            if (own_page or b"same-origin" in named) and not self._has_pages(head, own_origin):
+            is_page = (own_page or b"same-origin" in named) and _is_browser(fields) and not is_known
+            if is_page and not self._has_pages(head, own_origin):
                 raise OwnPageNotAllowed
             return None
         if not origins:
-            raise OriginNotAllowed
+            raise OriginNotAllowed(_NO_PAGE if named == {b"none"} else "")
         # A page of ours under `Referrer-Policy: no-referrer` sends its forms with null (Fetch, "append a request
         # Origin header"). So does a frame without an origin, but of that the browser says cross-site.
         if self._browser and origins == [b"null"] and sites == [b"same-origin"]:
@@ -226,8 +233,9 @@ def methods_of(head: Head) -> list[str]:
     methods, values = [head.method], head.section.values
     if not _OVERRIDES.isdisjoint(values):
         named = (value for name in _OVERRIDES for value in values.get(name, ()))
-        methods += [value.strip().upper().decode("latin-1") for value in named]
-        methods = list(dict.fromkeys(methods))
+        # Some take what stands before a comma.
+        words = (word.strip() for value in named for word in (value, *value.split(b",")))
+        methods = list(dict.fromkeys([*methods, *(word.upper().decode("latin-1") for word in words if word)]))
         if len(methods) > _MOST_METHODS or not _NOT_TAKEN.isdisjoint(methods):
             raise MethodNotAllowed
     return methods
@@ -236,6 +244,15 @@ def methods_of(head: Head) -> list[str]:
 def _port(origin: bytes) -> int:
     digits = origin.rpartition(b":")[2]
     return int(digits) if digits.isdigit() else 80
+
+
+def _is_browser(fields: Fields) -> bool:
+    """Browsers say so, and no page can make them say otherwise here; programs send an Origin of ours, too.
+
+    `Sec-Fetch-Site` is missing from WebSocket handshakes of some browsers, `User-Agent` from those of none.
+    """
+    agents = fields.get(b"user-agent", ())
+    return b"sec-fetch-site" in fields or any(each.startswith(b"Mozilla/") for each in agents)
 
 
 def _navigates(fields: Fields) -> bool:

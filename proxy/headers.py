@@ -43,13 +43,15 @@ FORWARDING: Final = frozenset(
         b"x-rewrite-url",
     }
 )
+#: Drafts of WebDAV had it, and Apache takes it still where there is no Destination: a place that nobody judged.
+OLD_DESTINATION: Final = b"new-uri"
 CLIENT_KEY_HEADER: Final = b"x-proxy-key"
 CLIENT_KEY_COOKIE: Final = b"bearer_proxy_key"
 #: Every cookie of ours begins so; none goes upstream and none comes from there.
 OUR_COOKIES: Final = b"bearer_proxy_"
 
 #: Every request loses these, whatever the route says.
-ALWAYS_DROPPED: Final = HOP_BY_HOP | FRAMING | FORWARDING | {CLIENT_KEY_HEADER}
+ALWAYS_DROPPED: Final = HOP_BY_HOP | FRAMING | FORWARDING | {CLIENT_KEY_HEADER} | {OLD_DESTINATION}
 
 #: `Trailer` announces fields that pass, so it passes as well.
 _ANSWER_DROPPED: Final = HOP_BY_HOP - {b"trailer"} | {b"content-length"}

@@ -17,6 +17,11 @@ _WORD: Final = re.compile(r"[^\s'\"(),;:=]+")
 #: A longer run of letters and digits is no word and no version; with capitals and small letters it is sooner none.
 _MIXED_MOST: Final = 15
 _CASES_MOST: Final = 11
+#: Base64 for addresses has `-` and `_` in it, and so have UUIDs: what they divide is looked at as a whole, too.
+_UUID: Final = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TURN: Final = re.compile(r"(?<=[A-Za-z])[0-9]|(?<=[0-9])[A-Za-z]|(?<=[a-z])[A-Z]")
+_WHOLE_LEAST: Final = 12
+_TURNS_MOST: Final = 4
 #: No word of letters alone is longer.
 _LETTERS_MOST: Final = 31
 
@@ -26,8 +31,16 @@ def looks_like_a_name(text: str) -> bool:
     return (
         _NAME.fullmatch(text) is not None
         and not any(pattern.regex.search(text) for pattern in PATTERNS)
-        and not any(map(_is_random, _RUN.findall(text)))
+        and not _is_made(text)
     )
+
+
+def _is_made(text: str) -> bool:
+    """By one run of it, or by how often letters and digits, small letters and capitals follow each other in all."""
+    if _UUID.search(text) or any(map(_is_random, _RUN.findall(text))):
+        return True
+    whole = text.replace("-", "").replace("_", "")
+    return len(whole) >= _WHOLE_LEAST and len(_TURN.findall(whole)) > max(_TURNS_MOST, len(whole) // 5)
 
 
 def _is_random(run: str) -> bool:
@@ -49,4 +62,4 @@ def shown_words(sentence: str) -> str:
 
 
 def _is_secret(word: str) -> bool:
-    return any(pattern.regex.search(word) for pattern in PATTERNS) or any(map(_is_random, _RUN.findall(word)))
+    return any(pattern.regex.search(word) for pattern in PATTERNS) or _is_made(word)

@@ -202,6 +202,7 @@ class Instance:
                 peers.close()
         await asyncio.gather(self._data.close(), self._admin.close())
         await asyncio.gather(self._present.end(TOKEN_DRAIN_SECONDS), *self._endings)
+        self._observe.close()
         await self._around.store.close()
 
     def _close_doors(self) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
@@ -16,6 +17,7 @@ from proxy.accesslog import (
     UNROUTED_A_SECOND,
     AccessLog,
     Exchange,
+    Observers,
     Spared,
 )
 from proxy.demo.teletracker import TeleTracker
@@ -267,7 +269,7 @@ def test_085_what_reached_no_route_is_told_ten_times_a_second_and_then_counted(m
     """What is malformed, and what was refused; others are all told. The count comes first in a later second."""
     told: list[object] = []
     clock = [5.0]
-    spared = Spared(lambda each: told.append(each.route), told.append, lambda: clock[0])
+    spared = Spared(lambda each: told.append(each.route), told.append, lambda: clock[0], later=lambda _call: None)
     refused, served = exchange(method=method, route=""), exchange()
     for _ in range(25):
         spared(refused)
@@ -277,6 +279,23 @@ def test_085_what_reached_no_route_is_told_ten_times_a_second_and_then_counted(m
     spared(served)
     spared(refused)
     assert told[35:] == [15, "api", ""]
+
+
+@pytest.mark.threat(85)
+def test_085_what_was_not_told_is_counted_a_second_later_and_at_the_end() -> None:
+    """Also where nothing follows it."""
+    told: list[int] = []
+    calls: list[Callable[[], None]] = []
+    spared = Spared(lambda _each: None, told.append, lambda: 5.0, most=1, later=calls.append)
+    for _ in range(4):
+        spared(exchange(route=""))
+    [call] = calls
+    call()
+    call()
+    assert told == [3]
+    spared(exchange(route=""))
+    Observers(spared).close()
+    assert told == [3, 1]
 
 
 @pytest.mark.threat(81, 85)

@@ -15,7 +15,7 @@ import pytest
 from proxy.credentials.brought import BroughtGrant
 from proxy.errors import CredentialRejected, CredentialUnavailable, LoginRequired, StoreUnavailable
 from proxy.grants.request import Granted
-from proxy.redact import Secret
+from proxy.redact import Borrowed, Secret
 from proxy.stores.redeemed import Redeemed, Redemption
 from proxy.stores.rejections import RejectedFolder
 from tests.support.api import api
@@ -262,6 +262,25 @@ async def test_107_what_rests_is_that_of_the_latch(bench: Bench, monkeypatch: py
     assert await bench.redeemed(Secret("token 17")).state() is None
 
 
+@pytest.mark.threat(88, 90)
+async def test_090_a_refresh_token_that_is_borrowed_is_known_by_its_value(bench: Bench) -> None:
+    """What a lender gives later is another token, and its own is spent still when it comes back."""
+    borrowed = Borrowed("lender")
+    borrowed.lend(bench.brought)
+    redeemed = bench.redeemed(borrowed)
+    for token in (bench.brought, Secret(bench.canaries.mint("uuid"))):
+        borrowed.lend(token)
+        assert await redeemed.state() is None
+        await redeemed.note(SPENT)
+        assert await redeemed.state() is await bench.redeemed(token).state() is SPENT
+    borrowed.lend(bench.brought)
+    assert await redeemed.state() is SPENT
+    await redeemed.forget()
+    assert await redeemed.state() is None
+    borrowed.lend(token)
+    assert await redeemed.state() is SPENT
+
+
 # -- a proxy
 
 
@@ -357,6 +376,23 @@ async def test_088_a_change_of_the_credential_does_not_redeem_the_spent_one(worl
     async with world.proxy(fresh, **CHANGES[change]) as changed:
         assert (await changed.ask("GET", "/")).status == 200
     assert world.vendor.reuses == 0
+
+
+@pytest.mark.threat(88, 90)
+async def test_090_what_came_in_its_place_is_kept_though_the_token_beside_it_is_of_no_use(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first redemption of all; this instance goes on with it, and so does the next one."""
+    issue = world.vendor.issue
+    monkeypatch.setattr(world.vendor, "issue", lambda: f"{issue()}\x01x")
+    async with world.proxy() as one:
+        assert (await one.ask("GET", "/")).status == 503
+        world.clock.move(400)
+        assert (await one.ask("GET", "/")).status == 503
+    monkeypatch.setattr(world.vendor, "issue", issue)
+    async with world.proxy() as other:
+        assert (await other.ask("GET", "/")).status == 200
+    assert (world.vendor.seen, world.vendor.reuses) == (["refresh"] * 3, 0)
 
 
 @pytest.mark.threat(132)

@@ -122,6 +122,14 @@ def test_028_a_destination_that_climbs_is_refused_like_a_target() -> None:
 
 
 @pytest.mark.threat(28)
+@pytest.mark.parametrize("place", ["sec\tret/x", ".\t./admin/x", "x%00.bak", "a%zz", "a b"])
+def test_028_a_destination_that_no_target_could_be_is_refused(place: str) -> None:
+    """A tab may stand in a field; who resolves the place leaves it out (WHATWG URL, section 4.4)."""
+    for value in (f"http://localhost:8080/dav/{place}", f"/files/{place}"):
+        assert _refusal(value, route=_route()) is BadTarget
+
+
+@pytest.mark.threat(28)
 @pytest.mark.parametrize("value", UNKNOWN)
 def test_028_without_rules_another_server_is_the_upstreams_affair(value: str) -> None:
     """A base path is a rule: nothing beside it is ours to change."""

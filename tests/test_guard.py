@@ -186,11 +186,35 @@ def test_002_what_nobody_typed_is_not_ours_although_no_site_asks(mode: str | Non
 #: Of requests that a page of our own origin makes: with an Origin (and Fetch Metadata, or without), and a bare GET.
 OF_OUR_OWN = [
     [("Origin", "http://{host}"), ("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "cors")],
-    [("Origin", "HTTP://{host}")],
+    [("Origin", "HTTP://{host}"), ("User-Agent", "Mozilla/5.0 (X11; Linux) Firefox/68.0")],
     [("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "no-cors"), ("Sec-Fetch-Dest", "image")],
     [("Sec-Fetch-Site", "Same-Origin"), ("Sec-Fetch-Mode", "same-origin"), ("Service-Worker", "script")],
-    [("Origin", "http://{host}"), ("Upgrade", "websocket"), ("Connection", "Upgrade")],
+    [("Origin", "http://{host}"), ("User-Agent", "Mozilla/5.0 Chrome/149"), ("Upgrade", "websocket")],
 ]
+
+
+@pytest.mark.threat(3, 9)
+@pytest.mark.parametrize("agent", [None, "websocket-client/1.9", "Python/3.13 websockets/15.0"])
+def test_003_a_program_may_call_our_origin_its_own(agent: str | None) -> None:
+    """As libraries for WebSocket do by themselves; a browser cannot help saying that it is one."""
+    fields = [("Origin", "http://localhost:8080"), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
+    said = fields if agent is None else [*fields, ("User-Agent", agent)]
+    assert _refusal(Guard(), _head("/x", *said, port=8080)) is None
+
+
+@pytest.mark.threat(3, 9)
+@pytest.mark.parametrize(
+    "fields", [*OF_OUR_OWN, [("Sec-Fetch-Site", "none"), ("Sec-Fetch-Mode", "no-cors")]], ids=repr
+)
+def test_003_whoever_shows_a_key_in_its_header_is_no_page_that_was_left(fields: list[tuple[str, str]]) -> None:
+    """No page and no extension knows it; a cookie and Basic are what a browser sends by itself."""
+    said = [(name, value.format(host="localhost:8080")) for name, value in fields]
+    shown = _head("/x", *said, ("X-Proxy-Key", KEY), port=8080)
+    assert _refusal(LOCKED, shown) is None
+    basic = "Basic " + base64.b64encode(f":{KEY}".encode()).decode()
+    for field in (("Cookie", f"bearer_proxy_key={KEY}"), ("Authorization", basic), ("X-Proxy-Key", "none")):
+        assert _refusal(LOCKED, _head("/x", *said, field, port=8080)) in {OwnPageNotAllowed, OriginNotAllowed}
+    assert _refusal(LOCKED, _head("/x", ("Sec-Fetch-Site", "cross-site"), ("X-Proxy-Key", KEY))) is OriginNotAllowed
 
 
 @pytest.mark.threat(9)
@@ -536,6 +560,15 @@ def test_026_the_method_is_overridden_in_every_spelling(name: str) -> None:
     assert methods_of(_head("/x", (name.upper(), "post"), method="POST")) == ["POST"]
     with pytest.raises(MethodNotAllowed):
         methods_of(_head("/x", (name, "Trace"), method="POST"))
+
+
+@pytest.mark.threat(26)
+def test_026_what_stands_before_a_comma_counts_as_well() -> None:
+    """Express takes that; what is empty says nothing."""
+    for value in ("DELETE, x", "DELETE,", ",delete"):
+        assert "DELETE" in methods_of(_head("/x", ("X-HTTP-Method-Override", value), method="POST"))
+    with pytest.raises(MethodNotAllowed):
+        methods_of(_head("/x", ("X-HTTP-Method-Override", "TRACE, x"), method="POST"))
 
 
 @pytest.mark.threat(118)

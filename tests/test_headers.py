@@ -66,6 +66,12 @@ def test_040_fields_that_never_go_upstream(name: bytes) -> None:
     assert _request([*raw, (b"X-Kept", b"2"), *raw])[0] == [(b"X-Kept", b"2")]
 
 
+@pytest.mark.threat(28)
+def test_028_the_old_name_of_destination_stops_here() -> None:
+    """Apache's mod_dav takes it where there is no Destination; nobody judged it."""
+    assert _request([(b"New-uri", b"/secret/x"), (b"X-Kept", b"2")])[0] == [(b"X-Kept", b"2")]
+
+
 @pytest.mark.threat(40)
 @pytest.mark.parametrize("name", sorted(HOP_BY_HOP - {b"trailer"} | {b"content-length"}))
 def test_040_fields_that_never_come_back(name: bytes) -> None:

@@ -1,5 +1,8 @@
 """What was put where a name belongs is quoted only where it looks like one."""
 
+import base64
+import random
+import uuid
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +56,17 @@ def test_075_a_name_is_told_from_what_a_generator_makes() -> None:
     """By its characters, its length, and runs in which letters and digits are mixed."""
     assert [name for name in NAMES if not looks_like_a_name(name)] == []
     assert [secret for secret in SECRETS if looks_like_a_name(secret)] == []
+
+
+@pytest.mark.threat(75, 125)
+def test_075_what_generators_make_is_told_from_names() -> None:
+    """UUIDs, and base64 for addresses of 24 bytes and more, whatever `-` and `_` divide."""
+    draw = random.Random(75)  # noqa: S311  shapes, no secrets
+    uuids = [str(uuid.UUID(int=draw.getrandbits(128), version=4)) for _ in range(2000)]
+    assert [each for each in uuids if looks_like_a_name(each) or shown_words(each) == each] == []
+    made = [base64.urlsafe_b64encode(draw.randbytes(24)).decode() for _ in range(2000)]
+    told = [each for each in made if looks_like_a_name(each) or shown_words(each) == each]
+    assert len(told) <= len(made) // 200
 
 
 @pytest.mark.threat(75, 125)

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from proxy.cli.common import state_folder
 from proxy.config import Source, load
 from proxy.credentials.barring import LOOK_SECONDS, Kin
 from proxy.demo.teletracker import TeleTracker
-from proxy.errors import ConfigError, StoreUnavailable
+from proxy.errors import ConfigError, StoreBusy, StoreUnavailable
 from proxy.stores.latch import KEPT, Latch
 from proxy.stores.local import LocalStore
 from proxy.stores.redisclient import RedisClient, Server
@@ -52,19 +52,21 @@ class Shelf:
     away: bool = False
     kept: dict[str, tuple[Rejection, ...]] = field(default_factory=dict)
 
-    async def read(self, name: str) -> tuple[Rejection, ...]:
-        """All, unless it is away."""
+    async def read(self, name: str) -> tuple[Rejection, ...] | None:
+        """All, unless it is away; None where nothing was ever put."""
         if self.away:
             raise StoreUnavailable("away")
-        return self.kept.get(name, ())
+        return self.kept.get(name)
 
     async def add(self, name: str, rejection: Rejection, instead: Collection[Rejection]) -> None:
         """At the end."""
-        self.kept[name] = (*(each for each in await self.read(name) if each not in instead), rejection)
+        self.kept[name] = (*(each for each in await self.read(name) or () if each not in instead), rejection)
 
     async def remove(self, name: str, some: Collection[Rejection]) -> None:
         """Leave the rest."""
-        self.kept[name] = tuple(each for each in await self.read(name) if each not in some)
+        self.kept[name] = tuple(
+            each for each in await self.read(name) or () if each.salt not in {one.salt for one in some}
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +174,68 @@ async def test_as_many_rejections_are_kept_as_is_said(tmp_path: Path, shelf: She
         assert found == [None, None, *kept]
 
 
+@pytest.mark.threat(107)
+@pytest.mark.parametrize("is_lost", [False, True], ids=["away", "lost"])
+async def test_107_who_knows_of_a_rejection_knows_it_while_the_store_cannot_say(
+    tmp_path: Path, shelf: Shelf, *, is_lost: bool
+) -> None:
+    """It is away, or has lost its data; nobody tries, and what one clears then is cleared for all."""
+    one, two = Latch(tmp_path / "one", shared=shelf), Latch(tmp_path / "two", shared=shelf)
+    await one.set("c", FINGERPRINT, REASON, 1.7e9)
+    for latch in (one, two):
+        assert await latch.is_set("c", FINGERPRINT) == REASON
+    if is_lost:
+        shelf.kept.clear()
+    shelf.away = not is_lost
+    for latch in (one, two, one, two, Latch(tmp_path / "one", shared=shelf)):
+        assert await latch.is_set("c", FINGERPRINT) == REASON
+        assert await latch.is_set("d", FINGERPRINT) is None
+    # Who has not heard of it cannot know it, and may clear it all the same.
+    fresh = Latch(tmp_path / "three", shared=shelf)
+    assert await fresh.is_set("c", FINGERPRINT) is None
+    shelf.away = False
+    await (fresh if is_lost else one).clear("c", FINGERPRINT)
+    for latch in (two, fresh):
+        assert await latch.is_set("c", FINGERPRINT) is None
+
+
+@pytest.mark.threat(107)
+async def test_107_a_state_folder_that_is_gone_clears_nothing(tmp_path: Path) -> None:
+    """Where it is the only place, for a process that knows."""
+    latch = Latch(tmp_path / "state")
+    await latch.set("c", FINGERPRINT, REASON, 1.7e9)
+    (tmp_path / "state").rename(tmp_path / "elsewhere")
+    assert await latch.is_set("c", FINGERPRINT) == REASON
+    await latch.clear("c", FINGERPRINT)
+    assert await latch.is_set("c", FINGERPRINT) is None
+
+
+@pytest.mark.threat(107)
+@pytest.mark.parametrize("is_shared", [False, True], ids=["folder", "store"])
+async def test_107_more_rejected_secrets_than_are_kept_are_not_tried_in_turn(
+    tmp_path: Path, shelf: Shelf, *, is_shared: bool
+) -> None:
+    """A process for each; those that gave way to newer ones stay known to their own, till one is cleared."""
+    latches = {
+        bytes([number]): Latch(tmp_path / (str(number) if is_shared else ""), shared=shelf if is_shared else None)
+        for number in range(KEPT + 2)
+    }
+    for fingerprint, latch in latches.items():
+        await latch.set("c", fingerprint, REASON, 1.7e9)
+    for _ in range(2):
+        for fingerprint, latch in latches.items():
+            assert await latch.is_set("c", fingerprint) == REASON
+    first, *_, last = latches
+    if is_shared:
+        assert await Latch(tmp_path / "0", shared=shelf).is_set("c", first) == REASON
+    await latches[first].clear("c", first)
+    assert await latches[first].is_set("c", first) is None
+    assert await latches[last].is_set("c", last) == REASON
+    await latches[last].clear("c", last)
+    found = [await latch.is_set("c", fingerprint) for fingerprint, latch in latches.items()]
+    assert found == [None, None, *[REASON] * (KEPT - 1), None]
+
+
 @needs_redis
 async def test_on_a_server_rejections_are_sealed_for_one_credential(fleet_server: RedisServer) -> None:
     """Another key, or another name, finds none; nothing of them is legible."""
@@ -183,20 +247,52 @@ async def test_on_a_server_rejections_are_sealed_for_one_credential(fleet_server
     one = Rejection("5a" * 16, "d1" * 32, REASON, 1.7e9)
     two = replace(one, salt="5b" * 16)
     try:
-        assert await home(b"k" * 32).read("c") == ()
+        assert await home(b"k" * 32).read("c") is None
         await home(b"k" * 32).add("c", one, ())
         await home(b"k" * 32).add("c", two, ())
         assert await home(b"k" * 32).read("c") == (one, two)
         for mark in (REASON, "5a5a", "d1d1"):
             assert mark not in fleet_server.everything()
-        assert await home(b"x" * 32).read("c") == await home(b"k" * 32).read("d") == ()
+        assert await home(b"x" * 32).read("c") is await home(b"k" * 32).read("d") is None
         fleet_server.ask(
             "SET", "c", Ring([b"k" * 32], random=lambda size: b"n" * size).seal(b"[5]", b"rejections of c")
         )
-        assert await home(b"k" * 32).read("c") == ()
+        assert await home(b"k" * 32).read("c") is None
         await home(b"k" * 32).add("c", one, ())
-        await home(b"k" * 32).remove("c", (one,))
-        assert fleet_server.ask("EXISTS", "c") == 0
+        await home(b"k" * 32).remove("c", (replace(one, shared=True),))
+        # Sealed, so that it is told from lost data.
+        assert await home(b"k" * 32).read("c") == ()
+    finally:
+        await client.close()
+
+
+@needs_redis
+async def test_on_a_server_no_write_undoes_one_that_came_meanwhile(fleet_server: RedisServer) -> None:
+    """Of somebody who has lost the turn: both are there, and what was removed stays removed; it ends some time."""
+    client = RedisClient(Server(path=str(fleet_server.socket)))
+    one, two, three = (Rejection(mark * 16, "d1" * 32, REASON, 1.7e9) for mark in ("5a", "5b", "5c"))
+    between: list[Callable[[], Awaitable[None]]] = []
+
+    async def call(*words: str | bytes | int) -> Any:
+        if words[0] == "EVAL" and between:
+            await between.pop()()
+        return await client.call(*words)
+
+    def home(call: Callable[..., Awaitable[Any]]) -> Home:
+        return RejectedOnServer(call, Ring([b"k" * 32], random=os.urandom), lambda name: name)
+
+    here, there = home(call), home(client.call)
+    try:
+        between.append(lambda: there.add("c", one, ()))
+        await here.add("c", two, ())
+        assert await here.read("c") == (one, two)
+        between.append(lambda: there.remove("c", (one,)))
+        await here.add("c", three, ())
+        assert await here.read("c") == (two, three)
+        between.extend([lambda: there.add("c", one, (one,))] * 100)
+        with pytest.raises(StoreBusy):
+            await here.remove("c", (two,))
+        assert await there.read("c") == (two, three, one)
     finally:
         await client.close()
 
@@ -256,12 +352,19 @@ async def test_who_waits_no_more_keeps_no_lock(tmp_path: Path, *, is_held: bool)
 
 
 async def test_a_turn_that_cannot_be_had_stops_nobody(tmp_path: Path) -> None:
-    """Another process stands still, or the folder cannot be written."""
+    """Another one of this process or another process stands still, or the folder cannot be written."""
     blocked = tmp_path / "file"
     blocked.touch()
     async with asyncio.timeout(20):
         async with local(tmp_path).turn("c"), local(tmp_path, patience=0.05).turn("c"):
             pass
+        both = local(tmp_path, patience=0.05)
+        async with both.turn("c"):
+            async with both.turn("c"):
+                pass
+            # Whoever goes on without the turn does not give away another's.
+            assert both._turns["c"].locked()
+        assert not both._turns["c"].locked()
         async with local(blocked).turn("c"), local(blocked).turn("c"):
             pass
 
@@ -516,6 +619,41 @@ async def test_107_what_is_renewed_by_the_access_token_goes_on_while_others_are_
             assert seen.count("/login") == 2
 
 
+@needs_redis
+@pytest.mark.threat(107)
+async def test_107_a_server_that_goes_away_and_comes_back_empty_costs_no_further_failed_login(
+    fleet_server: RedisServer,
+    proxying: StartProxy,
+    tracker: Vendor[TeleTracker],
+    canaries: Canaries,
+    clock: HeldClock,
+) -> None:
+    """Two hosts that have no copy of their own; then one is refreshed by hand, and the other serves, too."""
+    (fleet_server.folder.parent / "state").touch()
+    environ = {**tracker.environ, "STORE_KEY": base64.b64encode(os.urandom(32)).decode()}
+    canaries.adopt(environ["STORE_KEY"], "key")
+    store = {"kind": "redis", "url": fleet_server.url, "key": {"env": "STORE_KEY"}}
+    config = {**tracker.config, "store": store}
+    async with (
+        proxying(config, environ=environ, clock=clock) as one,
+        proxying(config, environ=environ, clock=clock) as other,
+    ):
+        right = tracker.double._account
+        tracker.double._account = replace(right, password="changed")
+        for change in (None, fleet_server.stop, fleet_server.start):
+            if change is not None:
+                change()
+            for _ in range(2):
+                for each in (one, other):
+                    assert (await each.ask("GET", "/calls")).code == "credential_rejected"
+                clock.move(LOOK_SECONDS)
+        assert tracker.double.token_requests == {"login": 1}
+        tracker.double._account = right
+        assert (await one.admin("POST", "/api/credentials/default/refresh")).status == 200
+        for each in (one, other):
+            assert (await each.ask("GET", "/calls")).status == 200
+
+
 # -- one user under several names
 
 
@@ -577,6 +715,25 @@ async def test_107_whoever_is_corrected_or_asked_for_is_tried(
         assert (await proxy.ask("GET", "/c2/calls")).code == "credential_rejected"
     async with proxying(alike(tracker, 4711, 4712, 4711, 4712), environ=tracker.environ, clock=clock) as proxy:
         assert [status for status, _ in await all_asked(proxy)] == [200] * 4
+
+
+@pytest.mark.threat(107)
+async def test_107_who_was_not_tried_is_not_rejected_for_good(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """Its session ended while another one of the same user was at fault: that one is corrected, and both serve."""
+    async with proxying(alike(tracker, 1, 4711), environ=tracker.environ, clock=clock) as proxy:
+        assert (await proxy.ask("GET", "/c1/calls")).status == 200
+        assert (await proxy.ask("GET", "/c0/calls")).code == "credential_rejected"
+        tracker.double.revoke_refresh()
+        clock.move(3601)
+        answer = await proxy.ask("GET", "/c1/calls")
+        assert answer.code == "credential_rejected"
+        assert "'c1' logs in as 'c0' does" in answer.body.decode()
+        assert tracker.double.token_requests == {"login": 2, "refresh": 1}
+    async with proxying(alike(tracker, 4712, 4711), environ=tracker.environ, clock=clock) as proxy:
+        for name in ("c0", "c1"):
+            assert (await proxy.ask("GET", f"/{name}/calls")).status == 200
 
 
 def kin(*fields: dict[str, Any], **more: Any) -> Kin | None:

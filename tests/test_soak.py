@@ -20,6 +20,8 @@ from tests.support.vendors import Vendor
 
 #: `make nightly` takes more.
 MINUTES: Final = TIMES
+#: What both stores share is soaked with the file; the short setting looks at what is the server's alone.
+SERVER_MINUTES: Final = 0.25 if TIMES == 1 else MINUTES
 #: Expiries until caches, pools and threads are as large as they get.
 WARM_UP: Final = 10
 #: Seconds between a client's requests, and between two expiries.
@@ -148,7 +150,8 @@ async def test_what_a_process_has_does_not_grow(
         load = Load(instances.running, tracker.double)
         await load.last(expiries=WARM_UP)
         began = [await held(each) for each in instances.running]
-        await load.last(seconds=MINUTES * 60)
+        minutes = SERVER_MINUTES if either["store"]["kind"] == "redis" else MINUTES
+        await load.last(seconds=minutes * 60)
         ended = [await held(each) for each in instances.running]
     for before, after in zip(began, ended, strict=True):
         assert after.descriptors <= before.descriptors + DESCRIPTORS_SLACK

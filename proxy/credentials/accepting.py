@@ -1,10 +1,17 @@
-"""Makes a token of what was granted, where it is of any use."""
+"""Makes a token of what was granted, where it is of any use, or of what remains of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
+from proxy.credentials.keeping import Keeping
 from proxy.errors import CredentialUnavailable
 from proxy.grants.request import Granted
 from proxy.lifecycle import Token
+from proxy.redact import Secret
+
+#: In place of an access token where there is none: no header or cookie can hold it, and a record is never empty.
+_NOTHING: Final = "\0"
 
 
 def accepted(
@@ -32,6 +39,25 @@ def accepted(
             "and this machine's clock."
         )
     return token
+
+
+def remaining(held: Token | None, refresh_token: Secret, now: float) -> Token:
+    """`held` with the refresh token that came with nothing else of use; without `held`, one that is over."""
+    if held is not None:
+        return replace(held, refresh_token=refresh_token)
+    return Token(Secret(_NOTHING), 1, now, now, refresh_token)
+
+
+def left(found: Token | None, held: Token | None, keeping: Keeping, now: float) -> Token | None:
+    """What to hold in place of `held` where the store has no later token that can be sent; None: as before.
+
+    After a logout nothing remains; where somebody else got a refresh token and no token of use, that does.
+    """
+    if held is not None and keeping.forgotten:
+        return replace(held, expires_at=now, refresh_token=None, refresh_expires_at=None)
+    if held is not None:
+        return keeping.rotated(held)
+    return None if found is None or found.refresh_token is None else replace(found, expires_at=now)
 
 
 def _login_ends_at(granted: Granted, held: Token | None, sent_at: float) -> float | None:

@@ -81,7 +81,7 @@ class Barring:
         return None
 
     async def set(self, reason: str) -> None:
-        """Remember that what was asked for was rejected, for all."""
+        """Remember that what was asked for was rejected, for all; not what barred it, which may be its kin's."""
         await self._latch.set(self._name, self._asked, reason, self._clock.wall())
 
     async def clear(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from proxy.clock import Clock
-from proxy.credentials.accepting import accepted
+from proxy.credentials.accepting import accepted, left, remaining
 from proxy.credentials.ahead import Ahead
 from proxy.credentials.attempt import attempt
 from proxy.credentials.barring import Barring, Fingerprint, Kin
@@ -219,12 +219,8 @@ class TokenSource:
         """Use a later token from the store, and nothing more where somebody logged out; was there one?"""
         token, held = await self._keeping.newer(), self._life.token
         if token is None or not self._fits(token.value.reveal()):
-            if held is not None and self._keeping.forgotten:
-                ended = replace(held, expires_at=self._clock.now(), refresh_token=None, refresh_expires_at=None)
-                self._life = replace(self._life, token=ended)
-            elif held is not None and (rotated := self._keeping.rotated(held)) is not None:
-                self._mask(rotated)
-                self._life = replace(self._life, token=rotated)
+            if (kept := left(token, held, self._keeping, self._clock.now())) is not None:
+                self._hold(kept)
             return False
         if held is not None and token.generation <= held.generation:
             token = replace(token, generation=held.generation + 1)
@@ -254,16 +250,16 @@ class TokenSource:
             failure = error
         else:
             return
-        if isinstance(failure, CredentialUnavailable) and failure.rotated is not None and held is not None:
-            self._life = replace(self._life, token=replace(held, refresh_token=failure.rotated))
-            await self._keeping.save(replace(held, refresh_token=failure.rotated))
+        if isinstance(failure, CredentialUnavailable) and failure.rotated is not None:
+            self._hold(kept := remaining(held, failure.rotated, self._clock.now()))
+            await self._keeping.save(kept)
         # What is no passing trouble may be one's own old refresh token, and somebody else's new one (threat 89).
         passes = isinstance(failure, CredentialUnavailable) and not isinstance(failure, StoreOutdated)
         if not passes and await self._follow():
             return
         # One that says when to try again is not held against the secret: it stands on somebody else's token.
         retry = isinstance(failure, CredentialUnavailable) or failure.retry_after is not None or failure.is_lenders
-        if isinstance(failure, CredentialRejected) and not retry:
+        if isinstance(failure, CredentialRejected) and not retry and reason is None:
             await self._barring.set(failure.detail)
         self._failed(failure, retry=retry)
 
@@ -278,6 +274,10 @@ class TokenSource:
     def _use(self, token: Token) -> None:
         self._life = Life(self._life.margin, token)
         self.ahead.schedule()
+
+    def _hold(self, token: Token) -> None:
+        self._mask(token)
+        self._life = replace(self._life, token=token)
 
     def _mask(self, token: Token) -> None:
         self._register([token.value, *([token.refresh_token] if token.refresh_token else [])])

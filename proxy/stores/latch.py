@@ -37,22 +37,24 @@ _MEND: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the state folder holds, and the store; None: it could not be asked, or there is none."""
+    """What the state folder holds, and the store; None: it could not be asked, has lost it, or there is none."""
 
-    own: tuple[Rejection, ...]
-    shared: tuple[Rejection, ...] | None
+    own: tuple[Rejection, ...] | None
+    shared: tuple[Rejection, ...] | None = None
+    #: There is a store, and it did not answer.
+    is_away: bool = False
 
     @property
     def every(self) -> tuple[Rejection, ...]:
-        return (*self.own, *(self.shared or ()))
+        return (*(self.own or ()), *(self.shared or ()))
 
     @property
     def stale(self) -> list[Rejection]:
         """What the folder alone still has of what all were told: somebody has cleared it."""
-        if self.shared is None:
+        if not _is_proof(self.shared):
             return []
-        known = {each.salt for each in self.shared}
-        return [each for each in self.own if each.shared and each.salt not in known]
+        known = {each.salt for each in self.shared or ()}
+        return [each for each in self.own or () if each.shared and each.salt not in known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ class Latch:
     Several of one name stand side by side: two configurations may call different credentials alike, and neither
     may make the other's rejection forgotten. The newest `KEPT` of a name count. A latch holds for exactly the
     fingerprint it was set with: with a changed secret it is not set, with the old one back it is again. The folder
-    has a copy of what `shared` holds, for while that cannot be asked. Where neither can be written a latch is kept
-    in memory alone, with one warning.
+    has a copy of what `shared` holds, for while that cannot be asked, or has lost it. Where neither can be written
+    a latch is kept in memory alone, with one warning. Who knows of a rejection takes it for cleared only where that
+    can be told from one that was lost, or that gave way to newer ones.
     """
 
     def __init__(
@@ -109,12 +112,12 @@ class Latch:
             made = Rejection(salt, await asyncio.to_thread(digest, fingerprint, salt), reason, wall)
             before = await self._read(name)
             old = await asyncio.to_thread(_matching, before.every, fingerprint)
-            if self._shared is not None and before.shared is not None:
+            if self._shared is not None and not before.is_away:
                 with suppress(StoreUnavailable):
-                    await self._shared.add(name, made, _replaced(before.shared, old))
+                    await self._shared.add(name, made, _replaced(before.shared or (), old))
                     made = replace(made, shared=True)
             try:
-                await self._own.add(name, made, _replaced(before.own, old))
+                await self._own.add(name, made, _replaced(before.own or (), old))
             except StoreUnavailable as error:
                 if not made.shared:
                     self._warn(error)
@@ -128,15 +131,16 @@ class Latch:
         async with self._locks.setdefault(name, asyncio.Lock()):
             known = await self._look(name, fingerprint)
             found = known.found
-            if found is not None and not known.matching:
+            is_lost = self._shared is not None and found is not None and found.shared is None
+            if found is not None and known.reason is None and not known.matching and not is_lost:
                 return
             self._cleared.update(each.salt for each in known.matching)
             if found is not None:
                 with suppress(StoreUnavailable):
-                    await self._own.remove(name, known.matching & {*found.own})
-                if self._shared is not None and found.shared is not None:
+                    await self._own.remove(name, known.matching)
+                if self._shared is not None and not found.is_away:
                     with suppress(StoreUnavailable):
-                        await self._shared.remove(name, known.matching & {*found.shared})
+                        await self._shared.remove(name, known.matching)
             del self._known[name]
 
     async def try_out(self) -> str | None:
@@ -151,31 +155,39 @@ class Latch:
 
     async def _look(self, name: str, fingerprint: bytes) -> _Known:
         known, found = self._known.get(name), await self._read(name)
-        if (
-            known is not None
-            and known.found in (None, found)
-            and hmac.compare_digest(known.fingerprint, fingerprint)
-        ):
+        if known is not None and not hmac.compare_digest(known.fingerprint, fingerprint):
+            known = None
+        if known is not None and known.found in (None, found):
             return known
         matching = await asyncio.to_thread(_matching, found.every, fingerprint)
         reasons = [each.reason for each in found.every if each in matching and each.salt not in self._cleared]
-        made = self._known[name] = _Known(fingerprint, reasons[-1] if reasons else None, matching, found)
+        reason = reasons[-1] if reasons else None
+        if known is not None and reason is None and not _is_proof(self._counting(found)):
+            reason, matching = known.reason, known.matching | matching
+        made = self._known[name] = _Known(fingerprint, reason, matching, found)
         return made
 
+    def _counting(self, found: _Found) -> tuple[Rejection, ...] | None:
+        """What says whether a rejection that was known is known still."""
+        return found.own if self._shared is None else found.shared
+
     async def _read(self, name: str) -> _Found:
-        own: tuple[Rejection, ...] = ()
+        own: tuple[Rejection, ...] | None = None
         shared: tuple[Rejection, ...] | None = None
+        is_away = False
         with suppress(StoreUnavailable):
             own = (await self._own.read(name))[-KEPT:]
         if self._shared is not None:
-            with suppress(StoreUnavailable):
-                shared = (await self._shared.read(name))[-KEPT:]
-        found = _Found(own, shared)
+            try:
+                shared = await self._shared.read(name)
+            except StoreUnavailable:
+                is_away = True
+        found = _Found(own, shared if shared is None else shared[-KEPT:], is_away)
         if not found.stale:
             return found
         with suppress(StoreUnavailable):
             await self._own.remove(name, found.stale)
-        return _Found(tuple(each for each in own if each not in found.stale), shared)
+        return replace(found, own=tuple(each for each in own or () if each not in found.stale))
 
     def _warn(self, error: StoreUnavailable) -> str:
         detail = f"{error.detail} {_MEND}"
@@ -183,6 +195,11 @@ class Latch:
             self._warned = True
             _log.warning("state_not_kept", extra={"fields": {"detail": detail}})
         return detail
+
+
+def _is_proof(some: tuple[Rejection, ...] | None) -> bool:
+    """Was a rejection that is not among `some` cleared? Where as many are kept as may be, it may have given way."""
+    return some is not None and len(some) < KEPT
 
 
 def _replaced(before: tuple[Rejection, ...], old: Collection[Rejection]) -> list[Rejection]:

@@ -6,7 +6,7 @@ Law: a turn that cannot be had stops nobody for good: what is shared here is onl
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from proxy.stores.files import make_folder
@@ -18,7 +18,7 @@ class LocalStore(MemoryStore):
     """Records in memory, and lock files in `folder`, by the names that `locks` has for credentials.
 
     A credential that it does not name has turns in this process alone. `patience` is how many seconds to wait for
-    another process.
+    others of this process, and then for another process.
     """
 
     def __init__(self, folder: Path, locks: Mapping[str, str], *, patience: float = PATIENCE_SECONDS) -> None:
@@ -34,7 +34,10 @@ class LocalStore(MemoryStore):
 
     @asynccontextmanager
     async def _turn(self, inner: AbstractAsyncContextManager[None], path: Path) -> AsyncIterator[None]:
-        async with inner:
+        async with AsyncExitStack() as stack:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    await stack.enter_async_context(inner)
             number = await self._acquired(path)
             try:
                 yield

@@ -49,32 +49,39 @@ class Redeemed:
         self._token = token
         self._wall = wall
         self._random = random
-        #: By their salts: each costs some 50 ms.
+        #: Of `_digested`, by the salts that were read last: each costs some 50 ms. What is borrowed may change.
         self._digests: dict[str, str] = {}
+        self._digested = Secret("")
 
     async def state(self) -> Redemption | None:
         """None: nobody has redeemed it, as far as anybody has noted."""
-        found = {each.reason for each in await self._mine(await self._home.read(self._name))}
+        found = {each.reason for each in await self._mine(await self._read())}
         return next((each for each in _ORDER if each.value in found), None)
 
     async def note(self, state: Redemption) -> None:
         """Durable when this returns."""
-        before = await self._home.read(self._name)
+        before = await self._read()
         mine = await self._mine(before)
         surplus = before[: max(0, len(before) + 1 - KEPT)]
         salt = self._random(SALT_BYTES).hex()
-        made = Rejection(salt, await self._digest(salt), state.value, self._wall())
+        self._digests[salt] = await _digest(self._digested, salt)
+        made = Rejection(salt, self._digests[salt], state.value, self._wall())
         await self._home.add(self._name, made, [each for each in before if each in mine or each in surplus])
 
     async def forget(self) -> None:
         """It was not redeemed."""
-        await self._home.remove(self._name, await self._mine(await self._home.read(self._name)))
+        await self._home.remove(self._name, await self._mine(await self._read()))
+
+    async def _read(self) -> tuple[Rejection, ...]:
+        return await self._home.read(self._name) or ()
 
     async def _mine(self, some: tuple[Rejection, ...]) -> list[Rejection]:
-        return [each for each in some if hmac.compare_digest(each.digest, await self._digest(each.salt))]
+        token = Secret(self._token.reveal())
+        known = self._digests if token == self._digested else {}
+        digests = {each.salt: known.get(each.salt) or await _digest(token, each.salt) for each in some}
+        self._digests, self._digested = digests, token
+        return [each for each in some if hmac.compare_digest(each.digest, digests[each.salt])]
 
-    async def _digest(self, salt: str) -> str:
-        if salt not in self._digests:
-            value = self._token.reveal().encode("utf-8", "surrogatepass")
-            self._digests[salt] = await asyncio.to_thread(digest, value, salt)
-        return self._digests[salt]
+
+async def _digest(token: Secret, salt: str) -> str:
+    return await asyncio.to_thread(digest, token.reveal().encode("utf-8", "surrogatepass"), salt)

@@ -52,8 +52,8 @@ class Rejection:
 class Home(Protocol):
     """Where the rejected secrets of a credential rest, by its name. Raises `StoreUnavailable`."""
 
-    async def read(self, name: str) -> tuple[Rejection, ...]:
-        """All of them, the oldest first."""
+    async def read(self, name: str) -> tuple[Rejection, ...] | None:
+        """All of them, the oldest first; None: none was ever kept here, or what was is lost or illegible."""
         ...
 
     async def add(self, name: str, rejection: Rejection, instead: Collection[Rejection]) -> None:
@@ -61,7 +61,7 @@ class Home(Protocol):
         ...
 
     async def remove(self, name: str, some: Collection[Rejection]) -> None:
-        """Remove these."""
+        """Remove these; that they were removed can be told from a loss."""
         ...
 
 

@@ -131,7 +131,8 @@ def _check_head(path: bytes, query: bytes | None) -> None:
         pairs = parse_qsl(
             parts.query.decode("ascii"), keep_blank_values=True, separator=separator, encoding="latin-1"
         )
-        values = [value for name, value in pairs if name.strip().lower() == "key"]
+        # What Python's text calls space besides is a part of the name for whoever reads bytes.
+        values = [value for name, value in pairs if name.strip(" \t\n\r\v\f").lower() == "key"]
         # Who splits at semicolons alone may see ours behind another.
         assert values in (["our-own-token"], []), f"the client's own parameter: {values}"
     left = iter(re.split(rb"[&;]", query or b""))

@@ -15,6 +15,7 @@ from tests.fuzz.taking import Taking
 from tests.support.encodings import ENCODERS
 from tests.support.leaks import SHAPES, Artefact, Canaries, search
 
+_BORDER: Final = "\N{WHITE SQUARE}"
 FORMS: Final = tuple(ENCODERS)
 KINDS: Final = tuple(SHAPES)
 
@@ -38,8 +39,9 @@ def check(data: bytes) -> None:
             continue
         form = ENCODERS[taking.choice(FORMS)](taking.choice(secrets))
         cut = taking.byte()
-        # Cut by somebody: what is left may be whole, too short to matter, or anything between.
-        pieces.append(form if cut < 192 else form[: PREFIX + cut % 64])
+        # Cut by somebody: what is left may be whole, too short to matter, or anything between. Nothing that
+        # follows goes on with it by chance.
+        pieces.append(form if cut < 192 else form[: PREFIX + cut % 64] + _BORDER)
         planted = True
     text = "".join(pieces)
     shown = {"values": redactor.values(text), "text": redactor.text(text), "line": printable(redactor.text(text))}

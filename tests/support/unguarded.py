@@ -11,7 +11,7 @@ def switch_off(monkeypatch: pytest.MonkeyPatch) -> None:
     def check_host(_guard: Guard, head: Head) -> tuple[str, bytes]:
         return "localhost", b"http://" + head.section.values[b"host"][0]
 
-    def check_origin(_guard: Guard, head: Head, _own_origin: bytes) -> bytes | None:
+    def check_origin(_guard: Guard, head: Head, _own_origin: bytes, **_: bool) -> bytes | None:
         return next(iter(head.section.values.get(b"origin", ())), None)
 
     monkeypatch.setattr(Guard, "_check_host", check_host)
