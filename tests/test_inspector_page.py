@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
+from proxy.demo.teletracker import TeleTracker
 from tests.support.browser import chromium, needs_chromium
+from tests.support.harness import HeldClock, StartProxy
 from tests.support.inspectorfake import (
     JSON,
     STATIC,
@@ -24,6 +26,7 @@ from tests.support.inspectorfake import (
     retried,
     summary,
 )
+from tests.support.vendors import Vendor
 
 ROOT: Final = Path(__file__).parents[1]
 SHOTS: Final = ROOT / ".artefacts" / "inspector"
@@ -75,9 +78,9 @@ def test_a_file_of_the_page_makes_no_markup_of_text_and_is_short_enough(path: Pa
 class Page:
     """The page in a tab, and what it complained of."""
 
-    def __init__(self, tab: Any, inspector: Inspector) -> None:
+    def __init__(self, tab: Any, inspector: Inspector | None = None) -> None:
         self.tab = tab
-        self.inspector = inspector
+        self.inspector = inspector or Inspector()
         self.complaints: list[str] = []
         tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         tab.on("console", self._heard)
@@ -86,9 +89,9 @@ class Page:
         if message.type in ("error", "warning") and REFUSED not in message.text:
             self.complaints.append(message.text)
 
-    async def opens(self) -> None:
+    async def opens(self, url: str = "") -> None:
         """It is there, and listens."""
-        await self.tab.goto(f"{self.inspector.url}/")
+        await self.tab.goto(url or f"{self.inspector.url}/")
         await self.says("#link", "live")
         await self.says("#count", "exchanges")
 
@@ -176,26 +179,27 @@ async def test_what_goes_on_is_shown_once_and_ends_where_it_stands(browser: Any)
         assert await page.text(".row .c-marks >> nth=1") == "sse"
 
 
+#: What is typed, and what of the four it leaves.
+FILTERS: Final = {
+    "status:5xx": ["/c"],
+    "status:404": ["/b"],
+    "status:>=400": ["/d", "/c", "/b"],
+    "status:400-403": ["/d"],
+    "status:error": ["/d", "/c", "/b"],
+    "route:bill": ["/b", "/a"],
+    "method:post": ["/b"],
+    "retried": ["/a"],
+    "route:billing -method:POST": ["/a"],
+    "path_denied": ["/d"],
+    "ms:>500": ["/c"],
+    '"post 404"': ["/b"],
+    "nothing of the kind": [],
+}
+
+
 @in_browser
-@pytest.mark.parametrize(
-    ("typed", "left"),
-    [
-        ("status:5xx", ["/c"]),
-        ("status:404", ["/b"]),
-        ("status:>=400", ["/d", "/c", "/b"]),
-        ("status:error", ["/d", "/c", "/b"]),
-        ("route:bill", ["/b", "/a"]),
-        ("method:post", ["/b"]),
-        ("retried", ["/a"]),
-        ("route:billing -method:POST", ["/a"]),
-        ("path_denied", ["/d"]),
-        ("ms:>500", ["/c"]),
-        ('"post 404"', ["/b"]),
-        ("nothing of the kind", []),
-    ],
-)
-async def test_one_box_filters_by_status_route_method_and_text(browser: Any, typed: str, left: list[str]) -> None:
-    """All terms must hold; a minus turns one round."""
+async def test_one_box_filters_by_status_route_method_and_text(browser: Any) -> None:
+    """All terms must hold; a minus turns one round; what comes is filtered as well."""
     found = [
         retried(1, path="/a", route="billing"),
         detail(summary(2, path="/b", route="billing", method="POST", status=404)),
@@ -203,11 +207,12 @@ async def test_one_box_filters_by_status_route_method_and_text(browser: Any, typ
         detail(summary(4, path="/d", status=403, error="path_denied", route=None)),
     ]
     async with visiting(browser, Inspector(found)) as page:
-        await page.tab.fill("#filter", typed)
-        assert await page.paths() == left
-        page.inspector.happens(detail(summary(5, path="/e", status=302)))
-        await page.says("#count", "of 5 exchanges")
-        assert await page.paths() == left
+        for number, (typed, left) in enumerate(FILTERS.items(), 5):
+            await page.tab.fill("#filter", typed)
+            assert (typed, await page.paths()) == (typed, left)
+            page.inspector.happens(detail(summary(number, path="/e", status=302)))
+            await page.says("#count", f"of {number} exchanges")
+            assert (typed, await page.paths()) == (typed, left)
 
 
 @in_browser
@@ -302,45 +307,45 @@ async def test_bodies_that_are_off_can_be_switched_on_where_they_are_missed(brow
 @pytest.mark.threat(82)
 async def test_markup_in_any_field_shows_as_text(browser: Any) -> None:
     """In each field of an exchange and of a credential, in the list, the detail, the dialogs and the toasts."""
-    for payload in PAYLOADS:
-        words = dict.fromkeys(
-            ("client", "method", "route", "path", "query", "error", "credential", "kind"), payload
-        )
-        fields = [[payload, payload, payload], [payload, payload, f"added: {payload}"]]
-        sent = attempt(3, 200, upstream=payload, target=payload, fields=fields, answer=fields, connection=payload)
-        evil = detail(
-            summary(1, **words),
-            why=payload,
-            attempts=[sent, {**sent, "error": payload, "status": None}],
-            request={"http": payload, "fields": fields, "body": body(payload, payload, encoding=payload)},
-            response={"status": payload, "fields": fields, "body": body(payload, "text/event-stream")},
-        )
-        event = {"at": "2026-11-22T19:00:00.123Z", "what": payload, "generation": payload, "detail": payload}
-        credential = report(payload, state=payload, last_error=payload, timeline=[event])
-        settings = {"bodies": 1, "exchanges": 10}
-        inspector = Inspector([evil], [credential], settings, (409, {"detail": payload, "title": payload}))
-        async with visiting(browser, inspector) as page:
-            page.inspector.push("token", {**event, "credential": payload})
-            await page.tab.click(".card summary")
-            await page.tab.click(".space .row")
-            await page.says(".why", payload)
-            for where in (
-                ".c-path",
-                ".c-route",
-                ".mark.ours",
-                ".card h2",
-                ".state",
-                ".history",
-                ".fields th",
-                "pre",
-            ):
-                await page.says(where, payload)
-            await page.press("r")
-            await page.says(".toast", payload)
-            await page.press("e")
-            await page.tab.locator("dialog [name=path]").wait_for()
-            await page.press("Escape")
-            assert await page.tab.locator("main script, main img, main svg[onload], main iframe").count() == 0
+    payload = " ".join(PAYLOADS)
+    words = dict.fromkeys(("client", "method", "route", "path", "query", "error", "credential", "kind"), payload)
+    fields = [[payload, payload, payload], [payload, payload, f"added: {payload}"]]
+    sent = attempt(3, 200, upstream=payload, target=payload, fields=fields, answer=fields, connection=payload)
+    evil = detail(
+        summary(1, **words),
+        why=payload,
+        attempts=[sent, {**sent, "error": payload, "status": None}],
+        request={"http": payload, "fields": fields, "body": body(payload, payload, encoding=payload)},
+        response={"status": payload, "fields": fields, "body": body(payload, "text/event-stream")},
+    )
+    event = {"at": "2026-11-22T19:00:00.123Z", "what": payload, "generation": payload, "detail": payload}
+    credential = report(payload, state=payload, last_error=payload)
+    settings = {"bodies": 1, "exchanges": 10}
+    inspector = Inspector(
+        [evil], [credential], {payload: [event]}, settings, (409, {"detail": payload, "title": payload})
+    )
+    async with visiting(browser, inspector) as page:
+        page.inspector.push("token", {**event, "credential": payload})
+        await page.tab.click(".card summary")
+        await page.tab.click(".space .row")
+        await page.says(".why", payload)
+        for where in (
+            ".c-path",
+            ".c-route",
+            ".mark.ours",
+            ".card h2",
+            ".state",
+            ".history",
+            ".fields th",
+            "pre",
+        ):
+            await page.says(where, payload)
+        await page.press("r")
+        await page.says(".toast", payload)
+        await page.press("e")
+        await page.tab.locator("dialog [name=path]").wait_for()
+        await page.press("Escape")
+        assert await page.tab.locator("main script, main img, main svg[onload], main iframe").count() == 0
 
 
 @in_browser
@@ -349,9 +354,9 @@ async def test_keys_do_what_buttons_do(browser: Any) -> None:
     async with visiting(browser, Inspector(some(3))) as page:
         current = ".space .row.current .c-path"
         await page.press("j")
-        assert await page.text(current) == "/v2/things/3"
+        await page.says(current, "/v2/things/3")
         await page.press("j", "ArrowDown")
-        assert await page.text(current) == "/v2/things/1"
+        await page.says(current, "/v2/things/1")
         await page.press("k", "Enter")
         await page.says("exchange-detail h2", "/v2/things/2")
         assert urlsplit(page.tab.url).fragment == "id2"
@@ -422,12 +427,12 @@ async def test_a_credential_shows_its_state_its_life_and_what_became_of_it(brows
     """It counts down, tells what failed and when it is tried again, and can be refreshed."""
     event = {"at": "2026-11-22T19:00:00.123Z", "what": "refreshed", "generation": 3, "detail": None}
     reports = [
-        report(timeline=[event]),
+        report(),
         report(
             "billing", state="invalid", generation=0, expires_in=None, last_error="It said no.", next_attempt_in=9.0
         ),
     ]
-    async with visiting(browser, Inspector(credentials=reports)) as page:
+    async with visiting(browser, Inspector(credentials=reports, timelines={"default": [event]})) as page:
         await page.says(".card .life", "expires in 49 min 5")
         await page.tab.wait_for_function("() => /49 min 58 s/.test(document.querySelector('.life').textContent)")
         assert await page.tab.locator(".timeline .m-good").count() == 1
@@ -523,9 +528,9 @@ async def test_it_fits_in_dark_and_light_on_wide_and_narrow_screens(browser: Any
     found[-1]["response"]["body"] = body('{"items": [{"id": 1, "paid": true}]}', "application/json")
     times = [f"2026-11-22T19:0{minute}:00.123Z" for minute in range(3)]
     events = [{"at": at, "what": "refreshed", "generation": 3, "detail": None} for at in times]
-    reports = [report(timeline=events), report("billing", state="invalid", generation=0, last_error="It said no.")]
+    reports = [report(), report("billing", state="invalid", generation=0, last_error="It said no.")]
     screen = {"viewport": {"width": width, "height": 800}, "color_scheme": colours}
-    async with visiting(browser, Inspector(found, reports), **screen) as page:
+    async with visiting(browser, Inspector(found, reports, {"default": events}), **screen) as page:
         wide = "() => document.documentElement.scrollWidth <= innerWidth"
         ground = await page.tab.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert (ground == "rgb(14, 18, 23)") == (colours == "dark")
@@ -543,3 +548,44 @@ async def test_it_fits_in_dark_and_light_on_wide_and_narrow_screens(browser: Any
         await page.says("#theme", "Theme: dark")
         ground = await page.tab.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert ground == "rgb(14, 18, 23)"
+
+
+@needs_chromium
+async def test_it_shows_what_the_proxy_itself_does(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """A token that is refused and renewed, both attempts, a replay, a body, and a refresh by its button."""
+    top = {"admin": {"listen": "127.0.0.1:0", "inspector": {}}}
+    async with (
+        chromium(1) as browser,
+        proxying({**tracker.config, **top}, environ=tracker.environ, clock=clock) as proxy,
+    ):
+        page = Page(await browser.new_page(viewport={"width": 1280, "height": 800}))
+        page.tab.set_default_timeout(10_000)
+        await page.opens(f"{proxy.instance.admin_url}/?key={proxy.instance.admin_key.reveal()}")
+        assert (await proxy.ask("GET", "/calls")).status == 200
+        tracker.double.expire()
+        assert (await proxy.ask("GET", "/calls?page=2")).status == 200
+        await page.says("#count", "2 exchanges")
+        assert await page.paths() == ["/calls?page=2", "/calls"]
+        await page.says(".card .life", "generation 2")
+        assert await page.tab.locator(".timeline .m-good").count() == 2
+        await page.press("j", "Enter")
+        await page.says(".why", "sent again with generation 2")
+        heads = await page.tab.locator(".attempt h4").all_inner_texts()
+        assert heads == ["Attempt 1: 401, token refused", "Attempt 2: 200"]
+        await page.tab.locator(".keep").first.click()
+        await page.says("#bodies", "Bodies: on")
+        await page.press("r")
+        await page.says(".toast", "Sent again: 200.")
+        await page.says("#count", "3 exchanges")
+        await page.says("exchange-detail pre", "{")
+        await page.shot("proxy")
+        await page.tab.click("text=Refresh >> nth=0")
+        await page.says(".card .life", "generation 3")
+        await page.tab.click("#clear")
+        await page.says("#count", "0 exchanges")
+        shown = await page.tab.content()
+        proxy.artefacts.add("page", shown)
+        assert page.complaints == []
+        await page.tab.close()

@@ -128,7 +128,6 @@ def report(name: str = "default", **more: Any) -> JSON:
         "last_error": None,
         "next_attempt_in": None,
         "persisted": None,
-        "timeline": [],
         **more,
     }
 
@@ -139,6 +138,7 @@ class Inspector:
 
     details: list[JSON] = field(default_factory=list)
     credentials: list[JSON] = field(default_factory=lambda: [report()])
+    timelines: dict[str, list[JSON]] = field(default_factory=dict)
     settings: JSON = field(default_factory=lambda: {"bodies": 0, "exchanges": 5000})
     replayed: tuple[int, JSON] = (200, {"id": None, "status": 200})
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
@@ -169,6 +169,7 @@ class Inspector:
                 web.get("/api/exchanges/{id}/curl", self._curl),
                 web.post("/api/exchanges/{id}/replay", self._replay),
                 web.get("/api/credentials", self._credentials),
+                web.get("/api/timelines", self._timelines),
                 web.post("/api/credentials/{name}/refresh", self._refresh),
                 web.get("/api/inspector", self._settings),
                 web.post("/api/inspector", self._settings),
@@ -215,9 +216,8 @@ class Inspector:
     async def _list(self, request: web.Request) -> web.Response:
         found = [{key: each[key] for key in summary(0)} for each in reversed(self.details)]
         found = found[: int(request.query["limit"])]
-        newest = found[0]["number"] if found else 0
         most = self.settings["exchanges"]
-        return web.json_response({"exchanges": found, "newest": newest, "kept": len(found), "capacity": most})
+        return web.json_response({"exchanges": found, "kept": len(found), "capacity": most})
 
     def _found(self, request: web.Request) -> JSON:
         found = [each for each in self.details if each["id"] == request.match_info["id"]]
@@ -237,6 +237,9 @@ class Inspector:
 
     async def _credentials(self, _request: web.Request) -> web.Response:
         return web.json_response({"credentials": self.credentials})
+
+    async def _timelines(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.timelines)
 
     async def _refresh(self, request: web.Request) -> web.Response:
         named = next(each for each in self.credentials if each["name"] == request.match_info["name"])

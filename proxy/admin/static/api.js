@@ -44,6 +44,7 @@ export const api = {
   replay: (id, changes = {}) => json(`${exchange(id)}/replay`, { method: 'POST', send: changes }),
   curl: async (id) => (await asked(`${exchange(id)}/curl`)).text(),
   har: (parameters) => `/api/exchanges.har${parameters ? `?${parameters}` : ''}`,
+  timelines: () => json('/api/timelines'),
   credentials: async () => (await json('/api/credentials')).credentials,
   refresh: (name) => json(`/api/credentials/${encodeURIComponent(name)}/refresh`, { method: 'POST' }),
   settings: () => json('/api/inspector'),

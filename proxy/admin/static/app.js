@@ -80,9 +80,8 @@ function take(exchange) {
 
 const events = {
   exchange: take,
-  credential: (told) => (Array.isArray(told.credentials) ? (strip.reports = told.credentials) : strip.take(told)),
+  credential: (told) => strip.take(told),
   token: (told) => strip.happened(told),
-  message: () => {},
   lost: () => load(),
 };
 
@@ -93,15 +92,19 @@ async function load() {
   const settings = await api.settings();
   store.capacity = settings.exchanges || store.capacity;
   setKept(settings.bodies);
-  const [found, reports] = await Promise.all([api.exchanges(store.capacity), api.credentials()]);
-  const isAnother = store.newest > found.newest || (store.newest > 0 && !found.exchanges.length);
-  if (isAnother && wasGone) toast('The proxy restarted. What it had kept before is gone.');
+  const [found, reports, timelines] = await Promise.all([
+    api.exchanges(store.capacity), api.credentials(), api.timelines(),
+  ]);
+  // Numbers begin anew with the process.
+  const newest = Math.max(0, ...found.exchanges.map((each) => each.number));
+  if (wasGone && store.newest > newest) toast('The proxy restarted. What it had kept before is gone.');
   store.capacity = found.capacity || store.capacity;
   store.replace(found.exchanges);
   for (const exchange of came) store.add(exchange);
   if (meanwhile === came) meanwhile = null;
   for (const exchange of found.exchanges) plots.add(exchange);
-  strip.reports = reports;
+  plots.update();
+  strip.reports = reports.map((each) => ({ ...each, timeline: timelines[each.name] ?? [] }));
   list.select(store.find(list.current?.id));
   changed();
 }

@@ -87,7 +87,7 @@ class ExchangeDetail extends HTMLElement {
       'header',
       { class: 'title' },
       h('div', { class: 'line' },
-        button('Back', act('close'), { class: 'back', 'aria-label': 'Close the exchange' }),
+        button('Close', act('close'), { class: 'back', 'aria-label': 'Close the exchange' }),
         h('h2', { tabindex: -1 },
           h('span', { class: `status ${tone(shown)}`, title: verdict(shown) }, shown.status ? String(shown.status) : '…'),
           ` ${shown.method} `,

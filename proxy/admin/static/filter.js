@@ -76,6 +76,7 @@ export function parameters(text) {
   for (const { key, value, not } of terms(text)) {
     if (not || !value) continue;
     if (key === null) free.push(value);
+    else if (key === 'status' && !/^\d[\dx]{0,2}$/.test(value)) continue;
     else if (['route', 'status', 'method'].includes(key)) asked.set(key, key === 'method' ? value.toUpperCase() : value);
   }
   if (free.length === 1) asked.set('text', free[0]);

@@ -9,7 +9,7 @@ const ROW = 32;
 /** Rows beyond the edges, so that quick scrolling shows no gap. */
 const SPARE = 6;
 const COLUMNS = [
-  ['at', 'Time'], ['method', 'Method'], ['status', 'Status'], ['route', 'Route'], ['path', 'Path'],
+  ['at', 'Time'], ['method', 'Method'], ['status', 'Code'], ['route', 'Route'], ['path', 'Path'],
   ['marks', 'Marks'], ['ms', 'Took'], ['size', 'Size'],
 ];
 
@@ -57,6 +57,8 @@ class ExchangeList extends HTMLElement {
   #rows = [];
   #current = null;
   #top = null;
+  /** The newest of those that were drawn last. */
+  #newest = null;
   #draw = inFrame(() => this.#render());
 
   connectedCallback() {
@@ -146,7 +148,10 @@ class ExchangeList extends HTMLElement {
   #mark() {
     const { shown } = this.#store;
     const { scrollTop } = this.#grid;
-    this.#top = scrollTop < ROW / 2 ? null : shown[shown.length - 1 - Math.floor(scrollTop / ROW)] ?? null;
+    // What came since the list was drawn is above none of it yet.
+    const newest = this.#store.position(this.#newest);
+    const index = (newest < 0 ? shown.length - 1 : newest) - Math.floor(scrollTop / ROW);
+    this.#top = scrollTop < ROW / 2 ? null : shown[index] ?? null;
   }
 
   #render() {
@@ -159,6 +164,7 @@ class ExchangeList extends HTMLElement {
 
     // 1. What was on top stays there, however many came above it.
     const at = this.#store.position(this.#top);
+    this.#newest = shown.at(-1) ?? null;
     if (at >= 0) {
       const offset = this.#grid.scrollTop % ROW;
       const wanted = (count - 1 - at) * ROW + offset;

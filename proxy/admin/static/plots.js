@@ -81,6 +81,11 @@ class TrafficPlots extends HTMLElement {
     this.#isNew = true;
   }
 
+  /** Show it now. */
+  update() {
+    this.#render();
+  }
+
   #render() {
     if (document.hidden) return;
     const last = Math.floor(Date.now() / BIN_MS);

@@ -76,6 +76,7 @@ export function editDialog(detail, send) {
 function bodyHint(body) {
   if (!body) return 'The body was not kept: write one, or leave it empty.';
   if (body.truncated) return `Only ${body.kept} of ${body.bytes} bytes were kept: write it anew.`;
+  if (body.text?.includes(MASK)) return `${MASK} stands for a value that was masked: fill it in.`;
   return body.base64 ? `${bytes(body.bytes)} that are no text: sent unchanged while this is empty.` : null;
 }
 
