@@ -47,17 +47,14 @@ class ClientKeys:
         """Does a key stand somewhere in this field value?"""
         return any(key in value for key, _ in self._keys)
 
-    def in_fields(self, fields: Fields) -> ClientKey | None:
-        """The key that a request shows in a header or a cookie of ours."""
-        values = [
-            *fields.get(CLIENT_KEY_HEADER, ()),
-            *cookie_values(fields.get(b"cookie", ()), CLIENT_KEY_COOKIE),
-        ]
-        return next(filter(None, map(self.shown, values)), None)
-
     def in_header(self, fields: Fields) -> ClientKey | None:
         """The key that a request shows in the header that is made for it."""
         return next(filter(None, map(self.shown, fields.get(CLIENT_KEY_HEADER, ()))), None)
+
+    def in_cookie(self, fields: Fields) -> ClientKey | None:
+        """The key that a request shows in a cookie of ours."""
+        values = cookie_values(fields.get(b"cookie", ()), CLIENT_KEY_COOKIE)
+        return next(filter(None, map(self.shown, values)), None)
 
     def in_authorization(self, fields: Fields) -> ClientKey | None:
         """The key that a request shows as a Bearer token or as the password of Basic."""

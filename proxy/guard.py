@@ -165,15 +165,15 @@ class Guard:
         host, own_origin = self._check_host(head)
         fields = head.section.values
         # No page that was left, and no extension, knows a key; a cookie and Basic are sent by the browser itself.
-        is_known = self._keys is not None and self._keys.in_header(fields) is not None
-        origin = self._check_origin(head, own_origin, is_known=is_known)
+        in_header = None if self._keys is None else self._keys.in_header(fields)
+        origin = self._check_origin(head, own_origin, is_known=in_header is not None)
         if not self._browser and _is_navigation(fields):
             raise NavigationNotAllowed
         visitor = Visitor(host, own_origin, origin)
         if self._keys is not None:
             in_authorization = self._keys.in_authorization(fields)
             visitor.authorization_is_key = in_authorization is not None
-            visitor.key = self._keys.in_fields(fields) or in_authorization
+            visitor.key = in_header or self._keys.in_cookie(fields) or in_authorization
         return visitor
 
     def holds_key(self, value: bytes) -> bool:

@@ -54,7 +54,7 @@ def test_020_each_key_is_known_for_its_owners(key: ClientKey) -> None:
     for carrier in ("header", "bearer", "basic", "cookie"):
         [(name, text)] = carried(carrier, value)[1].items()
         fields: Fields = {name.lower().encode(): [text.encode()]}
-        found = keys.in_authorization if name == "Authorization" else keys.in_fields
+        found = {"Authorization": keys.in_authorization, "Cookie": keys.in_cookie}.get(name, keys.in_header)
         assert found(fields) is key
     for wrong in (value[:-1], value + "x", value.upper(), "", f" {value}"):
         assert keys.shown(wrong.encode()) is None

@@ -36,17 +36,17 @@ def effective(config: Config) -> str:
             # What a program is given may be a secret.
             shown["command"] = [credential.command[0], *([MASK] if len(credential.command) > 1 else [])]
             shown["stdin"] = MASK if credential.stdin else ""
-    data["credentials"] = _without_passwords(data["credentials"])
+    data["credentials"] = _without_passwords(data["credentials"], Redactor())
     return dump(data)
 
 
-def _without_passwords(value: Any) -> Any:  # noqa: ANN401  plain data
+def _without_passwords(value: Any, redactor: Redactor) -> Any:  # noqa: ANN401  plain data
     """The same, with what looks like a credential masked in URLs: a login may have one in its query."""
     if isinstance(value, dict):
-        return {key: _without_passwords(each) for key, each in value.items()}
+        return {key: _without_passwords(each, redactor) for key, each in value.items()}
     if isinstance(value, list):
-        return [_without_passwords(each) for each in value]
-    return Redactor().text(value) if isinstance(value, str) and "://" in value else value
+        return [_without_passwords(each, redactor) for each in value]
+    return redactor.text(value) if isinstance(value, str) and "://" in value else value
 
 
 def _constants(headers: Mapping[str, str]) -> dict[str, str]:

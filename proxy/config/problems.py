@@ -50,8 +50,8 @@ class Problems:
     def _render(self, path: KeyPath, sentence: str, line: int | None) -> tuple[int, str]:
         written = self.written(path)
         at = line or self.line(written)
-        where = f" {'.'.join(shown(part) if isinstance(part, str) else str(part) for part in written)}:"
-        where = where if written else ""
+        key = ".".join(shown(part) if isinstance(part, str) else str(part) for part in written)
+        where = f" {key}:" if written else ""
         return at, f"{self.name}:{at}:{where} {sentence}"
 
     def written(self, path: KeyPath) -> KeyPath:

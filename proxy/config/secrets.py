@@ -159,8 +159,8 @@ class SecretReader:
             raise ValueError("command takes a list, program first, each argument in quotes: [pass, show, api]")
         command = tuple(str(part) for part in reference)
         program = command[0]
-        shown = {name: value for name, value in self.environ.items() if name not in self.withheld}
-        printed = output(command, shown, self.command_seconds)
+        seen = {name: value for name, value in self.environ.items() if name not in self.withheld}
+        printed = output(command, seen, self.command_seconds)
         return SecretSource("command", command, _proper(_text(printed, program), f"the output of {program}"))
 
     def _contents(self, path: Path) -> tuple[str, str | None]:

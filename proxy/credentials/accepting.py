@@ -1,17 +1,16 @@
 """Makes a token of what was granted, where it is of any use, or of what remains of it."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from proxy.credentials.keeping import Keeping
-from proxy.errors import CredentialUnavailable
+from proxy.errors import CredentialError, CredentialUnavailable
 from proxy.grants.request import Granted
 from proxy.lifecycle import Token
-from proxy.redact import Secret
 
-#: In place of an access token where there is none: no header or cookie can hold it, and a record is never empty.
-_NOTHING: Final = "\0"
+log: Final = logging.getLogger("proxy.credentials")
 
 
 def accepted(
@@ -41,23 +40,30 @@ def accepted(
     return token
 
 
-def remaining(held: Token | None, refresh_token: Secret, now: float) -> Token:
-    """`held` with the refresh token that came with nothing else of use; without `held`, one that is over."""
-    if held is not None:
-        return replace(held, refresh_token=refresh_token)
-    return Token(Secret(_NOTHING), 1, now, now, refresh_token)
+def remaining(name: str, held: Token | None, failure: CredentialError, *, anew: bool) -> Token | None:
+    """`held` with the refresh token that came although the request failed; None: none came.
+
+    Before there is any access token it cannot be kept: a record without one would be none, and that is told.
+    """
+    rotated = failure.rotated if isinstance(failure, CredentialUnavailable) else None
+    if rotated is None:
+        return None
+    if held is None:
+        log.warning("token_rotation_lost", extra={"fields": {"credential": name, "anew": anew}})
+        return None
+    return replace(held, refresh_token=rotated)
 
 
-def left(found: Token | None, held: Token | None, keeping: Keeping, now: float) -> Token | None:
+def left(held: Token | None, keeping: Keeping, now: float) -> Token | None:
     """What to hold in place of `held` where the store has no later token that can be sent; None: as before.
 
     After a logout nothing remains; where somebody else got a refresh token and no token of use, that does.
     """
-    if held is not None and keeping.forgotten:
+    if held is None:
+        return None
+    if keeping.forgotten:
         return replace(held, expires_at=now, refresh_token=None, refresh_expires_at=None)
-    if held is not None:
-        return keeping.rotated(held)
-    return None if found is None or found.refresh_token is None else replace(found, expires_at=now)
+    return keeping.rotated(held)
 
 
 def _login_ends_at(granted: Granted, held: Token | None, sent_at: float) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from proxy.credentials.credential import Report, Source
-from proxy.credentials.grant import Grant
+from proxy.credentials.grant import AroundGrant, Grant
 from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable
 from proxy.grants.request import Granted
 from proxy.lifecycle import Token
@@ -57,7 +57,7 @@ class LentSource:
         """Nothing to end: the lender ends by itself."""
 
 
-class BorrowingGrant:
+class BorrowingGrant(AroundGrant):
     """Lends before each attempt what `grant` borrows; where that is rejected, the lenders may have newer ones.
 
     `sources` gives the lender's tokens by its name, `wait` is how many seconds each may take.
@@ -66,19 +66,10 @@ class BorrowingGrant:
     def __init__(
         self, grant: Grant, borrowed: tuple[Borrowed, ...], sources: Callable[[str], Source], *, wait: float
     ) -> None:
-        self._grant = grant
+        super().__init__(grant)
         self._borrowed = borrowed
         self._sources = sources
         self._wait = wait
-
-    @property
-    def begins_anew(self) -> bool:
-        """As the grant."""
-        return self._grant.begins_anew
-
-    def can_refresh(self, refresh_token: Secret | None, token: Secret | None) -> bool:
-        """As the grant."""
-        return self._grant.can_refresh(refresh_token, token)
 
     async def obtain(
         self, refresh_token: Secret | None, token: Secret | None = None, barred: str | None = None

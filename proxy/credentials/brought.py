@@ -9,7 +9,7 @@ import logging
 from contextlib import suppress
 from typing import Final
 
-from proxy.credentials.grant import Grant
+from proxy.credentials.grant import AroundGrant, Grant
 from proxy.errors import CredentialError, CredentialUnavailable, LoginRequired, StoreUnavailable
 from proxy.grants.request import Granted
 from proxy.redact import Secret
@@ -18,7 +18,7 @@ from proxy.stores.redeemed import Redeemed, Redemption
 log: Final = logging.getLogger("proxy.credentials")
 
 
-class BroughtGrant:
+class BroughtGrant(AroundGrant):
     """`grant`, beginning with `brought`, the refresh token of the configuration; it does not know that by itself.
 
     `redeemed` remembers what became of it; None: nobody does. `is_sole`: it begins with nothing else.
@@ -28,19 +28,10 @@ class BroughtGrant:
         self, name: str, grant: Grant, brought: Secret, redeemed: Redeemed | None, *, is_sole: bool
     ) -> None:
         self._name = name
-        self._grant = grant
+        super().__init__(grant)
         self._brought = brought
         self._redeemed = redeemed
         self._is_sole = is_sole
-
-    @property
-    def begins_anew(self) -> bool:
-        """As the grant."""
-        return self._grant.begins_anew
-
-    def can_refresh(self, refresh_token: Secret | None, token: Secret | None) -> bool:
-        """As the grant."""
-        return self._grant.can_refresh(refresh_token, token)
 
     async def obtain(
         self, refresh_token: Secret | None, token: Secret | None = None, barred: str | None = None

@@ -30,6 +30,22 @@ class Grant(Protocol):
         ...
 
 
+class AroundGrant:
+    """What a grant is that stands around `grant`, and obtains otherwise: all else is as that one has it."""
+
+    def __init__(self, grant: Grant) -> None:
+        self._grant = grant
+
+    @property
+    def begins_anew(self) -> bool:
+        """As the grant."""
+        return self._grant.begins_anew
+
+    def can_refresh(self, refresh_token: Secret | None, token: Secret | None) -> bool:
+        """As the grant."""
+        return self._grant.can_refresh(refresh_token, token)
+
+
 class Endpoint(Protocol):
     """A client for token endpoints."""
 

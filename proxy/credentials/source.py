@@ -219,7 +219,7 @@ class TokenSource:
         """Use a later token from the store, and nothing more where somebody logged out; was there one?"""
         token, held = await self._keeping.newer(), self._life.token
         if token is None or not self._fits(token.value.reveal()):
-            if (kept := left(token, held, self._keeping, self._clock.now())) is not None:
+            if (kept := left(held, self._keeping, self._clock.now())) is not None:
                 self._hold(kept)
             return False
         if held is not None and token.generation <= held.generation:
@@ -250,8 +250,8 @@ class TokenSource:
             failure = error
         else:
             return
-        if isinstance(failure, CredentialUnavailable) and failure.rotated is not None:
-            self._hold(kept := remaining(held, failure.rotated, self._clock.now()))
+        if (kept := remaining(self.name, held, failure, anew=self._grant.begins_anew)) is not None:
+            self._hold(kept)
             await self._keeping.save(kept)
         # What is no passing trouble may be one's own old refresh token, and somebody else's new one (threat 89).
         passes = isinstance(failure, CredentialUnavailable) and not isinstance(failure, StoreOutdated)

@@ -114,10 +114,10 @@ class Latch:
             old = await asyncio.to_thread(_matching, before.every, fingerprint)
             if self._shared is not None and not before.is_away:
                 with suppress(StoreUnavailable):
-                    await self._shared.add(name, made, _replaced(before.shared or (), old))
+                    await self._shared.add(name, made, replaced(before.shared or (), old))
                     made = replace(made, shared=True)
             try:
-                await self._own.add(name, made, _replaced(before.own or (), old))
+                await self._own.add(name, made, replaced(before.own or (), old))
             except StoreUnavailable as error:
                 if not made.shared:
                     self._warn(error)
@@ -202,7 +202,7 @@ def _is_proof(some: tuple[Rejection, ...] | None) -> bool:
     return some is not None and len(some) < KEPT
 
 
-def _replaced(before: tuple[Rejection, ...], old: Collection[Rejection]) -> list[Rejection]:
+def replaced(before: tuple[Rejection, ...], old: Collection[Rejection]) -> list[Rejection]:
     """Those of `before` that a new one takes the place of: the same secret, and the oldest of too many."""
     surplus = before[: max(0, len(before) + 1 - KEPT)]
     return [each for each in before if each in old or each in surplus]

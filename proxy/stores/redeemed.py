@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.redact import Secret
-from proxy.stores.latch import KEPT, digest
+from proxy.stores.latch import digest, replaced
 from proxy.stores.rejections import SALT_BYTES, Home, Rejection
 
 
@@ -62,11 +62,10 @@ class Redeemed:
         """Durable when this returns."""
         before = await self._read()
         mine = await self._mine(before)
-        surplus = before[: max(0, len(before) + 1 - KEPT)]
         salt = self._random(SALT_BYTES).hex()
         self._digests[salt] = await _digest(self._digested, salt)
         made = Rejection(salt, self._digests[salt], state.value, self._wall())
-        await self._home.add(self._name, made, [each for each in before if each in mine or each in surplus])
+        await self._home.add(self._name, made, replaced(before, mine))
 
     async def forget(self) -> None:
         """It was not redeemed."""

@@ -48,7 +48,9 @@ def check(data: bytes) -> None:
         return
     assert origins in ([], [f"http://{hosts[0].lower()}"]), "a foreign origin"
     assert sites <= {"same-origin"}, "a foreign site"
-    assert (_port(hosts[0]) or "80").lstrip("0") != "8080" or not (origins or sites), "a page of ours"
+    is_browser = bool(sites) or any(value.startswith("Mozilla/") for name, value in fields if name == "user-agent")
+    is_page = bool(sites) or (bool(origins) and is_browser)
+    assert (_port(hosts[0]) or "80").lstrip("0") != "8080" or not is_page, "a page of ours"
 
 
 def _fields(raw: bytes) -> list[tuple[str, str]]:
