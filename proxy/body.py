@@ -16,6 +16,14 @@ class Feeder(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Whoever sees a body as it passes, and changes no byte of it."""
+
+    def see(self, piece: bytes, /) -> None:
+        """The next bytes."""
+        ...
+
+
 class RequestBody:
     """The body of one request; `length` in bytes where the client declared it, None for a chunked one.
 
@@ -35,6 +43,7 @@ class RequestBody:
         "_waiter",
         "length",
         "received",
+        "watch",
     )
 
     def __init__(self, feeder: Feeder, length: int | None) -> None:
@@ -51,6 +60,8 @@ class RequestBody:
         self._most: int | None = None
         self.length = length
         self.received = 0
+        #: Sees what is read, each byte once.
+        self.watch: Watcher | None = None
 
     # -- what the connection calls
 
@@ -129,6 +140,8 @@ class RequestBody:
             raise TooLarge
         if self._replay is not None:
             self._replay.keep(piece)
+        if self.watch is not None:
+            self.watch.see(piece)
         return piece
 
     async def _wait(self) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
+from proxy.body import Watcher
 from proxy.headers import answer_lines
 from proxy.http1.answer import CHUNKED, UNTIL_CLOSE
 from proxy.http1.bodies import LAST_CHUNK, chunk
 from proxy.listener.answer import ClientAnswer, block
-from proxy.tokenguard import TokenGuard
 from proxy.upstream.answer import Answer
 from proxy.upstream.attempt import Attempt
 
@@ -21,17 +21,17 @@ async def deliver(
     *,
     idle: float,
     echoes: Sequence[bytes],
-    guard: TokenGuard | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> None:
     """Write the head with these field lines, the body as it comes, and the body's own end.
 
-    `idle`: seconds that either side may take between bytes; `echoes`: what no trailer may hold; `guard` sees the
-    body. Raises an `UpstreamError` where the answer breaks.
+    `idle`: seconds that either side may take between bytes; `echoes`: what no trailer may hold; `watchers`
+    see the body. Raises an `UpstreamError` where the answer breaks.
     """
     answer, head = attempt.answer, attempt.head
     first, is_whole = answer.read_nowait(), answer.complete
-    if guard is not None:
-        guard.see(first)
+    for watcher in watchers:
+        watcher.see(first)
     in_chunks = answer.framing in (CHUNKED, UNTIL_CLOSE)
     if not in_chunks:
         if head.length is not None and head.status != 204:
@@ -45,16 +45,16 @@ async def deliver(
     else:
         out.begin(head.status, lines, first, until_close=True)
     if not is_whole:
-        await _pass_on(answer, out, idle, echoes if in_chunks and out.takes_chunks else None, guard)
+        await _pass_on(answer, out, idle, echoes if in_chunks and out.takes_chunks else None, watchers)
 
 
 async def _pass_on(
-    answer: Answer, out: ClientAnswer, idle: float, echoes: Sequence[bytes] | None, guard: TokenGuard | None
+    answer: Answer, out: ClientAnswer, idle: float, echoes: Sequence[bytes] | None, watchers: Sequence[Watcher]
 ) -> None:
     """The rest of the body; in chunks where `echoes` are told."""
     while piece := await answer.read(idle):
-        if guard is not None:
-            guard.see(piece)
+        for watcher in watchers:
+            watcher.see(piece)
         await out.write((piece,) if echoes is None else chunk(piece), idle)
     if echoes is not None:
         await out.write((_last(answer, echoes),), idle)

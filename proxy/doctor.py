@@ -8,14 +8,13 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from proxy.accesslog import Exchange
-from proxy.build.guard import client_keys
-from proxy.clientkeys import ClientKey
+from proxy.build.guard import key_for
 from proxy.config import Config, OAuthCredential, TcpAddress
 from proxy.config.addresses import url as parsed_url
 from proxy.config.anycredential import AskingCredential
@@ -23,7 +22,7 @@ from proxy.config.clienttls import ClientTLS
 from proxy.config.model import PeersConfig, borrowed_in
 from proxy.config.routing import RouteConfig
 from proxy.credentials.credential import Report
-from proxy.errors import CredentialError, PathDenied
+from proxy.errors import CredentialError
 from proxy.findings import Finding, Status
 from proxy.probing import Reply, connect, date_of, get
 from proxy.redact import printable
@@ -230,7 +229,7 @@ async def _route(
     what = f"route {route.name}"
     path = route.prefix if route.prefix.endswith("/") else f"{route.prefix}/"
     fields = {"Host": route.host or "localhost", "Accept": "*/*"}
-    if (key := _key_for(path, config)) is not None:
+    if (key := key_for(config, path)) is not None:
         fields["X-Proxy-Key"] = key.secret.reveal()
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
@@ -246,16 +245,6 @@ async def _route(
     yield _verdict(what, route, reply, exchange) if own is None else _own_verdict(what, route, exchange.error, own)
     if own is None and reply.date is not None:
         yield _clock(what, reply.date - world.clock.wall(), "the upstream's")
-
-
-def _key_for(path: str, config: Config) -> ClientKey | None:
-    """A client key that is good for this path; where none is, any, to hear so."""
-    keys = list(client_keys(config))
-    for key in keys:
-        with suppress(PathDenied):
-            key.policy.check("GET", path.encode())
-            return key
-    return keys[0] if keys else None
 
 
 def _own_verdict(what: str, route: RouteConfig, code: str, detail: str) -> Finding:

@@ -5,12 +5,39 @@ from collections.abc import Callable
 from proxy.binding import Binding
 from proxy.guard import Admission
 from proxy.headers import Stripping, forwarded_lines, own_reference, request_lines
-from proxy.injection import Outgoing
+from proxy.injection import AUTHORIZATION, Outgoing, Place, Replace, places_to_fill
 from proxy.listener.request import Request
 from proxy.query import strip_query
 
 #: The field lines and cookies of a request that do not depend on its target.
 Kept = tuple[bytes, list[bytes]]
+
+
+def placing(request: Request, admission: Admission, binding: Binding) -> tuple[tuple[Place, ...], Stripping]:
+    """Where our credential goes, and what is stripped; nowhere: there is none, or the client's own passes."""
+    credential = binding.credential
+    key_in_authorization = admission.visitor.authorization_is_key
+    fields = request.section.values
+    places: tuple[Place, ...] = ()
+    if credential is not None and binding.inject == "overwrite":
+        places = credential.places
+    elif credential is not None:
+        places = places_to_fill(
+            binding.inject,
+            credential.places,
+            fields,
+            admission.query,
+            authorization_is_key=key_in_authorization,
+        )
+    # The client key is for us alone, whoever's credential goes on.
+    bare = binding.bare.plus(AUTHORIZATION) if key_in_authorization else binding.bare
+    if not places:
+        return (), bare
+    if binding.inject == "overwrite":
+        return places, binding.strip
+    if isinstance(binding.inject, Replace) and binding.inject.stands_in(fields.get(b"authorization", ())):
+        bare = bare.plus(AUTHORIZATION)
+    return places, bare.plus(*places)
 
 
 def outgoing(

@@ -13,12 +13,14 @@ from proxy.accesslog import Exchange
 from proxy.binding import Binding
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
+from proxy.errors import ProxyError
 from proxy.guard import Admission
 from proxy.http1.answer import AnswerHead
 from proxy.injection import Injection, Outgoing
 from proxy.lifecycle import Gate, Token
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.request import Request
+from proxy.notes import Notes
 from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
 from proxy.upstream.attempt import SAFE, Attempt, send
 
@@ -38,6 +40,7 @@ class Passage:
         "clock",
         "exchange",
         "may_switch",
+        "notes",
         "out",
         "outgoing",
         "request",
@@ -48,6 +51,7 @@ class Passage:
         request: Request,
         out: ClientAnswer,
         exchange: Exchange,
+        notes: Notes,
         *,
         admission: Admission,
         binding: Binding,
@@ -58,6 +62,7 @@ class Passage:
         self.request = request
         self.out = out
         self.exchange = exchange
+        self.notes = notes
         self.admission = admission
         self.binding = binding
         self.outgoing = outgoing
@@ -71,8 +76,9 @@ class Passage:
         began_at = perf_counter()
         method = self.outgoing.method
         self._rendered = rendered
+        noted = self.notes.sends(self.outgoing, rendered)
         try:
-            return await send(
+            attempt = await send(
                 self.binding.pool,
                 method,
                 self.outgoing.head(NOTHING if rendered is None else rendered.injection),
@@ -84,8 +90,15 @@ class Passage:
                 may_switch=self.may_switch,
                 on_interim=self._interim,
             )
+        except ProxyError as error:
+            if noted is not None:
+                noted.error = error.code
+            raise
         finally:
             self.exchange.upstream_seconds += perf_counter() - began_at
+        if noted is not None:
+            noted.answered(attempt)
+        return attempt
 
     def _interim(self, head: AnswerHead) -> None:
         """Pass an interim answer on; 100 only to a client that waits for it."""
@@ -104,6 +117,7 @@ class Passage:
         if refusal is None:
             return attempt, rendered, []
         self.exchange.refusals = 1
+        self.notes.refused()
         if not rendered.credential.changes:
             return attempt, rendered, [REJECTED] if refusal.explicit else []
         gate = self._gate(refusal)
@@ -138,6 +152,7 @@ class Passage:
             gate.cured()
         if refused_again is not None:
             self.exchange.refusals = 2
+            self.notes.refused()
             self._gate(refused_again).not_cured(newer.generation, self.clock.now())
         return second, again, []
 

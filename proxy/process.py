@@ -40,6 +40,16 @@ def raise_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def descriptors() -> tuple[int, int]:
+    """The limits of open files, soft and hard, as `limit_descriptors` takes them."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def limit_descriptors(limits: tuple[int, int]) -> None:
+    """Have these limits again: programs that still use select(2), or close all they might have, want few."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def most_connections(wanted: int) -> int:
     """`wanted`, or as many clients as there are descriptors for: two each, one to its upstream, beside the reserve.
 

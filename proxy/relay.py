@@ -14,6 +14,7 @@ from typing import Final
 from proxy import inbound
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
+from proxy.body import Watcher
 from proxy.clock import Clock
 from proxy.credentials.credential import Rendered
 from proxy.delivery import deliver
@@ -22,11 +23,11 @@ from proxy.errors import ProxyError
 from proxy.guard import Admission, Guard, cors_lines, methods_of, preflight_lines
 from proxy.headers import Stripping
 from proxy.http1.answer import SWITCHED
-from proxy.injection import AUTHORIZATION, Place, Replace, places_to_fill
 from proxy.listener.answer import ClientAnswer, block
 from proxy.listener.connection import ClientConnection
 from proxy.listener.request import Request
-from proxy.outbound import outgoing
+from proxy.notes import Notes, begin
+from proxy.outbound import outgoing, placing
 from proxy.passage import Passage
 from proxy.replay import Replay
 from proxy.routes import Policy, Route, RouteTable
@@ -37,7 +38,10 @@ log: Final = logging.getLogger("proxy")
 
 
 class Relay:
-    """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies, in bytes."""
+    """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies, in bytes.
+
+    `begin` gives the exchange of a request, and what its way is noted in.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Relay:
         clock: Clock,
         observe: Callable[[Exchange], None],
         body_most: int | None = None,
+        begin: Callable[[Request], tuple[Exchange, Notes]] = begin,
     ) -> None:
         self._guard = guard
         self._bindings = bindings
@@ -54,17 +59,18 @@ class Relay:
         self._clock = clock
         self._observe = observe
         self._body_most = body_most
+        self._begin = begin
         #: Every answer from now on ends its connection.
         self.draining = False
 
     async def handle(self, request: Request, connection: ClientConnection) -> None:
         """Answer one request, whatever happens, and log it."""
-        exchange = Exchange(request.method, request.client, perf_counter())
+        exchange, notes = self._begin(request)
         out = ClientAnswer(connection, request, exchange)
         if self.draining:
             out.keep_alive = False
         try:
-            await self._relay(request, connection, exchange, out)
+            await self._relay(request, connection, exchange, notes, out)
         except ProxyError as error:
             if not exchange.path and request.target.startswith(b"/"):
                 # What was asked for, for the log of a refusal; other forms may hold a password.
@@ -96,7 +102,7 @@ class Relay:
         connection.keep_alive = out.keep_alive
 
     async def _relay(
-        self, request: Request, connection: ClientConnection, exchange: Exchange, out: ClientAnswer
+        self, request: Request, connection: ClientConnection, exchange: Exchange, notes: Notes, out: ClientAnswer
     ) -> None:
         """The whole way of a request."""
         # 1. Guard: nothing below this line happens for a request that it refuses.
@@ -116,6 +122,7 @@ class Relay:
         route = self._table.find(visitor.host, admission.path)
         binding = self._bindings[route.name]
         exchange.route = route.name
+        watchers = notes.goes(admission, binding)
         path = route.target(admission.path)
         _permit(route.policy, methods, path)
         self._permit_destinations(request, methods, admission, route)
@@ -139,6 +146,7 @@ class Relay:
             request,
             out,
             exchange,
+            notes,
             admission=admission,
             binding=binding,
             outgoing=sent,
@@ -159,11 +167,12 @@ class Relay:
             lines = inbound.lines(attempt.head, admission, binding, rendered, exchange)
             if extra:
                 lines += block(extra)
+            notes.answers(lines)
             if attempt.answer.framing == SWITCHED:
                 await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
             else:
-                echoes, guard = _watch(binding, rendered, exchange)
-                await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, guard=guard)
+                echoes = _watch(binding, rendered, exchange, watchers)
+                await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, watchers=watchers)
         finally:
             attempt.end()
 
@@ -181,20 +190,20 @@ class Relay:
 
 
 def _watch(
-    binding: Binding, rendered: Rendered | None, exchange: Exchange
-) -> tuple[tuple[bytes, ...], TokenGuard | None]:
-    """What no answer may show, the token in any form; and who looks for it in the body, where that is asked for."""
-    if rendered is None or not rendered.echoes:
-        return (), None
-    if not binding.watches_bodies:
-        return rendered.echoes, None
+    binding: Binding, rendered: Rendered | None, exchange: Exchange, watchers: list[Watcher]
+) -> tuple[bytes, ...]:
+    """What no answer may show, the token in any form; whoever looks for it in the body joins `watchers`."""
+    echoes = () if rendered is None else rendered.echoes
+    if not echoes or not binding.watches_bodies:
+        return echoes
 
     def found() -> None:
         exchange.token_in_body = True
         names = {"request_id": exchange.request_id, "route": exchange.route, "credential": exchange.credential}
         log.warning("token_in_body", extra={"fields": names})
 
-    return rendered.echoes, TokenGuard(rendered.echoes, found)
+    watchers.append(TokenGuard(echoes, found))
+    return echoes
 
 
 def _permit(policy: Policy, methods: Iterable[str], path: bytes) -> None:
@@ -207,24 +216,10 @@ async def _credential(
     request: Request, admission: Admission, binding: Binding, exchange: Exchange
 ) -> tuple[Rendered | None, Stripping]:
     """The token for this request as it is sent, and what is stripped; None: the client's own passes."""
+    places, strip = placing(request, admission, binding)
     credential = binding.credential
-    key_in_authorization = admission.visitor.authorization_is_key
-    fields = request.section.values
-    places: tuple[Place, ...] = ()
-    if credential is not None and binding.inject == "overwrite":
-        places = credential.places
-    elif credential is not None:
-        places = places_to_fill(
-            binding.inject,
-            credential.places,
-            fields,
-            admission.query,
-            authorization_is_key=key_in_authorization,
-        )
-    # The client key is for us alone, whoever's credential goes on.
-    bare = binding.bare.plus(AUTHORIZATION) if key_in_authorization else binding.bare
     if credential is None or not places:
-        return None, bare
+        return None, strip
     exchange.credential = credential.name
     began_at = perf_counter()
     try:
@@ -232,9 +227,4 @@ async def _credential(
     finally:
         exchange.token_wait += perf_counter() - began_at
     exchange.generation = token.generation
-    rendered = credential.rendered(token, places)
-    if binding.inject == "overwrite":
-        return rendered, binding.strip
-    if isinstance(binding.inject, Replace) and binding.inject.stands_in(fields.get(b"authorization", ())):
-        bare = bare.plus(AUTHORIZATION)
-    return rendered, bare.plus(*places)
+    return credential.rendered(token, places), strip

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.accesslog import Exchange
 from proxy.admin.app import admin_handler
+from proxy.admin.entrance import Entrance
 from proxy.admin.metrics import Metrics
 from proxy.credentials.credential import Report
 from proxy.demo.teletracker import TeleTracker
@@ -146,12 +147,16 @@ REFRESH = "/api/credentials/default/refresh"
         ("POST", REFRESH, [RIGHT, ("Origin", "null")], 403, "origin_not_allowed"),
         ("POST", "/api/credentials/other/refresh", [RIGHT], 404, "no_route"),
         ("GET", "/api/credentials/other/refresh/x", [RIGHT], 404, "no_route"),
-        ("GET", "/", [RIGHT], 404, "no_route"),
+        ("GET", "/none", [RIGHT], 404, "no_route"),
+        ("GET", "/", [], 401, "admin_key_required"),
         ("GET", "/healthz/../api/credentials", [], 404, "no_route"),
         ("GET", "//healthz", [], 404, "no_route"),
         ("GET", "http://localhost/api/credentials", [RIGHT], 400, "bad_target"),
         ("DELETE", STATES, [RIGHT], 405, "method_not_allowed"),
         ("GET", REFRESH, [RIGHT], 405, "method_not_allowed"),
+        ("GET", "/quit", [RIGHT], 405, "method_not_allowed"),
+        ("POST", "/quit", [], 401, "admin_key_required"),
+        ("POST", "/quit", [RIGHT, ("Origin", "https://evil.example")], 403, "origin_not_allowed"),
         ("POST", "/readyz", [], 405, "method_not_allowed"),
         ("TRACE", STATES, [RIGHT], 405, "method_not_allowed"),
     ],
@@ -175,6 +180,7 @@ async def test_what_is_not_allowed_is_refused_and_does_nothing(
         assert KEY.encode() not in answer.raw_head + answer.body
         assert KEY not in proxy.log.getvalue()
         assert tracker.double.token_requests == {}
+        assert not proxy.instance.leave.is_set()
         if status == 401:
             assert answer["www-authenticate"] == 'Bearer realm="bearer-proxy admin"'
 
@@ -237,6 +243,7 @@ class Broken:
     """A view with a defect."""
 
     is_draining = False
+    leave = asyncio.Event()
 
     def reports(self) -> list[Report]:
         """Fail with something that must not come out."""
@@ -253,7 +260,7 @@ class Broken:
 
 async def test_a_defect_is_a_500_without_its_text(artefacts: Artefacts, caplog: pytest.LogCaptureFixture) -> None:
     """The text goes to the log, not to whoever asked."""
-    handler = admin_handler(Broken(), Metrics(list, lambda: 0.0), Secret(KEY), Guard())
+    handler = admin_handler(Broken(), Metrics(list, lambda: 0.0), Entrance(Secret(KEY)), Guard(), {})
     async with listening(handler) as listener, connected(listener.url, artefacts) as client:
         answer = await client.ask("GET", STATES, [RIGHT])
         assert (await client.ask("GET", "/healthz")).status == 200

@@ -458,7 +458,7 @@ class Scene:
 
     async def landed(self, name: str) -> None:
         """Wait for the token request in flight behind a request's back."""
-        flight = self.proxy.instance._credentials[name].source._flight  # type: ignore[attr-defined]  # its TokenSource
+        flight = self.proxy.instance._present.credentials[name].source._flight  # type: ignore[attr-defined]  # its TokenSource
         if flight is not None:
             await asyncio.wait({flight})
 

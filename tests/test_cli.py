@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -249,6 +250,27 @@ async def test_a_signal_lets_a_request_in_flight_end(command: Command) -> None:
             assert await program.end(None) == 0
 
 
+async def test_quit_on_the_admin_listener_drains_and_ends(command: Command, canaries: Canaries) -> None:
+    """As SIGTERM does, with 0; the answer comes before."""
+    command.variables["ADMIN_KEY"] = canaries.mint()
+    held = Held()
+    async with api(held) as upstream:
+        admin = {"listen": FREE, "key": {"env": "ADMIN_KEY"}}
+        config = command.config({"upstream": upstream.url, "admin": admin})
+        async with command.running("-c", config) as program, program.client() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await held.arrived.wait()
+            [path] = (command.folder / "runtime" / "bearer-proxy").iterdir()
+            async with connected(json.loads(path.read_text())["admin_url"], command.artefacts) as office:
+                bearer = ("Authorization", f"Bearer {command.variables['ADMIN_KEY']}")
+                answer = await office.ask("POST", "/quit", [bearer], b"")
+            assert (answer.status, answer.json()) == (202, {"draining": True})
+            await program.line("draining")
+            held.release.set()
+            assert (await client.answer()).body == b"late"
+            assert await program.end(None) == 0
+
+
 @pytest.mark.threat(122)
 async def test_a_second_signal_ends_at_once(command: Command) -> None:
     """The upstream never answers and the drain would take its 25 s; the socket and the run file are gone."""
@@ -269,14 +291,39 @@ async def test_a_second_signal_ends_at_once(command: Command) -> None:
         held.release.set()
 
 
-async def test_sighup_is_refused_and_changes_nothing(command: Command) -> None:
+async def test_sighup_reads_the_file_again(command: Command) -> None:
+    """In the place of the one before; what cannot be used is told, and the program serves on."""
+    async with api() as upstream:
+        config = command.config({"upstream": upstream.url})
+        async with command.running("-c", config) as program:
+            for text, told in (
+                (config.read_text(), "reloaded changed=nothing"),
+                ("upstream: [", "reload_refused problems=1"),
+                (f"{config.read_text()}limits: {{idle: 5}}", "reloaded changed=limits"),
+            ):
+                config.write_text(text)
+                program.process.send_signal(signal.SIGHUP)
+                assert told in await program.line("reload")
+                async with program.client() as client:
+                    assert (await client.ask("GET", "/")).status == 200
+            assert await program.end() == 0
+
+
+@pytest.mark.parametrize("way", ["BEARER_PROXY_CONFIG_YAML", "command line"])
+async def test_sighup_is_refused_where_the_configuration_is_in_no_file(command: Command, way: str) -> None:
     """It says so, and serves on."""
-    async with api() as upstream, command.running("-c", command.config({"upstream": upstream.url})) as program:
-        program.process.send_signal(signal.SIGHUP)
-        assert "reload is not built yet" in await program.line("reload_refused")
-        async with program.client() as client:
-            assert (await client.ask("GET", "/")).status == 200
-        assert await program.end() == 0
+    command.variables["TOKEN"] = "a-token-of-nobody"
+    async with api() as upstream:
+        quick: list[object] = ["--upstream", upstream.url, "--token-env", "TOKEN", "--listen", FREE]
+        if way != "command line":
+            command.variables[way] = yaml.safe_dump({"listen": FREE, "upstream": upstream.url})
+            quick = []
+        async with command.running(*quick) as program:
+            program.process.send_signal(signal.SIGHUP)
+            assert f"{way} cannot be read again" in await program.line("reload_refused")
+            async with program.client() as client:
+                assert (await client.ask("GET", "/")).status == 200
+            assert await program.end() == 0
 
 
 @pytest.mark.parametrize("way", ["env", "file", "stdin"])
@@ -349,7 +396,7 @@ async def test_a_run_file_that_cannot_be_written_is_a_warning(command: Command) 
 
 
 async def test_a_terminal_is_shown_where_to_go(command: Command) -> None:
-    """The URLs of both listeners on standard output, and no key."""
+    """The URLs of both listeners, and that of the inspector with its key, which no log has."""
     ours, theirs = os.openpty()
     config = command.config({"upstream": "http://127.0.0.1:9"})
     async with command.running("-c", config, stdout=theirs) as program:
@@ -359,7 +406,8 @@ async def test_a_terminal_is_shown_where_to_go(command: Command) -> None:
     os.close(ours)
     assert f"listens on {program.url}" in shown
     assert "/readyz" in shown
-    assert "key" not in shown
+    [key] = re.findall(r"inspector: http://127\.0\.0\.1:\d+/\?key=([A-Za-z0-9_-]{32})\r\n", shown)
+    assert key not in "".join(program.err)
 
 
 async def test_a_taken_address_is_a_failure_at_run_time(command: Command) -> None:
@@ -511,8 +559,8 @@ def test_help_lists_every_command(command: Command) -> None:
     """With a sentence that is not cut off, and what to try first."""
     ended = command.inside("--help")
     listed = ended.out.partition("Commands:")[2].split("\n")[1:-1]
-    names = ["check", "demo", "doctor", "healthcheck", "init", "keygen", "leaktest", "login", "logout", "presets"]
-    names += ["run", "schema", "token"]
+    names = ["check", "demo", "doctor", "exec", "explain", "healthcheck", "init", "keygen", "leaktest", "login"]
+    names += ["logout", "presets", "run", "schema", "token"]
     assert [line.split()[0] for line in listed] == names
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
     assert "bearer-proxy demo\n" in ended.out
@@ -524,6 +572,8 @@ def test_help_lists_every_command(command: Command) -> None:
         "check",
         "demo",
         "doctor",
+        "exec",
+        "explain",
         "init",
         "keygen",
         "leaktest",
@@ -540,6 +590,20 @@ def test_every_command_explains_itself(command: Command, name: str) -> None:
     ended = command.inside(name, "-h")
     assert ended.status == 0
     assert f"bearer-proxy {name}" in ended.out.partition("Example")[2]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion(command: Command, shell: str) -> None:
+    """A script by the variable that README names; what it asks then are the names of commands."""
+    program = [sys.executable, "-m", "proxy"]
+    environ = {**command.environ, "_BEARER_PROXY_COMPLETE": f"{shell}_source"}
+    script = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stdout
+    assert f"_BEARER_PROXY_COMPLETE={shell}_complete" in script
+    environ |= {"_BEARER_PROXY_COMPLETE": f"{shell}_complete", "COMP_WORDS": "bearer-proxy ex", "COMP_CWORD": "1"}
+    environ["COMP_CWORD"] = "ex" if shell == "fish" else "1"
+    found = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stdout
+    assert "exec" in found
+    assert "explain" in found
 
 
 # -- token, healthcheck

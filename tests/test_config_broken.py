@@ -137,7 +137,7 @@ limts: {}
 ### an unknown key like no other
 upstream: https://a.example
 zzzz: CANARY
-=> 2: zzzz: unknown key: write one of admin, credential, credentials, guard, limits, listen, log, routes, store, upstream
+=> 2: zzzz: unknown key: write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, upstream
 ### an unknown key below
 upstream: https://a.example
 timeouts: {conect: 1s}
@@ -754,12 +754,41 @@ rewrite: {location: "true", cookie: false, hsts: 0}
 => 3: rewrite.cookie: unknown key, did you mean cookies?
 ### settings that are not built
 upstream: https://a.example
-exec: {}
-guard: {}
-admin: {inspector: false}
-store: {kind: memory}
-=> 2: exec: this setting is not built yet: remove it
-=> 4: admin.inspector: this setting is not built yet: remove it
+credential: {type: login, login: {url: https://a.example/login, fields: {a: b}}, response: {token: /t, upstream: /u}}
+=> 2: credential.response.upstream: this setting is not built yet: remove it
+### an inspector that keeps nothing, or too much
+upstream: https://a.example
+admin:
+  inspector: {exchanges: -1, bodies: 2MiB, captures: 1}
+=> 3: admin.inspector.exchanges: write a number from 0 to 100000
+=> 3: admin.inspector.bodies: write at most 1MiB
+=> 3: admin.inspector.captures: unknown key: write one of bodies, exchanges
+### two routes with one variable
+routes:
+  - {name: a-b, prefix: /a, upstream: https://a.example}
+  - {name: c, prefix: /c, upstream: https://a.example}
+  - {name: A_B, prefix: /b, upstream: https://a.example}
+=> 4: routes.2.name: for `exec` this route is BEARER_PROXY_URL_A_B, and so is a-b: choose another name
+### variables of a program that lead nowhere
+routes:
+  - {name: billing, prefix: /a, upstream: https://a.example}
+  - {name: crm, prefix: /b, upstream: ftp://a.example}
+exec:
+  env: {GOOD: billing, ALSO: crm, TYPO: biling, BAD: CANARY, BEARER_PROXY_URL: billing, BEARER_PROXY_URL_BILLING: billing, A-B: billing}
+  environ: {}
+=> 3: routes.1.upstream: write a whole URL that begins with https:// or http://
+=> 5: exec.env.A-B: write the name of an environment variable: letters, digits and '_'
+=> 6: exec.environ: unknown key, did you mean env?
+### variables of a program that are taken
+routes:
+  - {name: billing, prefix: /a, upstream: https://a.example}
+  - {name: crm, prefix: /b, upstream: https://a.example}
+exec:
+  env: {GOOD: billing, ALSO: crm, TYPO: biling, BAD: CANARY, BEARER_PROXY_URL: billing, BEARER_PROXY_URL_BILLING: billing}
+=> 5: exec.env.TYPO: no route has this name, did you mean billing?
+=> 5: exec.env.BAD: no route has this name: write one of billing, crm
+=> 5: exec.env.BEARER_PROXY_URL: `exec` sets this variable by itself: choose another
+=> 5: exec.env.BEARER_PROXY_URL_BILLING: `exec` sets this variable by itself: choose another
 ### a store of files without a folder
 upstream: https://a.example
 store: {kind: file, key: {env: STORE_KEY}}
@@ -1098,7 +1127,7 @@ upstream: https://a.example
 null: x
 '': x
 => 2: a key is text: put it in quotes
-=> 3: a key here is unknown (is a space missing after its colon?): write one of admin, credential, credentials, guard, limits, listen, log, routes, store, upstream
+=> 3: a key here is unknown (is a space missing after its colon?): write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, upstream
 """  # noqa: E501  sentences are compared as they are printed
 
 CASES = [case.partition("\n")[::2] for case in BROKEN.split("### ")[1:]]

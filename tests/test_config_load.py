@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from proxy.cli.run import in_log
+from proxy.cli.reload import in_log
 from proxy.config import (
     Config,
     ExecCredential,
@@ -693,6 +693,21 @@ def test_models_are_not_validated_without_a_reader_of_secrets() -> None:
 def test_the_host_header_may_be_a_literal(literal: str) -> None:
     """Or one of two words."""
     assert route_of(f"host_header: {literal}").host_header == literal
+
+
+def test_what_a_program_does_not_get_is_what_the_configuration_names(example: Config) -> None:
+    """By one count and by the other: the references that were read, and those that were written."""
+    written = yaml.safe_load((ROOT / "config.example.yaml").read_text("utf-8"))
+    assert example.withheld() == set(_named(written))
+
+
+def _named(written: object) -> Iterator[str]:
+    if isinstance(written, dict):
+        if isinstance(name := written.get("env"), str):
+            yield name
+        written = list(written.values())
+    for each in written if isinstance(written, list) else ():
+        yield from _named(each)
 
 
 def test_a_program_gets_only_those_secrets_of_the_environment_that_it_is_given() -> None:

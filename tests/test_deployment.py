@@ -63,6 +63,16 @@ def test_127_a_wrong_configuration_is_not_started_again() -> None:
     assert (given["Restart"], given["RestartPreventExitStatus"]) == (["on-failure"], ["2"])
 
 
+async def test_a_reload_of_the_unit_is_one_of_the_program(tmp_path: Path, artefacts: Artefacts) -> None:
+    """What systemd runs for it, with the variable that systemd sets."""
+    [command] = settings(UNIT)["ExecReload"]
+    async with fleet(tmp_path, {"upstream": "http://127.0.0.1:9"}, {}, artefacts) as instances:
+        running = await instances.start()
+        program = command.replace("$MAINPID", str(running.process.pid)).split()
+        subprocess.run(program, check=True)
+        assert (await running.event("reloaded"))["changed"] == "nothing"
+
+
 @needs_systemd
 @needs_seccomp
 @pytest.mark.threat(129)

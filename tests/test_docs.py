@@ -12,7 +12,16 @@ from proxy.config import Config, LoginCredential, RouteConfig
 from proxy.config.anycredential import AskingCredential, CommonCredential, ExpiredRuleConfig, UnlessConfig
 from proxy.config.clienttls import ClientTLS
 from proxy.config.credentials import TYPES, ResponseConfig, StepConfig
-from proxy.config.model import AdminConfig, ClientKeyConfig, GuardConfig, LimitsConfig, LogConfig, PeersConfig
+from proxy.config.model import (
+    AdminConfig,
+    ClientKeyConfig,
+    ExecConfig,
+    GuardConfig,
+    InspectorConfig,
+    LimitsConfig,
+    LogConfig,
+    PeersConfig,
+)
 from proxy.config.places import place
 from proxy.config.presets import Preset, presets
 from proxy.config.routing import (
@@ -49,9 +58,11 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "client_keys": (ClientKeyConfig, set()),
     "peers": (PeersConfig, set()),
     "admin": (AdminConfig, set()),
+    "admin.inspector": (InspectorConfig, set()),
     "store": (StoreConfig, set()),
     "log": (LogConfig, set()),
     "limits": (LimitsConfig, set()),
+    "exec": (ExecConfig, set()),
 }
 #: The same for all sections; some have several tables, one after another.
 COMMON = set(CommonCredential.model_fields)

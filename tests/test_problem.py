@@ -252,7 +252,7 @@ async def test_over_the_limit_of_connections_is_503(proxying: StartProxy, keyed:
 async def test_a_defect_of_ours_is_500(proxying: StartProxy, keyed: Keyed) -> None:
     """Its log line has the request id, and neither shows a byte of the request."""
     async with api() as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
-        proxy.instance._relay._table = None  # what a defect leaves behind
+        proxy.instance._present.relay._table = None  # what a defect leaves behind
         answer = await proxy.ask("GET", f"/?{MARK}={MARK}", {f"X-{MARK}": MARK})
         check(answer, proxy, 500, "internal_error")
         [line] = proxy.lines("internal_error")

@@ -28,7 +28,10 @@ PROXY: Final = Path(redact.__file__).parent
 
 #: Who may see a value, and what for. Everybody else passes `Secret` objects around.
 REVEALERS: Final = {
+    "admin/entrance.py": "makes a cookie of the admin key, and hands it to whoever showed that",
+    "admin/inspector.py": "shows the client key to the proxy when a request is repeated",
     "build/sources.py": "when does a static token expire",
+    "cli/exec.py": "writes the client key into the URLs of the program that it starts",
     "cli/run.py": "writes the admin key into the run file, which is private",
     "config/credentialchecks.py": "does a static token fit a cookie",
     "config/credentials.py": "does a static token hold only what a header may",

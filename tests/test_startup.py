@@ -19,7 +19,8 @@ BUILD: Final = """
 import asyncio, json, os, sys
 from pathlib import Path
 from proxy.cli.common import load
-from proxy.cli.run import Instance, Redactor, World, find
+from proxy.cli.run import Instance, World, find
+from proxy.redact import Redactor
 async def build():
     config = load(find(None, os.environ), environ=os.environ)
     await Instance(config, World(Redactor(), Path(sys.argv[1]))).close()

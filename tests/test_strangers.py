@@ -379,7 +379,7 @@ async def test_020_another_network_reaches_nothing_by_anything(
                         continue
                     # Of those that are refused ten a second have a line; all that have one stand before this event.
                     instance.process.send_signal(signal.SIGHUP)
-                    await instance.event("reload_refused", count)
+                    await instance.event("reloaded", count)
                     await tried_by_another(instance.url, there.inside, left, uid=ME, key=key)
                 raise AssertionError
 

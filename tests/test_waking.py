@@ -169,7 +169,7 @@ async def test_096_after_a_night_no_request_meets_what_the_evening_left(
     async with api() as upstream:
         config = {**tracker.config, "upstream": upstream.url, "pool": {"idle": "7d"}}
         async with proxying(config, environ=tracker.environ, clock=clock) as proxy:
-            [pool] = [binding.pool for binding in proxy.instance._bindings.values()]
+            [pool] = [binding.pool for binding in proxy.instance._present.bindings.values()]
             assert (await proxy.ask("GET", "/")).status == 200
             assert pool.open == 1
             clock.sleep(8 * 3600.0)

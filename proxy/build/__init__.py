@@ -2,8 +2,8 @@
 
 from proxy.build.guard import guard, owner, peers
 from proxy.build.routes import bindings
-from proxy.build.sources import binding_of, credentials
-from proxy.build.stores import latch, store
+from proxy.build.sources import binding_of, credentials, masked
+from proxy.build.stores import follow, latch, store
 from proxy.build.surroundings import Means, Surroundings
 
 __all__ = [
@@ -12,8 +12,10 @@ __all__ = [
     "binding_of",
     "bindings",
     "credentials",
+    "follow",
     "guard",
     "latch",
+    "masked",
     "owner",
     "peers",
     "store",

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 from proxy.clientkeys import ClientKey
 from proxy.config import Config, TcpAddress, UnixAddress
 from proxy.config.model import ClientKeyConfig
 from proxy.config.routing import PolicyRule
+from proxy.errors import PathDenied
 from proxy.guard import Guard
 from proxy.peers import Peers
 from proxy.routes import Policy, Rule
@@ -35,6 +37,16 @@ def client_keys(config: Config) -> Iterator[ClientKey]:
         yield ClientKey("", config.guard.client_key.value, Policy(None, ()))
     for name, given in config.guard.client_keys.items():
         yield ClientKey(name, given.key.value, Policy([rule(given)], ()))
+
+
+def key_for(config: Config, path: str) -> ClientKey | None:
+    """The key of a client that may GET this path; where none may, any; None: no key is needed."""
+    keys = list(client_keys(config))
+    for key in keys:
+        with suppress(PathDenied):
+            key.policy.check("GET", path.encode())
+            return key
+    return keys[0] if keys else None
 
 
 def rule(given: PolicyRule | ClientKeyConfig) -> Rule:

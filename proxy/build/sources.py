@@ -21,6 +21,7 @@ from proxy.credentials.source import TokenSource
 from proxy.credentials.static import StaticSource
 from proxy.grants.expiry import jwt_expiry, vanilla_expiry
 from proxy.lifecycle import Token
+from proxy.redact import MASK, Secret
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redeemed import Redeemed
 
@@ -46,6 +47,15 @@ def credentials(config: Config, around: Surroundings) -> dict[str, Credential]:
             changes=not isinstance(source, StaticSource),
         )
     return found
+
+
+def masked(config: Config, clock: Clock) -> dict[str, Credential]:
+    """Every credential in its places, with a mask for its token: who only shows what would be sent asks nobody."""
+    token = Token(Secret(MASK), 1, clock.now())
+    return {
+        name: Credential(name, StaticSource(name, token, clock), given.place, tuple(given.headers.items()))
+        for name, given in config.credentials.items()
+    }
 
 
 def binding_of(name: str, config: Config) -> bytes:

@@ -60,6 +60,12 @@ def latch(config: Config, state: Path, store: Store) -> Latch:
     return Latch(state, shared=None if given.path is None else RejectedFolder(given.path / "rejected"))
 
 
+def follow(store: Store, config: Config) -> None:
+    """Let the credentials of another configuration take their turns in `store`, too."""
+    if isinstance(store, LocalStore):
+        store.locks = {**store.locks, **_locks(config)}
+
+
 def _locks(config: Config) -> dict[str, str]:
     """The lock files of those who log in: two configurations may call credentials of different servers alike."""
     found = {}

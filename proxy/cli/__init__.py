@@ -16,6 +16,8 @@ _MODULES: Final = {
     "check": "check",
     "demo": "demo",
     "doctor": "doctor",
+    "exec": "exec",
+    "explain": "explain",
     "healthcheck": "ask",
     "init": "reference",
     "keygen": "keygen",
@@ -50,8 +52,8 @@ class _Commands(click.Group):
         """The command of this name."""
         if cmd_name not in _MODULES:
             return None
-        command = getattr(importlib.import_module(f"proxy.cli.{_MODULES[cmd_name]}"), cmd_name)
-        return command if isinstance(command, click.Command) else None
+        there = vars(importlib.import_module(f"proxy.cli.{_MODULES[cmd_name]}")).values()
+        return next(each for each in there if isinstance(each, click.Command) and each.name == cmd_name)
 
 
 @contextmanager

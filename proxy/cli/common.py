@@ -11,10 +11,13 @@ from typing import Any, Final, ParamSpec
 import click
 
 from proxy.config import Config, Source, load
+from proxy.config.presets import presets
 from proxy.config.secrets import SecretReader
 from proxy.errors import BearerProxyError, ConfigError
 from proxy.findings import Finding
+from proxy.patterns import PATTERNS
 from proxy.process import close_to_others
+from proxy.redact import Redactor
 
 P = ParamSpec("P")
 
@@ -54,6 +57,11 @@ def load_closed(source: Source, *, reads: type[SecretReader] = SecretReader) -> 
     """The configuration, secrets read, in a process that nobody else can look into. Raises `ConfigError`."""
     close_to_others(os.environ)
     return load(source, environ=os.environ, reads=reads)
+
+
+def masking() -> Redactor:
+    """What masks in the log: no value yet, but all that credentials and the tokens of presets look like."""
+    return Redactor([*PATTERNS, *(pattern for preset in presets().values() for pattern in preset.redact)])
 
 
 async def report(findings: AsyncIterable[Finding], *, as_json: bool) -> int:

@@ -10,21 +10,19 @@ from typing import Final
 import click
 
 from proxy import __version__, logs, runfile
-from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state_folder
+from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, masking, state_folder
+from proxy.cli.reload import Reloading, warn
 from proxy.config import Config, Source, find, quick
-from proxy.config.presets import presets
 from proxy.lines import Lines
-from proxy.patterns import PATTERNS
 from proxy.process import is_root, raise_descriptors
-from proxy.redact import Redactor
 from proxy.server import Instance, World
 
 if sys.platform == "win32":
-    _LOOP_FACTORY = None
+    LOOP_FACTORY = None
 else:
     import uvloop
 
-    _LOOP_FACTORY = uvloop.new_event_loop
+    LOOP_FACTORY = uvloop.new_event_loop
 
 log: Final = logging.getLogger("proxy")
 
@@ -51,13 +49,13 @@ def run(
     *,
     token_stdin: bool,
 ) -> int:
-    """Serve until SIGTERM or Ctrl-C; a second one ends at once.
+    """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP, or a changed file: read it again.
 
     \b
     Examples: bearer-proxy run -c config.yaml
               bearer-proxy run --upstream https://api.example.com --token-env API_TOKEN
     """  # noqa: D301  a mark of click: keep these lines as they are
-    redactor = Redactor([*PATTERNS, *(pattern for preset in presets().values() for pattern in preset.redact)])
+    redactor = masking()
     lines = Lines(sys.stderr)
     logs.set_up(redactor, lines=lines)
     if upstream is None:
@@ -73,7 +71,7 @@ def run(
     raise_descriptors()
     logs.set_up(redactor, level=loaded.log.level, style=loaded.log.format, lines=lines)
     world = World(redactor, state_folder(os.environ), lines=lines)
-    with asyncio.Runner(loop_factory=_LOOP_FACTORY) as runner:
+    with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
         runner.run(_serve(loaded, world, source))
     return 0
 
@@ -87,37 +85,38 @@ class _Signals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGHUP, _refuse_reload)
+        #: Is the configuration to be read again?
+        self.reload = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
     def _end(self) -> None:
         (self.second if self.first.is_set() else self.first).set()
 
 
-def _refuse_reload() -> None:
-    detail = "reload is not built yet: restart to apply a changed configuration"
-    log.warning("reload_refused", extra={"fields": {"detail": detail}})
-
-
-def in_log(warning: str) -> str:
-    """A warning of the configuration without the colon behind its key, for which the word behind it is masked."""
-    return " - ".join(warning.split(": ", 2))
-
-
 async def _serve(config: Config, world: World, source: Source) -> None:
     """Start, serve until told to end, end."""
     signals = _Signals()
-    for warning in config.warnings:
-        log.warning("config_warning", extra={"fields": {"detail": in_log(warning)}})
+    warn(config)
     instance = await Instance.start(config, world)
+    instance.leave = signals.first
     if is_root():
         log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})
     path = runfile.path_for(source.identity, os.environ)
+    reloading = Reloading(
+        *(instance, source, config, world),
+        environ=os.environ,
+        asked=signals.reload,
+        applied=lambda: _write_run_file(path, instance),
+    )
+    following = asyncio.create_task(reloading.run())
     try:
         _write_run_file(path, instance)
         _print_urls(instance)
         await signals.first.wait()
-        await _end(instance, signals.second)
+        following.cancel()
+        await end(instance, signals.second)
     finally:
+        following.cancel()
         runfile.remove(path, os.getpid())
 
 
@@ -136,9 +135,12 @@ def _print_urls(instance: Instance) -> None:
     click.echo(f"bearer-proxy {__version__} listens on {', '.join(instance.urls)}")
     if instance.admin_url is not None:
         click.echo(f"health and metrics: {instance.admin_url}/readyz {instance.admin_url}/metrics")
+        if instance.has_inspector:
+            # Its key goes to the terminal alone, never to a log.
+            click.echo(f"inspector: {instance.admin_url}/?key={instance.admin_key.reveal()}")
 
 
-async def _end(instance: Instance, at_once: asyncio.Event) -> None:
+async def end(instance: Instance, at_once: asyncio.Event) -> None:
     """Drain, unless a second signal says that there is no time for it."""
     drain = asyncio.create_task(instance.drain())
     hurry = asyncio.create_task(at_once.wait())

@@ -10,7 +10,7 @@ from proxy.config.provided import ExecCredential, FileCredential, MetadataCreden
 from proxy.config.routing import PolicyRule, RouteConfig
 from proxy.config.secrets import SecretSource
 from proxy.config.selfsigned import GitHubAppCredential, JWTCredential
-from proxy.config.sources import Source, find, quick
+from proxy.config.sources import Source, again, find, quick
 
 __all__ = [
     "Config",
@@ -31,6 +31,7 @@ __all__ = [
     "StaticCredential",
     "TcpAddress",
     "UnixAddress",
+    "again",
     "find",
     "load",
     "quick",

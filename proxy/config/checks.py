@@ -13,6 +13,7 @@ from typing import Final
 from proxy.config import addresses
 from proxy.config.credentialchecks import CREDENTIAL_CHECKS
 from proxy.config.draft import Draft
+from proxy.config.exported import check_exported
 from proxy.config.listeners import ListenAddress, TcpAddress, UnixAddress
 from proxy.config.model import GuardConfig
 from proxy.config.problems import KeyPath, Problems
@@ -224,5 +225,6 @@ _CHECKS: Final[tuple[Callable[[Draft, Problems], None], ...]] = (
     _metadata_services,
     _forwarding,
     _foreign_grants,
+    check_exported,
     *CREDENTIAL_CHECKS,
 )

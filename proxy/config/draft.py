@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from proxy.config.credentials import CredentialConfig
 from proxy.config.listeners import ListenAddress
-from proxy.config.model import AdminConfig, GuardConfig
+from proxy.config.model import AdminConfig, ExecConfig, GuardConfig
 from proxy.config.routing import RouteConfig
 from proxy.config.store import StoreConfig
 
@@ -14,8 +14,8 @@ from proxy.config.store import StoreConfig
 class Draft:
     """The parts of a configuration that are valid by themselves; the others are missing.
 
-    `names` are all credentials that were written, and `wanted` those that routes name by their index, valid or not;
-    `literals_refused` says why secrets may not be written out (None: they may).
+    `names` are all credentials that were written, `wanted` those that routes name by their index, and `route_names`
+    those of the routes, valid or not; `literals_refused` says why secrets may not be written out (None: they may).
     """
 
     listen: tuple[ListenAddress, ...] = ()
@@ -23,9 +23,11 @@ class Draft:
     credentials: Mapping[str, CredentialConfig] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
     wanted: Mapping[int, str] = field(default_factory=dict)
+    route_names: frozenset[str] = frozenset()
     guard: GuardConfig | None = None
     admin: AdminConfig | None = None
     store: StoreConfig | None = None
+    exec: ExecConfig | None = None
     literals_refused: str | None = None
 
     def users(self, credential: str) -> Iterator[tuple[int, RouteConfig]]:

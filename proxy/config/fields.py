@@ -191,6 +191,7 @@ _SIZE_SCHEMA: Final = WithJsonSchema({"type": ["integer", "string"], "examples":
 
 Name = Annotated[str, AfterValidator(values.name)]
 Host = Annotated[str, AfterValidator(addresses.host)]
+Variable = Annotated[str, AfterValidator(values.variable)]
 HeaderName = Annotated[str, AfterValidator(values.header_name)]
 HeaderValue = Annotated[str, AfterValidator(values.header_value)]
 TokenWord = Annotated[str, AfterValidator(values.token_word)]

@@ -12,7 +12,7 @@ from proxy.config.draft import Draft
 from proxy.config.fields import Name
 from proxy.config.listeners import Listen
 from proxy.config.longform import REFUSED, long_form
-from proxy.config.model import AdminConfig, Config, GuardConfig, LimitsConfig, LogConfig, give_constants
+from proxy.config.model import AdminConfig, Config, ExecConfig, GuardConfig, LimitsConfig, LogConfig, give_constants
 from proxy.config.problems import KeyPath, Problems, did_you_mean
 from proxy.config.routing import RouteConfig
 from proxy.config.secrets import SecretReader
@@ -42,13 +42,16 @@ def load(source: Source, *, environ: Mapping[str, str], reads: type[SecretReader
         credentials=parts.credentials(),
         names=frozenset(parts.mapping("credentials")),
         wanted=parts.wanted(),
+        route_names=parts.route_names(),
         guard=parts.section("guard", GuardConfig),
         admin=parts.section("admin", AdminConfig),
         store=parts.section("store", StoreConfig),
+        exec=parts.section("exec", ExecConfig),
         literals_refused=reader.literals_refused,
     )
     rest = {
         "store": draft.store,
+        "exec": draft.exec,
         "log": parts.section("log", LogConfig),
         "limits": parts.section("limits", LimitsConfig),
     }
@@ -106,10 +109,18 @@ class _Parts:
 
     def wanted(self) -> dict[int, str]:
         """The credential that each route names, by the route's index."""
+        return dict(self._said("credential"))
+
+    def route_names(self) -> frozenset[str]:
+        """What the routes are called."""
+        return frozenset(name for _index, name in self._said("name"))
+
+    def _said(self, key: str) -> Iterator[tuple[int, str]]:
+        """The text at this key of each route that was written, by the route's index."""
         written = self._data.get("routes", ())
-        written = written if isinstance(written, tuple) else ()
-        named = ((index, route.get("credential")) for index, route in enumerate(written) if isinstance(route, dict))
-        return {index: name for index, name in named if isinstance(name, str)}
+        for index, route in enumerate(written if isinstance(written, tuple) else ()):
+            if isinstance(route, dict) and isinstance(said := route.get(key), str):
+                yield index, said
 
     def mapping(self, name: str) -> dict[str, Any]:
         """A section that is a mapping of names, as it was written."""

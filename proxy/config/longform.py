@@ -21,8 +21,6 @@ REFUSED: Final = object()
 NOT_BUILT: Final = tuple(
     tuple(path.split("."))
     for path in (
-        "exec",
-        "admin.inspector",
         "credentials.*.response.upstream",
         "credentials.*.response.upstream_allow",
     )

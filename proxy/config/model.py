@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from proxy.config.credentials import CredentialConfig, StaticCredential
 from proxy.config.fields import (
@@ -20,6 +20,7 @@ from proxy.config.fields import (
     Section,
     Size,
     Timeout,
+    Variable,
 )
 from proxy.config.listeners import Listen, TcpAddress, TcpListen
 from proxy.config.problems import KeyPath
@@ -90,6 +91,28 @@ class GuardConfig(Section):
         return self.client_key is not None or bool(self.client_keys)
 
 
+_MOST_EXCHANGES: Final = 100_000
+
+
+def _kept(count: int) -> int:
+    if not 0 <= count <= _MOST_EXCHANGES:
+        raise ValueError(f"write a number from 0 to {_MOST_EXCHANGES}")
+    return count
+
+
+class InspectorConfig(Section):
+    """What the page of the admin listener shows."""
+
+    exchanges: Annotated[int, AfterValidator(_kept)] = 500
+    """How many of the last exchanges are kept, masked; 0: there is no page."""
+    bodies: Annotated[Size, AfterValidator(lambda size: _at_most(size, 1 << 20))] = 0
+    """Bytes kept of each body, masked; 0: none until it is switched on in the page. 1MiB at most."""
+
+
+def _no_inspector(value: object) -> object:
+    return {"exchanges": 0} if value is False else value
+
+
 class AdminConfig(Section):
     """The admin listener: health, metrics, states."""
 
@@ -97,6 +120,10 @@ class AdminConfig(Section):
     """host:port; null: off."""
     key: LocalKey | None = None
     """null: a random one per start, in the run file."""
+    inspector: Annotated[
+        InspectorConfig, BeforeValidator(_no_inspector, json_schema_input_type=InspectorConfig | Literal[False])
+    ] = Field(default_factory=InspectorConfig)
+    """The page that shows requests; false: there is none, and nothing is kept."""
 
     @property
     def listen_is_default(self) -> bool:
@@ -132,6 +159,19 @@ class LimitsConfig(Section):
     """How long requests in flight may take to end on shutdown."""
 
 
+class ExecConfig(Section):
+    """What the program is given that `exec` starts."""
+
+    env: dict[Variable, str] = Field(default_factory=dict)
+    """Further variables that hold the URL of a route, by the route's name: API_BASE_URL: billing."""
+
+
+def _at_most(size: int, most: int) -> int:
+    if size > most:
+        raise ValueError("write at most 1MiB")
+    return size
+
+
 def _at_least(size: int, least: int) -> int:
     if size < least:
         raise ValueError(f"write at least {least}: less than that holds no request")
@@ -157,6 +197,8 @@ class Config(Section):
     """What is logged."""
     limits: LimitsConfig = Field(default_factory=LimitsConfig.model_construct)
     """Bounds on what clients may do."""
+    exec: ExecConfig = Field(default_factory=ExecConfig.model_construct)
+    """What the program is given that `exec` starts."""
     warnings: list[str] = Field(default_factory=list, exclude=True)
     """What is allowed but doubtful, one sentence each."""
 
@@ -164,6 +206,14 @@ class Config(Section):
         """Every secret of the configuration with its key path, so that each can be registered for masking."""
         for section in ("routes", "credentials", "guard", "admin", "store"):
             yield from secrets_in(getattr(self, section), (section,))
+
+    def withheld(self) -> frozenset[str]:
+        """The variables of the environment that hold a secret of this configuration: no program gets them."""
+        return frozenset(
+            source.reference
+            for _, source in self.secrets()
+            if source.kind == "env" and isinstance(source.reference, str)
+        )
 
     def literals(self) -> Iterator[Secret]:
         """What is written out and may be secret all the same: placeholders, and header fields with such names."""

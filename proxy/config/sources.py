@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +71,13 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Source:
     first, second = candidates
     sentence = f"there is no configuration: write ./{first} or {second}, or name one with -c PATH"
     raise ConfigError([f"{sentence}, or use run --upstream URL --token-env NAME"])
+
+
+def again(source: Source) -> Source:
+    """What `source` says by now. Raises `ConfigError` where it is gone, or was never anything that lasts."""
+    if source.path is not None:
+        return replace(_read(str(source.path)), name=source.name)
+    raise ConfigError([f"{source.name} cannot be read again while the proxy runs: restart it to apply a change"])
 
 
 def _read(named: str) -> Source:

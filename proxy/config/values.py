@@ -15,6 +15,7 @@ _SECONDS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d"
 _SIZE: Final = re.compile(r"(\d{1,15})(B|KiB|MiB|GiB)?")
 _BYTES: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: RFC 9110 section 5.6.2.
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE: Final = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
@@ -73,6 +74,13 @@ def name(value: str) -> str:
     """A name of a route or credential: it stands in logs, metrics and file names."""
     if not _NAME.fullmatch(value) or set(value) <= {"."}:
         raise ValueError("write a name of letters, digits, '_', '.' and '-'")
+    return value
+
+
+def variable(value: str) -> str:
+    """The name of an environment variable (POSIX.1-2024, Base Definitions, section 8.1)."""
+    if not _VARIABLE.fullmatch(value):
+        raise ValueError("write the name of an environment variable: letters, digits and '_'")
     return value
 
 

@@ -52,6 +52,10 @@ class Barring:
         self._asked = b""
         self._looked_at = float("-inf")
 
+    def adapt(self, other: "Barring") -> None:
+        """Go on with the fingerprint of `other`, and with its kin."""
+        self._fingerprint, self._kin = other._fingerprint, other._kin  # noqa: SLF001  its own class
+
     @asynccontextmanager
     async def in_turn(self) -> AsyncIterator[None]:
         """While the block runs, none of its kin logs in; where no turn can be had, nobody is kept waiting."""

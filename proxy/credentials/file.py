@@ -135,6 +135,10 @@ class FileSource:
             "whoever writes it."
         )
 
+    def adapt(self, other: "FileSource") -> None:
+        """Go on as `other`, which is unused and of the same file, was made."""
+        self._fits = other._fits  # noqa: SLF001  its own class
+
     async def close(self, wait: float) -> None:  # noqa: ARG002  the contract's
         """Look no more."""
         if self._looking is not None:

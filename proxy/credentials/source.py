@@ -20,6 +20,7 @@ from proxy.credentials.credential import Report, reported
 from proxy.credentials.events import Events
 from proxy.credentials.grant import Grant
 from proxy.credentials.keeping import Keeping
+from proxy.credentials.telling import tell_of_failure, tell_of_token
 from proxy.errors import CredentialError, CredentialRejected, CredentialUnavailable, StoreOutdated, StoreUnavailable
 from proxy.grants.request import Granted
 from proxy.lifecycle import Failure, Life, Token, back_off, decide, state, told
@@ -119,8 +120,6 @@ class TokenSource:
                 return
         await self._landed(wait)
 
-    # -- what people ask for
-
     async def refresh(self, wait: float) -> None:
         """Get a new token now, whatever the back-off or the latch says. Raises as `token` does."""
         before = self._life.generation
@@ -138,6 +137,13 @@ class TokenSource:
         """Why no token can be had now, None while there is one or nobody has tried in vain."""
         failure = self._life.failure
         return failure.error if failure and state(self._life, self._clock.now()) == "invalid" else None
+
+    def adapt(self, other: "TokenSource") -> asyncio.Task[None] | None:
+        """Go on as `other`, unused and of this binding, was made; gives the flight, which ends as it began."""
+        self._grant, self._fits = other._grant, other._fits  # noqa: SLF001  its own class
+        self._barring.adapt(other._barring)  # noqa: SLF001  its own class
+        self._life = replace(self._life, margin=other._life.margin)  # noqa: SLF001  its own class
+        return self._flight
 
     async def close(self, wait: float) -> None:
         """Stop refreshing ahead, and let a token request in flight end (threat 111)."""
@@ -238,12 +244,11 @@ class TokenSource:
             return accepted(self.name, granted, held, sent_at=sent_at, now=now, fits=self._fits)
 
         self._events.token_requested(self.name)
-        failure: CredentialError | None = None
         try:
             await self._publish(await attempt(self.name, self._grant, self._keeping, held, accept, barred=reason))
         except CredentialError as error:
             failure = error
-        if failure is None:
+        else:
             return
         if (kept := remaining(self.name, held, failure, anew=self._grant.begins_anew)) is not None:
             self._hold(kept)
@@ -264,10 +269,7 @@ class TokenSource:
         await self._keeping.save(token)
         self._use(token)
         self._events.token_obtained(self.name)
-        # Rounded: a difference of two instants of a clock that has run for long.
-        lifetime = None if token.expires_at is None else round(token.expires_at - token.obtained_at, 3)
-        fields = {"credential": self.name, "generation": token.generation, "lifetime": lifetime}
-        log.info("token_refreshed", extra={"fields": fields})
+        tell_of_token(self.name, token)
 
     def _use(self, token: Token) -> None:
         self._life = Life(self._life.margin, token)
@@ -289,9 +291,7 @@ class TokenSource:
         retry_at = None if pause is None else self._clock.now() + pause
         self._life = replace(self._life, failure=Failure(error, count, retry_at))
         self._events.token_failed(self.name, error.code)
-        fields = {"credential": self.name, "error": error.code, "detail": error.detail, "retry_in": pause}
-        event = "token_refresh_failed" if retry else error.code
-        log.warning(event, extra={"fields": {**fields, **dict(error.said)}})
+        tell_of_failure(self.name, error, pause)
         self.ahead.schedule()
 
     def _error(self) -> CredentialError:

@@ -44,7 +44,6 @@ class ClientConnection(Flow):
         "_beginning",
         "_body",
         "_decoder",
-        "_handler",
         "_heads",
         "_is_lingering",
         "_linger_until",
@@ -52,6 +51,7 @@ class ClientConnection(Flow):
         "_request",
         "_server",
         "client",
+        "handler",
         "is_proven",
         "keep_alive",
         "work",
@@ -62,7 +62,7 @@ class ClientConnection(Flow):
         self._server = server
         self._alarm = Alarm(loop, self._ring)
         self._heads = HeadReader(server.header_bytes)
-        self._handler = server.handler
+        self.handler = server.handler
         #: The request in progress, and what answers it.
         self._request: Request | None = None
         self.work: Work | None = None
@@ -100,7 +100,7 @@ class ClientConnection(Flow):
         sock, peer, own = map(transport.get_extra_info, ("socket", "peername", "sockname"))
         self._port = None if sock.family == socket.AF_UNIX else own[1] if own else 0
         self.client = "unix" if self._port is None else str(peer[0]) if peer else ""
-        self._handler, refusal = self._server.enter(self, sock)
+        self.handler, refusal = self._server.enter(self, sock)
         if refusal is not None:
             self._refuse(refusal)
         else:
@@ -189,7 +189,7 @@ class ClientConnection(Flow):
         body = self._begin_body(section) if section.has_body else None
         request = self._request = Request(method, target, section, body=body, client=self.client, port=self._port)
         self.keep_alive = False
-        work = self.work = Work(self.loop, self._handler(request, self), self._end_work)
+        work = self.work = Work(self.loop, self.handler(request, self), self._end_work)
         work.start()
 
     def _begin_body(self, section: RequestSection) -> RequestBody:

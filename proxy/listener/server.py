@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
@@ -16,6 +17,7 @@ from proxy.errors import Overloaded, PeerNotAllowed, ProxyError
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.connection import ClientConnection, Handler
 from proxy.listener.request import Request
+from proxy.work import Work
 
 #: So many connections of strangers, and so many beyond the bound, are told why; more are closed at once. Both have
 #: their descriptors from the reserve (`process.RESERVE`).
@@ -29,7 +31,8 @@ class Places:
     """At most `most` connections; one that has shown nothing for `yield_seconds` makes room for another."""
 
     def __init__(self, most: int, yield_seconds: float) -> None:
-        self._most = most
+        #: Where it is less than there are, nobody has to leave, and nobody comes.
+        self.most = most
         self._yield_seconds = yield_seconds
         self._taken: set[ClientConnection] = set()
         #: Those that have shown nothing yet, the oldest first, and the instant of the loop's clock at which each
@@ -39,7 +42,7 @@ class Places:
     @property
     def are_taken(self) -> bool:
         """Is none left?"""
-        return len(self._taken) >= self._most
+        return len(self._taken) >= self.most
 
     def take(self, connection: ClientConnection) -> bool:
         """Give it a place; False: there is none, and nobody who has to make room."""
@@ -70,41 +73,69 @@ class Places:
         self._unproven.pop(connection, None)
 
 
-class Server:
-    """The bounds of a listener's connections, in bytes and seconds, and what answers their requests.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a listener serves on.
 
-    `most_connections` bounds how many there are; `observe` is told of what was refused before the handler saw it;
-    `admits` says whether whoever is at the other end of a connection may speak to us (None: everybody may). Who may
-    not is refused, or with `answers_strangers` answered as others are, but in places apart. Who has shown nothing
-    for `yield_seconds` gives its place to another.
+    `handler` answers requests, `observe` is told of what was refused before the handler saw it. Bytes and seconds
+    bound each connection, `most_connections` how many there are. `admits` says whether whoever is at the other end
+    of a connection may speak to us (None: everybody may).
+    """
+
+    handler: Handler
+    observe: Callable[[Exchange], None]
+    header_bytes: int
+    header_seconds: float
+    idle_seconds: float
+    most_connections: int
+    admits: Callable[[socket.socket], bool] | None = None
+
+
+class Server:
+    """The bounds of a listener's connections, and what answers their requests.
+
+    Who may not speak to us is refused, or with `answers_strangers` answered as others are, but in places apart. Who
+    has shown nothing for `yield_seconds` gives its place to another.
     """
 
     def __init__(
-        self,
-        handler: Handler,
-        *,
-        observe: Callable[[Exchange], None],
-        header_bytes: int,
-        header_seconds: float,
-        idle_seconds: float,
-        most_connections: int,
-        admits: Callable[[socket.socket], bool] | None = None,
-        answers_strangers: bool = False,
-        yield_seconds: float = YIELD_SECONDS,
+        self, terms: Terms, *, answers_strangers: bool = False, yield_seconds: float = YIELD_SECONDS
     ) -> None:
-        self.handler = handler
-        self.observe = observe
-        self.header_bytes = header_bytes
-        self.header_seconds = header_seconds
-        self.idle_seconds = idle_seconds
         self.is_closing = False
-        self._admits = admits
         self._answers_strangers = answers_strangers
-        self._places = Places(most_connections, yield_seconds)
+        self._places = Places(terms.most_connections, yield_seconds)
         self._strangers = Places(ASIDE_MOST, yield_seconds)
         #: All that are open, and which of them are beyond a bound.
         self._connections: set[ClientConnection] = set()
         self._excess: set[ClientConnection] = set()
+        self._take(terms)
+
+    def change(self, terms: Terms) -> list[Work]:
+        """Serve on other terms from now on; gives the requests in progress, which end on those that they began on.
+
+        All connections stay, with the bounds on heads that they began with. Who may not speak to us any more is
+        refused with the next request; more connections than there may be now are not ended.
+        """
+        before, admits_as_before = self.handler, terms.admits == self._admits
+        self._take(terms)
+        for each in self._connections:
+            if each.handler is before:
+                is_refused = not admits_as_before and not self._answers_strangers and not self._is_admitted(each)
+                each.handler = self._refuse_peer if is_refused else terms.handler
+        return [each.work for each in self._connections if each.work is not None]
+
+    def _take(self, terms: Terms) -> None:
+        self.handler = terms.handler
+        self.observe = terms.observe
+        self.header_bytes = terms.header_bytes
+        self.header_seconds = terms.header_seconds
+        self.idle_seconds = terms.idle_seconds
+        self._admits = terms.admits
+        self._places.most = terms.most_connections
+
+    def _is_admitted(self, connection: ClientConnection) -> bool:
+        sock = None if connection.transport is None else connection.transport.get_extra_info("socket")
+        return sock is None or self._admits is None or self._admits(sock)
 
     def __call__(self) -> ClientConnection:
         """The protocol of a new connection."""

@@ -24,13 +24,13 @@ class LocalStore(MemoryStore):
     def __init__(self, folder: Path, locks: Mapping[str, str], *, patience: float = PATIENCE_SECONDS) -> None:
         super().__init__()
         self._folder = folder
-        self._locks = locks
+        self.locks = locks
         self._patience = patience
 
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """One at a time on this machine, where the folder can be written and nobody holds it for too long."""
         inner = super().turn(name)
-        return self._turn(inner, self._folder / self._locks[name]) if name in self._locks else inner
+        return self._turn(inner, self._folder / self.locks[name]) if name in self.locks else inner
 
     @asynccontextmanager
     async def _turn(self, inner: AbstractAsyncContextManager[None], path: Path) -> AsyncIterator[None]:

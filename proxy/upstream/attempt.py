@@ -25,7 +25,7 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class Attempt:
     """A request on one connection. `end` gives the connection back; call it whatever happened."""
 
-    __slots__ = ("_connection", "_ended", "_pool", "_upload", "answer", "head", "was_resent")
+    __slots__ = ("_connection", "_ended", "_pool", "_upload", "answer", "head", "is_kept", "was_resent")
 
     def __init__(self, pool: Pool, connection: Connection, answer: Answer) -> None:
         self._pool = pool
@@ -35,8 +35,8 @@ class Attempt:
         self.answer = answer
         #: The answer's, once it is there.
         self.head: AnswerHead
-        #: A lost connection was replaced on the way to this answer.
-        self.was_resent = False
+        #: A lost connection was replaced on the way to this answer; and this one had served before.
+        self.was_resent = self.is_kept = False
 
     def start(self, head: bytes, body: RequestBody | None, first_byte: float) -> None:
         """Send the head, and begin with the body."""
@@ -142,7 +142,7 @@ async def send(
         was_used = connection.used > 0
         answer = connection.begin(method, may_switch=may_switch, on_interim=on_interim)
         attempt = Attempt(pool, connection, answer)
-        attempt.was_resent = was_resent
+        attempt.was_resent, attempt.is_kept = was_resent, was_used
         try:
             attempt.start(head, body, first_byte)
             attempt.head = await answer.wait_for_head()

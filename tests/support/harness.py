@@ -76,6 +76,17 @@ class Proxy:
     log: Log
     artefacts: Artefacts
     state: Path
+    written: Callable[[Mapping[str, Any]], str]
+    environ: Mapping[str, str]
+
+    async def reload(
+        self, config: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Serve by another configuration; `environ` None: with the variables of the start."""
+        given = self.environ if environ is None else environ
+        return await self.instance.reload(
+            load(Source(self.written(config), "test.yaml", None, "test"), environ=given)
+        )
 
     @property
     def url(self) -> str:
@@ -147,15 +158,13 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
         ca: Path | None = None,
         unrouted_a_second: int = sys.maxsize,
     ) -> AsyncIterator[Proxy]:
-        written = {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}, **config}
-        written["log"] = {"level": "debug", "format": "json", **config.get("log", {})}
-        source = Source(yaml.safe_dump(written), "test.yaml", None, "test")
+        source = Source(_written(config), "test.yaml", None, "test")
         redactor = Redactor()
         log = Log()
         lines = Lines(log)
         artefacts.watch("log", log.getvalue)
-        with _logging(redactor, lines, written["log"]["format"]):
-            loaded = load(source, environ=environ or {})
+        loaded = load(source, environ=environ or {})
+        with _logging(redactor, lines, loaded.log.format):
             world = World(
                 redactor,
                 tmp_path / "state",
@@ -167,11 +176,16 @@ def proxying(tmp_path: Path, artefacts: Artefacts) -> StartProxy:
             )
             instance = await Instance.start(loaded, world)
             try:
-                yield Proxy(instance, log, artefacts, tmp_path / "state")
+                yield Proxy(instance, log, artefacts, tmp_path / "state", _written, environ or {})
             finally:
                 await instance.drain()
 
     return start
+
+
+def _written(config: Mapping[str, Any]) -> str:
+    log = {"level": "debug", "format": "json", **config.get("log", {})}
+    return yaml.safe_dump({"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}, **config, "log": log})
 
 
 @contextmanager

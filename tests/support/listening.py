@@ -12,7 +12,7 @@ from proxy.errors import ProxyError
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.connection import ClientConnection, Handler
 from proxy.listener.request import Request
-from proxy.listener.server import Server
+from proxy.listener.server import Server, Terms
 from proxy.sockets import bind_tcp, url_of
 from tests.support.upstreams import DEADLINE
 
@@ -78,17 +78,16 @@ async def listening(
 ) -> AsyncIterator[Listening]:
     """A listener on a free port."""
     observed: list[Exchange] = []
-    server = Server(
-        handler,
+    terms = Terms(
+        handler=handler,
         observe=observed.append,
         header_bytes=header_bytes,
         header_seconds=header_seconds,
         idle_seconds=idle_seconds,
         most_connections=most_connections,
         admits=admits,
-        answers_strangers=answers_strangers,
-        yield_seconds=yield_seconds,
     )
+    server = Server(terms, answers_strangers=answers_strangers, yield_seconds=yield_seconds)
     [sock] = bind_tcp("127.0.0.1", 0)
     url = url_of(sock)
     running = await asyncio.get_running_loop().create_server(server, sock=sock)

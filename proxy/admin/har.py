@@ -1,0 +1,78 @@
+"""What the journal holds as HAR 1.2, which browsers' own tools and others read.
+
+Source: http://www.softwareishard.com/blog/har-12-spec/
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+from proxy import __version__
+
+
+def har(details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A HAR document of these exchanges, as the journal has them, the oldest first."""
+    creator = {"name": "bearer-proxy", "version": __version__}
+    return {"log": {"version": "1.2", "creator": creator, "entries": [_entry(each) for each in details]}}
+
+
+def _entry(detail: Mapping[str, Any]) -> dict[str, Any]:
+    timing = detail["timing"]
+    asked = detail["request"] or {"http": "1.1", "fields": [], "body": None}
+    upstream = next((each["upstream"] for each in detail["attempts"] if each["upstream"]), "http://localhost")
+    query = detail["query"]
+    wait, receive = timing["first_byte_ms"] or 0.0, timing["body_ms"] or 0.0
+    return {
+        "startedDateTime": detail["at"],
+        "time": detail["ms"],
+        "request": {
+            "method": detail["method"],
+            "url": upstream + detail["path"] + (f"?{query}" if query else ""),
+            "httpVersion": f"HTTP/{asked['http']}",
+            "cookies": [],
+            "headers": _headers(asked["fields"]),
+            "queryString": [
+                {"name": name, "value": value} for name, value in parse_qsl(query, keep_blank_values=True)
+            ],
+            "headersSize": -1,
+            "bodySize": detail["bytes_in"],
+            **_posted(asked["body"]),
+        },
+        "response": {
+            "status": detail["status"],
+            "statusText": "",
+            "httpVersion": "HTTP/1.1",
+            "cookies": [],
+            "headers": _headers(detail["response"]["fields"]),
+            "content": _content(detail["response"]["body"], detail["bytes_out"]),
+            "redirectURL": "",
+            "headersSize": -1,
+            "bodySize": detail["bytes_out"],
+        },
+        "cache": {},
+        "timings": {"blocked": detail["token_wait_ms"], "send": 0, "wait": wait, "receive": receive},
+        "comment": detail["why"],
+    }
+
+
+def _headers(fields: Iterable[Sequence[str]]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value, **({"comment": note} if note else {})} for name, value, note in fields]
+
+
+def _posted(body: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not body or body["text"] is None:
+        return {}
+    return {"postData": {"mimeType": body["type"], "text": body["text"], **_cut(body)}}
+
+
+def _content(body: Mapping[str, Any] | None, size: int) -> dict[str, Any]:
+    if not body:
+        return {"size": size, "mimeType": ""}
+    content = {"size": body["bytes"], "mimeType": body["type"], **_cut(body)}
+    if body["text"] is not None:
+        return {**content, "text": body["text"]}
+    return {**content, "text": body["base64"], "encoding": "base64"} if body["base64"] else content
+
+
+def _cut(body: Mapping[str, Any]) -> dict[str, str]:
+    return {"comment": f"cut at {body['kept']} bytes"} if body["truncated"] else {}

@@ -1,0 +1,222 @@
+"""What the inspector shows of a message: fields by a list of what is harmless, everything else by its length.
+
+Law: what is not known to be harmless is not kept, whatever it is called; what is kept is masked by value besides,
+since a secret may stand anywhere (threat 82).
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from proxy.fields import Field
+from proxy.headers import CLIENT_KEY_HEADER, FORWARDING, FRAMING, HOP_BY_HOP
+from proxy.names import shown_words
+from proxy.notes import Piece, Sent
+from proxy.redact import MASK, Redactor, printable
+
+#: Fields whose values are shown: those of HTTP itself (RFC 9110 to 9112, Fetch), and what services say of
+#: themselves and of limits. None of them is made to carry a credential.
+SHOWN: Final = frozenset(
+    b"""
+    accept accept-charset accept-encoding accept-language accept-patch accept-post accept-ranges age allow alt-svc
+    cache-control cf-cache-status cf-ray connection content-disposition content-encoding content-language
+    content-length content-location content-range content-security-policy content-type date deprecation dnt etag
+    expect expires forwarded from host if-match if-modified-since if-none-match if-range if-unmodified-since
+    idempotency-key keep-alive last-modified link location max-forwards origin pragma prefer preference-applied
+    priority proxy-status range ratelimit ratelimit-limit ratelimit-policy ratelimit-remaining ratelimit-reset
+    referer referrer-policy request-id retry-after sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest
+    sec-fetch-mode sec-fetch-site sec-fetch-user sec-websocket-extensions sec-websocket-protocol
+    sec-websocket-version server server-timing strict-transport-security sunset te timing-allow-origin traceparent
+    tracestate trailer transfer-encoding upgrade upgrade-insecure-requests user-agent vary via warning
+    www-authenticate x-amzn-requestid x-amz-request-id x-cache x-content-type-options x-correlation-id
+    x-forwarded-for x-forwarded-host x-forwarded-proto x-frame-options x-github-api-version
+    x-github-media-type x-github-request-id x-http-method-override x-powered-by x-ratelimit-limit
+    x-ratelimit-remaining x-ratelimit-reset x-ratelimit-resource x-ratelimit-used x-real-ip x-request-id
+    x-requested-with x-robots-tag x-runtime x-total-count x-trace-id x-xss-protection
+    """.split()
+)
+#: These are made to be random; longer ones are something else.
+_IDENTIFIERS: Final = frozenset(
+    b"""
+    cf-ray etag idempotency-key if-match if-none-match request-id traceparent tracestate x-amz-request-id
+    x-amzn-requestid x-correlation-id x-github-request-id x-request-id x-trace-id
+    """.split()
+)
+_IDENTIFIER_MOST: Final = 80
+#: Of these the query is shown as other queries are.
+_REFERENCES: Final = frozenset({b"content-location", b"link", b"location", b"referer"})
+#: Names of parameters whose values are shown: pages, sorts, filters. What is not among these may be a key.
+_PARAMETERS: Final = frozenset(
+    b"""
+    after before count cursor direction expand fields filter format from include lang language limit locale offset
+    order orderby order_by page page_size pagesize per_page perpage q query search since size skip sort sort_by
+    start state status to top type until version view
+    """.split()
+)
+#: Members of bodies that are called a secret, in JSON and in forms; the value may be cut off.
+_WORDS: Final = (
+    r"(?:pass(?:word|wd|phrase|code)|secret|token|api[_-]?key|authorization|cookie|credential|session|otp)"
+)
+_JSON_MEMBER: Final = re.compile(
+    rf'("[^"\\]*{_WORDS}[^"\\]*"\s*:\s*)(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[0-9][^\s,}}]*)', re.IGNORECASE
+)
+_FORM_MEMBER: Final = re.compile(rf"((?:^|(?<=&))[^=&]*{_WORDS}[^=&]*=)[^&]*", re.IGNORECASE)
+_NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
+#: More of one value tells a reader nothing.
+_VALUE_MOST: Final = 2048
+
+#: Name, value, and a note or None.
+Shown = tuple[str, str, str | None]
+
+
+def fields(given: Iterable[Field], redactor: Redactor) -> list[Shown]:
+    """Fields as they came."""
+    return [_field(lower, value, line[: len(lower)], redactor) for lower, value, line in given]
+
+
+def _field(lower: bytes, value: bytes, name: bytes, redactor: Redactor) -> Shown:
+    told = clean(name, redactor)
+    if lower not in SHOWN:
+        return told, f"{MASK} ({len(value)} bytes)", _NOT_LISTED
+    text = clean(_with_clean_query(value) if lower in _REFERENCES else value, redactor)
+    # Whoever answers may repeat what a client said in any of these.
+    is_name = lower in _IDENTIFIERS and len(value) <= _IDENTIFIER_MOST
+    return told, text if is_name else shown_words(text), None
+
+
+def _with_clean_query(value: bytes) -> bytes:
+    address, mark, rest = value.partition(b"#")[0].partition(b"?")
+    return address + mark + query(rest) if mark else address
+
+
+def lines(block: bytes, redactor: Redactor) -> list[Shown]:
+    """Field lines that we wrote, as `fields`."""
+    given = []
+    for line in block.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if colon:
+            given.append((name.lower(), value.strip(), line))
+    return fields(given, redactor)
+
+
+def asked(given: Iterable[Field], sent: Sequence[Sent], redactor: Redactor) -> list[Shown]:
+    """A request's fields, and of each that did not cross why."""
+    if not sent:
+        return fields(given, redactor)
+    crossed = {line.partition(b":")[0].lower() for line in sent[0].outgoing.lines.split(b"\r\n")}
+    if sent[0].outgoing.cookies:
+        crossed.add(b"cookie")
+    ours = {place.name.lower().encode() for place in sent[0].places if place.kind == "header"}
+    found = []
+    for lower, value, line in given:
+        name, text, note = _field(lower, value, line[: len(lower)], redactor)
+        if lower not in crossed or lower in FRAMING:
+            note = _why_not(lower, ours)
+        found.append((name, text, note))
+    return found
+
+
+def _why_not(lower: bytes, ours: set[bytes]) -> str:
+    if lower in FRAMING:
+        return "written anew"
+    if lower in ours:
+        return "dropped: ours stands in its place"
+    if lower == CLIENT_KEY_HEADER:
+        return "dropped: a client key is for the proxy alone"
+    if lower in HOP_BY_HOP:
+        return "dropped: of this connection alone"
+    if lower in FORWARDING:
+        return "dropped: only a proxy may say it"
+    return "dropped: a rule of the route, a credential of the client, or the client key in it"
+
+
+def outgoing(sent: Sent, credential: str, redactor: Redactor) -> list[Shown]:
+    """What went upstream, the credential by its places."""
+    found = lines(sent.outgoing.lines, redactor)
+    if sent.outgoing.cookies:
+        size = sum(map(len, sent.outgoing.cookies))
+        found.append(("Cookie", f"{MASK} ({size} bytes)", _NOT_LISTED))
+    for place in sent.places:
+        what = {"header": place.name, "query": f"?{place.name}", "cookie": f"Cookie {place.name}"}[place.kind]
+        value = f"{place.scheme} {MASK}" if place.scheme else MASK
+        found.append((what, value, f"added: credential {credential}, generation {sent.generation}"))
+    found.extend((name, MASK, f"added: credential {credential}") for name in sent.constants)
+    return found
+
+
+def path(raw: bytes, redactor: Redactor) -> str:
+    """A path as it may be shown."""
+    return clean(raw, redactor)
+
+
+def query(raw: bytes) -> bytes:
+    """A query with the values of those parameters alone that are known to be harmless."""
+    kept = []
+    for parameter in raw.split(b"&"):
+        name, mark, value = parameter.partition(b"=")
+        is_shown = unquote_to_bytes(name).lower() in _PARAMETERS or not value
+        kept.append(parameter if is_shown else name + mark + MASK.encode())
+    return b"&".join(kept)
+
+
+def clean(raw: bytes, redactor: Redactor) -> str:
+    """Text of printable characters, without a secret in it."""
+    return printable(redactor.text(raw[:_VALUE_MOST].decode("latin-1")))
+
+
+def body(
+    piece: Piece | None, content_type: bytes, content_encoding: bytes, redactor: Redactor
+) -> dict[str, Any] | None:
+    """What was kept of a body: as text where it is some, else as bytes in base64. None: nothing was to be kept."""
+    if piece is None:
+        return None
+    kept = piece.kept
+    kind = clean(content_type, redactor)
+    shown: dict[str, Any] = {
+        "bytes": piece.size,
+        "kept": len(kept),
+        "truncated": piece.size > len(kept),
+        "type": kind,
+        "encoding": clean(content_encoding, redactor) or None,
+        "text": None,
+        "base64": None,
+    }
+    if not kept:
+        return shown
+    text = (
+        None if content_encoding.strip().lower() not in (b"", b"identity") else _text(kept, cut=shown["truncated"])
+    )
+    if text is not None:
+        shown["text"] = redactor.text(_without_members(text, form=b"urlencoded" in content_type.lower()))
+    elif redactor.text(kept.decode("latin-1")) == kept.decode("latin-1"):
+        shown["base64"] = base64.b64encode(kept).decode()
+    return shown
+
+
+def _without_members(text: str, *, form: bool) -> str:
+    """`text` without the values of what its names call a secret: those of the client and of the upstream, too."""
+    if form:
+        return _FORM_MEMBER.sub(rf"\1{MASK}", text)
+    return _JSON_MEMBER.sub(rf'\1"{MASK}"', text)
+
+
+def _text(kept: bytes, *, cut: bool) -> str | None:
+    """Bytes as text, if they are some; a character that was cut through at the end counts as none."""
+    try:
+        text = kept.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if not cut or error.start < len(kept) - 3:
+            return None
+        text = kept[: error.start].decode("utf-8")
+    return None if "\0" in text else text
+
+
+def as_json(text: str) -> object:
+    """What a JSON text says, None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

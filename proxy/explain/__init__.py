@@ -1,0 +1,1 @@
+"""Says what would become of a request, without sending it and without a token."""

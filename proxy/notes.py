@@ -1,0 +1,166 @@
+"""What is noted of a request on its way, for whoever looks on; nothing where nobody does.
+
+Law: no token is noted, and what is noted ends with the exchange: what rests of it is masked first (threat 82).
+"""
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Final
+
+from proxy.accesslog import Exchange
+from proxy.binding import Binding
+from proxy.body import Watcher
+from proxy.credentials.credential import Rendered
+from proxy.guard import Admission
+from proxy.http1.answer import AnswerHead
+from proxy.injection import Outgoing, Place
+from proxy.listener.request import Request
+from proxy.upstream.attempt import Attempt
+
+
+class Sent:
+    """One attempt: what went upstream, all but the credential, and what came back. Instants of `perf_counter`.
+
+    `places` and `constants` are where the credential stood, and the names of the fields that went along.
+    `is_kept`: the connection had served before. `error` is a code of ours.
+    """
+
+    __slots__ = (
+        "answered_at",
+        "began_at",
+        "constants",
+        "error",
+        "generation",
+        "head",
+        "is_kept",
+        "is_refused",
+        "outgoing",
+        "places",
+    )
+
+    def __init__(self, outgoing: Outgoing, rendered: Rendered | None) -> None:
+        self.began_at = perf_counter()
+        self.outgoing = outgoing
+        self.generation = 0
+        self.places: Sequence[Place] = ()
+        self.constants: Sequence[str] = ()
+        if rendered is not None:
+            self.generation = rendered.token.generation
+            self.places = rendered.places
+            self.constants = [name for name, _value in rendered.credential.constants]
+        self.head: AnswerHead | None = None
+        self.answered_at = 0.0
+        self.is_kept = False
+        self.is_refused = False
+        self.error = ""
+
+    def answered(self, attempt: Attempt) -> None:
+        """The head of its answer is there."""
+        self.head = attempt.head
+        self.is_kept = attempt.is_kept
+        self.answered_at = perf_counter()
+
+
+class Piece:
+    """The beginning of a body as it passes: at most `most` bytes of it, and how many there were."""
+
+    __slots__ = ("_most", "_parts", "_room", "size")
+
+    def __init__(self, most: int) -> None:
+        self._most = self._room = most
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def see(self, data: bytes) -> None:
+        """The next bytes."""
+        self.size += len(data)
+        if self._room > 0:
+            self._parts.append(data[: self._room])
+            self._room -= len(data)
+
+    @property
+    def kept(self) -> bytes:
+        """What of it is here."""
+        return b"".join(self._parts)
+
+
+class Notes:
+    """One request, where nobody looks on: nothing is noted."""
+
+    __slots__ = ()
+
+    def goes(self, _admission: Admission, _binding: Binding) -> list[Watcher]:
+        """The guard let it in, and this is its way; gives who is to see the body of its answer."""
+        return []
+
+    def sends(self, _outgoing: Outgoing, _rendered: Rendered | None) -> Sent | None:
+        """An attempt begins; gives what it is noted in."""
+        return None
+
+    def refused(self) -> None:
+        """The last attempt's token was refused."""
+
+    def answers(self, lines: bytes) -> None:
+        """These are the answer's field lines as the client gets them."""
+
+
+class FullNotes(Notes):
+    """One request, for whoever looks on. `bodies`: bytes to keep of each body, 0: none."""
+
+    __slots__ = (
+        "admission",
+        "admitted_at",
+        "answer_body",
+        "answer_lines",
+        "binding",
+        "bodies",
+        "request",
+        "request_body",
+        "sent",
+    )
+
+    def __init__(self, request: Request, bodies: int = 0) -> None:
+        self.request = request
+        self.bodies = bodies
+        self.admission: Admission | None = None
+        self.admitted_at = 0.0
+        self.binding: Binding | None = None
+        self.sent: list[Sent] = []
+        self.answer_lines = b""
+        self.request_body: Piece | None = None
+        self.answer_body: Piece | None = None
+
+    def goes(self, admission: Admission, binding: Binding) -> list[Watcher]:
+        """As above."""
+        self.admission = admission
+        self.binding = binding
+        self.admitted_at = perf_counter()
+        if not self.bodies:
+            return []
+        if self.request.body is not None:
+            self.request_body = self.request.body.watch = Piece(self.bodies)
+        self.answer_body = Piece(self.bodies)
+        return [self.answer_body]
+
+    def sends(self, outgoing: Outgoing, rendered: Rendered | None) -> Sent | None:
+        """As above."""
+        sent = Sent(outgoing, rendered)
+        self.sent.append(sent)
+        return sent
+
+    def refused(self) -> None:
+        """As above."""
+        self.sent[-1].is_refused = True
+
+    def answers(self, lines: bytes) -> None:
+        """As above."""
+        self.answer_lines = lines
+
+
+#: Nobody looks on.
+NOTHING_NOTED: Final = Notes()
+
+
+def begin(request: Request) -> tuple[Exchange, Notes]:
+    """The exchange of a request that begins now, at which nobody looks."""
+    return Exchange(request.method, request.client, perf_counter()), NOTHING_NOTED
