@@ -106,7 +106,7 @@ test-compiled: .venv/.tested
 
 test-long: .venv/.tested
 	@mkdir -p .artefacts
-	@$(KEEP) $(BIN)/python -m pytest --quiet --numprocesses=4 --dist=worksteal -m slow --junitxml=.artefacts/long.xml
+	@$(KEEP) $(BIN)/python -m pytest --quiet --numprocesses=4 --dist=load --maxschedchunk=1 -m slow --junitxml=.artefacts/long.xml
 	@$(BIN)/python tests/support/skips.py .artefacts/long.xml
 
 # Where atheris cannot be had the rest goes on, and says so; where CI=true that is a failure (tests/fuzz/__main__.py).

@@ -37,6 +37,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = {int(number) for number in (config.getoption("--threat") or "").split(",") if number}
     if wanted:
         items[:] = [item for item in items if any(wanted & set(mark.args) for mark in item.iter_markers("threat"))]
+    # A long one that begins last is waited for alone; xdist gives out two at a time.
+    longest = sorted((item for item in items if _seconds(item)), key=_seconds, reverse=True)
+    others = [item for item in items if not _seconds(item)]
+    first = [item for pair in zip(longest, others, strict=False) for item in pair]
+    items[:] = [*first, *longest[len(others) :], *others[len(longest) :]]
+
+
+def _seconds(item: pytest.Item) -> float:
+    """About how long it takes, where `slow(seconds=...)` says so."""
+    return max((float(mark.kwargs.get("seconds", 0)) for mark in item.iter_markers("slow")), default=0.0)
 
 
 def pytest_collection_finish() -> None:

@@ -214,7 +214,7 @@ async def killed(account: Account, instance: Running, draw: random.Random, *, be
 
 
 @pytest.mark.threat(90)
-@pytest.mark.slow
+@pytest.mark.slow(seconds=55)
 @pytest.mark.parametrize(
     ("store", "who"), [pytest.param(*pair, marks=[needs_redis] if "redis" in pair else []) for pair in KILLS]
 )

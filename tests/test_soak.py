@@ -138,7 +138,7 @@ async def held(instance: Running) -> Held:
 
 
 @pytest.mark.threat(119)
-@pytest.mark.slow
+@pytest.mark.slow(seconds=85)
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this machine has no /proc")
 async def test_what_a_process_has_does_not_grow(
     either: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting

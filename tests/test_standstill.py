@@ -126,6 +126,7 @@ async def test_093_whoever_stands_still_with_a_folder_is_waited_for(
     assert tracker.double.token_requests == {"login": 1, "refresh": 1}
 
 
+@pytest.mark.slow(seconds=35)
 @pytest.mark.threat(93)
 async def test_093_whoever_stands_still_longer_than_others_wait_is_reported(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting
@@ -212,6 +213,7 @@ async def test_094_seven_go_on_without_one_that_stands_still_with_a_server(
 
 
 @needs_redis
+@pytest.mark.slow(seconds=35)
 @pytest.mark.parametrize("point", ["before the note", IN_FLIGHT])
 async def test_094_whoever_stands_still_longer_than_the_lease_is_not_waited_for(
     by_server: dict[str, Any],
