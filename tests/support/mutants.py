@@ -48,9 +48,8 @@ _IMPORTED: Final = (
 )
 #: What pytest says of that.
 _KNOWN: Final = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
-_LEFT_OUT: Final = shutil.ignore_patterns(
-    ".venv", ".git", ".artefacts", ".*_cache", ".hypothesis", "__pycache__", ".coverage*"
-)
+#: What is compiled already comes along: a copy has the times of what it is a copy of, and a mutant has its own.
+_LEFT_OUT: Final = shutil.ignore_patterns(".venv", ".git", ".artefacts", ".*_cache", ".hypothesis", ".coverage*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +153,7 @@ class Attempt:
     def end(self, status: int) -> str | None:
         """Why the mutant is not caught, if so. What it changed is mended; nothing that it started goes on."""
         for edit in self.mutant.edits:
-            shutil.copyfile(ROOT / "proxy" / edit.file, self.tree / "proxy" / edit.file)
+            shutil.copy2(ROOT / "proxy" / edit.file, self.tree / "proxy" / edit.file)
         if os.WIFSIGNALED(status):
             return f"is not through in {_SECONDS} s, or died"
         ended = os.WEXITSTATUS(status)
