@@ -61,7 +61,9 @@ def asked(instance: Running, home: Path, path: str) -> tuple[int, dict[str, Any]
     return adminclient.ask(found, "GET", path, wait=10.0)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", ["full", *(pytest.param(each, marks=pytest.mark.slow) for each in ("limit", "read-only"))]
+)
 async def test_091_a_store_that_takes_no_writes_is_told_and_mended_and_costs_nobody_a_request(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, tmp_path: Path, fault: str
 ) -> None:

@@ -11,24 +11,23 @@ from tests.support.sharing import Starting
 from tests.support.vendors import Vendor
 
 INSTANCES: Final = 8
-#: Ten take ten seconds.
-EXPIRIES: Final = [3, pytest.param(10 if TIMES == 1 else 50, marks=pytest.mark.slow)]
+EXPIRIES: Final = 10 if TIMES == 1 else 50
 
 
+@pytest.mark.slow
 @pytest.mark.threat(88, 124)
-@pytest.mark.parametrize("expiries", EXPIRIES)
 async def test_088_eight_instances_refresh_once_for_all(
-    either: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, expiries: int
+    either: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting
 ) -> None:
     """As many token requests as expiries, no refresh token used twice, no client that sees an error."""
     async with starting(either) as instances:
         await instances.start_all(INSTANCES)
-        for expiry in range(expiries):
+        for expiry in range(EXPIRIES):
             assert await instances.asked() == [200] * INSTANCES
             assert sum(tracker.double.token_requests.values()) == expiry + 1
             tracker.double.expire()
         assert await instances.asked() == [200] * INSTANCES
-    assert tracker.double.token_requests == {"login": 1, "refresh": expiries}
+    assert tracker.double.token_requests == {"login": 1, "refresh": EXPIRIES}
     assert tracker.double.refresh_reuses == 0
 
 

@@ -419,9 +419,8 @@ async def rejected(*some: Running) -> None:
     assert [(each.status, each.code) for each in answers] == [(502, "credential_rejected")] * len(some)
 
 
-@pytest.mark.parametrize(
-    "store", [pytest.param("by_server", marks=needs_redis), pytest.param("shared", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("store", [pytest.param("by_server", marks=needs_redis), "shared"])
 async def test_107_many_hosts_with_a_store_cost_one_failed_login(
     request: pytest.FixtureRequest, store: str, tracker: Vendor[TeleTracker], starting: Starting, canaries: Canaries
 ) -> None:
@@ -469,7 +468,7 @@ async def test_107_a_unit_that_restarts_costs_one_failed_login(
     assert tracker.double.token_requests == {"login": 1}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 async def test_107_twenty_restarts_and_a_thousand_requests_cost_one_failed_login(
     shared: dict[str, Any], tracker: Vendor[TeleTracker], starting: Starting, canaries: Canaries
 ) -> None:

@@ -347,6 +347,7 @@ OPEN: Final = {"hosts": ["evil.example"], "origins": ["http://evil.example"], "b
 
 
 @needs_root
+@pytest.mark.slow
 @pytest.mark.threat(7, 13, 20)
 async def test_020_another_network_reaches_nothing_by_anything(
     starting: Starting, tracker: Vendor[TeleTracker], neighbours: Network, canaries: Canaries
