@@ -1,9 +1,7 @@
 """Real clients go through the proxy to the vendors' doubles: no mocks in between, and a refresh in the middle."""
 
-import asyncio
 import hashlib
 import json
-import shutil
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -12,30 +10,11 @@ import pytest
 
 from proxy.demo.teletracker import TeleTracker
 from proxy.demo.vanilla import Vanilla
-from tests.support.harness import HeldClock, Proxy, StartProxy
+from tests.support.harness import HeldClock, StartProxy
+from tests.support.programs import BIN, program, run
 from tests.support.vendors import Vendor
 
 BODY = b"kalium=1&natrium=2\x00\xff" * 500
-
-
-async def run(proxy: Proxy, *command: str, stdin: bytes | None = None) -> bytes:
-    """The standard output of a program that must succeed; what it printed is searched for canaries."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin)
-    proxy.artefacts.add(command[0], out + err)
-    assert process.returncode == 0, err.decode()
-    return out
-
-
-def program(name: str) -> str:
-    """The path of a program of this machine, or a skip that says how to get it."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"this machine has no {name}")
-    return found
 
 
 def sum_of(answer: bytes) -> str:
