@@ -72,3 +72,60 @@ async def test_git_clones_fetches_and_pushes(
         await told("-C", other, "pull", "--quiet")
         assert (await told("-C", other, "log", "--format=%s")).split() == ["second", "first"]
     assert server.tokens == 3
+
+
+# -- packages of Python
+
+#: Serves the folder that is its argument, and takes uploads, from whoever asks; prints its port.
+INDEX: Final = """
+import sys
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+import pypiserver
+WSGIRequestHandler.log_message = lambda *_: None
+app = pypiserver.app(roots=[sys.argv[1]], password_file=".", authenticate=[], disable_fallback=True)
+server = make_server("127.0.0.1", 0, app)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def wheel(folder: Path, version: str) -> Path:
+    """A package `probe` with a module and something large, of which nothing can be left out."""
+    info = f"probe-{version}.dist-info"
+    files = {
+        "probe/__init__.py": f'version = "{version}"\n'.encode(),
+        "probe/large": os.urandom(LARGE),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: probe\nVersion: {version}\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    made = folder / f"probe-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in {**files, f"{info}/RECORD": record.encode()}.items():
+            archive.writestr(name, content)
+    return made
+
+
+async def test_twine_uploads_and_pip_installs(proxying: StartProxy, canaries: Canaries, home: Path) -> None:
+    """An upload and a download meet an old token each; the word that twine asks for opens nothing."""
+    served = home / "served"
+    served.mkdir()
+    environ = surroundings(home, PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1")
+    async with (
+        started(sys.executable, "-c", INDEX, served, environ=environ) as index,
+        before(index) as behind,
+        gate(behind, canaries) as server,
+        proxying(server.config, environ=server.environ) as proxy,
+    ):
+        twine = [BIN / "twine", "upload", "--non-interactive", "--disable-progress-bar"]
+        twine += ["--username=any", "--password=any", f"--repository-url={proxy.url}/"]
+        await run(proxy, *twine, wheel(home, "1.0"), environ=environ)
+        server.end()
+        await run(proxy, *twine, wheel(home, "1.1"), environ=environ)
+        assert server.refused == ["/"]
+        server.once(lambda request: request.path.endswith(".whl"))
+        pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", f"--index-url={proxy.url}/simple/"]
+        await run(proxy, *pip, f"--target={home / 'there'}", "probe<1.1", environ=environ)
+        assert (home / "there" / "probe" / "__init__.py").read_text() == 'version = "1.0"\n'
+        assert server.refused[1:] == ["/packages/probe-1.0-py3-none-any.whl"]
+        assert ("GET", "/simple/probe/", 200) in server.seen
