@@ -8,11 +8,12 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,9 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- git
 
 
-async def test_git_clones_fetches_and_pushes(
-    proxying: StartProxy, canaries: Canaries, home: Path
-) -> None:
+async def test_git_clones_fetches_and_pushes(proxying: StartProxy, canaries: Canaries, home: Path) -> None:
     """Under the name that it always had; a push of megabytes in chunks is repeated with a new token."""
     program("git")
     served, work, other = (home / name for name in ("served", "work", "other"))
@@ -129,3 +128,126 @@ async def test_twine_uploads_and_pip_installs(proxying: StartProxy, canaries: Ca
         assert (home / "there" / "probe" / "__init__.py").read_text() == 'version = "1.0"\n'
         assert server.refused[1:] == ["/packages/probe-1.0-py3-none-any.whl"]
         assert ("GET", "/simple/probe/", 200) in server.seen
+
+
+# -- packages of npm
+
+
+@asynccontextmanager
+async def registry(home: Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
+    """Verdaccio: its URL."""
+    sources = ROOT / "tests" / "npm"
+    served = home / "registry"
+    served.mkdir()
+    command = [BIN / "node", sources / "registry.mjs", served, installed(sources)]
+    async with started(*command, environ=environ) as url:
+        yield url
+
+
+@dataclass(frozen=True)
+class Way:
+    """How npm comes to fetch a package from where it found it, though its description has the registry's own URL."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    route: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = ""
+
+
+WAYS: Final[Mapping[str, Way]] = {
+    "npm replaces the host": Way(settings={"replace-registry-host": "always"}),
+    "the registry hears our name": Way(route={"host_header": "client"}),
+}
+NAMES: Final = ("probe", "@tools/probe")
+
+
+@dataclass(frozen=True)
+class Npm:
+    """npm at a proxy before Verdaccio behind a gate."""
+
+    server: Gate
+    proxy: Proxy
+    home: Path
+    environ: Mapping[str, str]
+    settings: Mapping[str, str]
+
+    async def __call__(self, *arguments: str, cwd: Path) -> tuple[int | None, str]:
+        """Its status, and what it complains about; nothing of earlier calls is in its cache."""
+        shutil.rmtree(self.home / ".npm", ignore_errors=True)
+        options = [f"--{name}={value}" for name, value in self.settings.items()]
+        command = [BIN / "npm", *options, *arguments]
+        status, _, err = await attempt(self.proxy, *command, cwd=cwd, environ=self.environ)
+        return status, err.decode()
+
+    async def publish(self, name: str) -> bytes:
+        """Publish a package that holds what this gives, with an old token."""
+        source, content = self.home / "source" / name, os.urandom(LARGE)
+        source.mkdir(parents=True)
+        (source / "package.json").write_text(json.dumps({"name": name, "version": "1.0.0"}))
+        (source / "large").write_bytes(content)
+        self.server.once(lambda request: request.method == "PUT")
+        assert (await self("publish", "--access=public", cwd=source))[0] == 0
+        return content
+
+    def project(self) -> Path:
+        """Where packages can be installed."""
+        folder = self.home / "project"
+        folder.mkdir()
+        (folder / "package.json").write_text("{}")
+        return folder
+
+
+@pytest.fixture
+def npm(proxying: StartProxy, canaries: Canaries, home: Path) -> Callable[..., AbstractAsyncContextManager[Npm]]:
+    """`npm(way)`: an `Npm` for a block."""
+
+    @asynccontextmanager
+    async def start(way: Way) -> AsyncIterator[Npm]:
+        common = {f"npm_config_{name}": "false" for name in ("update_notifier", "audit", "fund")}
+        environ = surroundings(home, **common)
+        async with (
+            registry(home, environ) as url,
+            before(url) as behind,
+            gate(behind, canaries) as server,
+            proxying(server.route(prefix=way.prefix or "/", **way.route), environ=server.environ) as proxy,
+        ):
+            base = f"{proxy.url}{way.prefix}/"
+            # Without a word of its own it does not even try to publish.
+            (home / ".npmrc").write_text(f"registry={base}\n{base.removeprefix('http:')}:_authToken=any\n")
+            settings = {"omit-lockfile-registry-resolved": "true", **way.settings}
+            yield Npm(server, proxy, home, environ, settings)
+
+    return start
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_npm_publishes_and_installs(npm: Any, way: Way) -> None:
+    """With old tokens at publications and at downloads; packages with a scope, and without; again by the lock file."""
+    async with npm(way) as it:
+        published = {name: await it.publish(name) for name in NAMES}
+        assert it.server.refused == ["/probe", "/@tools%2fprobe"]
+        project = it.project()
+        it.server.once(lambda request: request.path.endswith(".tgz"))
+        assert await it("install", *NAMES, cwd=project) == (0, "")
+        assert {name: (project / "node_modules" / name / "large").read_bytes() for name in NAMES} == published
+        # Both downloads may have been refused, before one token for both.
+        assert it.server.refused[2:]
+        assert it.server.tokens == 4
+        # No address that the proxy may not have another day.
+        assert "resolved" not in (project / "package-lock.json").read_text()
+        it.server.end()
+        assert await it("ci", cwd=project) == (0, "")
+        assert it.server.tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("way", "code"),
+    [(Way(), "E401"), (Way(route={"host_header": "client"}, prefix="/npm"), "E404")],
+    ids=["no setting", "the registry does not know the prefix"],
+)
+async def test_npm_goes_astray_by_the_urls_of_the_registry(npm: Any, way: Way, code: str) -> None:
+    """They are in bodies, which the proxy does not touch: npm asks the registry itself, or beside the route."""
+    async with npm(way) as it:
+        await it.publish("probe")
+        ended, complaint = await it("install", "probe", cwd=it.project())
+        assert ended != 0
+        assert f"code {code}" in complaint

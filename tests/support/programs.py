@@ -69,7 +69,11 @@ async def attempt(
 async def started(*command: str | Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
     """A server, which prints its port first, for as long as the block lasts: its URL."""
     process = await asyncio.create_subprocess_exec(
-        *command, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, start_new_session=True
+        *command,
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         assert process.stdout is not None
