@@ -1,5 +1,6 @@
 """Real clients go through the proxy to the vendors' doubles: no mocks in between, and a refresh in the middle."""
 
+import asyncio
 import hashlib
 import json
 import sys
@@ -7,11 +8,15 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from aiohttp import web
 
 from proxy.demo.teletracker import TeleTracker
 from proxy.demo.vanilla import Vanilla
+from tests.support.gate import gate
 from tests.support.harness import HeldClock, StartProxy
-from tests.support.programs import BIN, program, run
+from tests.support.leaks import Canaries
+from tests.support.npm import BIN, ROOT, installed
+from tests.support.programs import program, run, surroundings
 from tests.support.vendors import Vendor
 
 BODY = b"kalium=1&natrium=2\x00\xff" * 500
@@ -66,6 +71,19 @@ async def test_wget(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: H
     assert tracker.double.refusals == {401: 1}
 
 
+async def test_httpie(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, tmp_path: Path) -> None:
+    """A form, and a document whose first attempt is refused."""
+    http = [str(BIN / "http"), "--ignore-stdin", "--check-status", "--body"]
+    environ = surroundings(tmp_path)
+    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+        out = await run(proxy, *http, "--form", f"{proxy.url}/calls", "caller=+15550000009", environ=environ)
+        assert json.loads(out)["data"][0]["caller"] == "+15550000009"
+        tracker.double.expire()
+        out = await run(proxy, *http, f"{proxy.url}/calls", "caller=+15550000010", environ=environ)
+        assert json.loads(out)["data"][0]["caller"] == "+15550000010"
+    assert tracker.double.refusals == {401: 1}
+
+
 URLLIB = """
     import sys, urllib.request
     request = urllib.request.Request(sys.argv[1] + "/echo-size", data=sys.stdin.buffer.read(), method="POST")
@@ -85,7 +103,28 @@ REQUESTS = """
 """
 
 
-@pytest.mark.parametrize("script", [URLLIB, REQUESTS], ids=["urllib", "requests"])
+HTTPX = """
+    import sys, httpx
+    with httpx.Client(base_url=sys.argv[1]) as client:
+        assert client.get("/calls").json()["success"]
+        answer = client.post("/echo-size", content=sys.stdin.buffer.read())
+    answer.raise_for_status()
+    sys.stdout.buffer.write(answer.content)
+"""
+
+AIOHTTP = """
+    import asyncio, sys, aiohttp
+    async def main():
+        async with aiohttp.ClientSession(sys.argv[1], raise_for_status=True) as session:
+            async with session.post("/echo-size", data=sys.stdin.buffer.read()) as answer:
+                sys.stdout.buffer.write(await answer.read())
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [URLLIB, REQUESTS, HTTPX, AIOHTTP], ids=["urllib", "requests", "httpx", "aiohttp"]
+)
 async def test_python(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, script: str) -> None:
     """A POST whose first attempt is refused."""
     async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
@@ -115,6 +154,65 @@ async def test_node_fetch(proxying: StartProxy, tracker: Vendor[TeleTracker], cl
         tracker.double.expire()
         out = await run(proxy, node, "--input-type=module", "-e", NODE, proxy.url, stdin=BODY)
     assert sum_of(out) == hashlib.sha256(BODY).hexdigest()
+
+
+AXIOS = """
+    const chunks = [];
+    for await (const chunk of process.stdin) chunks.push(chunk);
+    const {default: axios} = await import("axios");
+    const api = axios.create({baseURL: process.argv[1]});
+    process.stdout.write(JSON.stringify((await api.post("/echo-size", Buffer.concat(chunks))).data));
+"""
+
+
+@pytest.mark.slow
+async def test_axios(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, tmp_path: Path) -> None:
+    """The first attempt of its POST is refused."""
+    modules, environ = installed(ROOT / "tests" / "npm"), surroundings(tmp_path)
+    command = [BIN / "node", "--input-type=module", "-e", AXIOS]
+    async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
+        assert (await proxy.ask("GET", "/calls")).status == 200
+        tracker.double.expire()
+        out = await run(proxy, *command, proxy.url, stdin=BODY, cwd=modules, environ=environ)
+    assert sum_of(out) == hashlib.sha256(BODY).hexdigest()
+    assert tracker.double.refusals == {401: 1}
+
+
+SSE = """
+    import sys, httpx, httpx_sse
+    headers = {}
+    with httpx.Client(base_url=sys.argv[1]) as client:
+        for _ in range(2):
+            with httpx_sse.connect_sse(client, "GET", "/events", headers=headers) as source:
+                for event in source.iter_sse():
+                    print(event.id, event.data)
+                    headers = {"Last-Event-ID": event.id}
+                    client.post("/seen", content=event.id)
+"""
+
+
+async def test_httpx_sse(proxying: StartProxy, canaries: Canaries, tmp_path: Path) -> None:
+    """Each event arrives before the next one is made; the connection after the stream meets an old token."""
+    seen = asyncio.Event()
+
+    async def behind(request: web.Request) -> web.StreamResponse:
+        if request.path == "/seen":
+            seen.set()
+            return web.Response()
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await answer.prepare(request)
+        last = int(request.headers.get("Last-Event-ID", "0"))
+        for number in (last + 1, last + 2):
+            await answer.write(f"id: {number}\ndata: event\n\n".encode())
+            await seen.wait()
+            seen.clear()
+        server.end()
+        return answer
+
+    async with gate(behind, canaries) as server, proxying(server.config, environ=server.environ) as proxy:
+        out = await run(proxy, sys.executable, "-c", dedent(SSE), proxy.url, environ=surroundings(tmp_path))
+    assert out.split() == b"1 event 2 event 3 event 4 event".split()
+    assert server.refused == ["/events"]
 
 
 async def test_curl_with_a_token_in_the_query_and_a_stale_one_of_its_own(

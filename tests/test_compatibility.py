@@ -3,9 +3,6 @@
 The table of `docs/compatibility.md` has a row for each of them. What only asks an API is in `test_clients.py`.
 """
 
-import base64
-import hashlib
-import io
 import json
 import os
 import shutil
@@ -146,7 +143,7 @@ async def registry(home: Path, environ: Mapping[str, str]) -> AsyncIterator[str]
 
 @dataclass(frozen=True)
 class Way:
-    """How npm comes to fetch a package from where it found it, though its description has the registry's own URL."""
+    """How npm comes to fetch a package through the proxy, though its description has the registry's own URL."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
     route: Mapping[str, str] = field(default_factory=dict)
@@ -221,7 +218,7 @@ def npm(proxying: StartProxy, canaries: Canaries, home: Path) -> Callable[..., A
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 async def test_npm_publishes_and_installs(npm: Any, way: Way) -> None:
-    """With old tokens at publications and at downloads; packages with a scope, and without; again by the lock file."""
+    """With old tokens at publications and at downloads; with a scope, and without; again by the lock file."""
     async with npm(way) as it:
         published = {name: await it.publish(name) for name in NAMES}
         assert it.server.refused == ["/probe", "/@tools%2fprobe"]

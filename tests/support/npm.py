@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-#: Where `node` and `npm` are.
+#: Where `node` and `npm` are, and the programs of other packages of Python.
 BIN: Final = Path(sys.executable).parent
 
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +13,6 @@ import pytest
 
 from tests.support.harness import Proxy
 
-#: Where the programs of the packages of Python are.
-BIN: Final = Path(sys.executable).parent
 #: A hang becomes a failure.
 DEADLINE: Final = 60.0
 
