@@ -72,15 +72,14 @@ async def test_wget(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: H
 
 
 async def test_httpie(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock, tmp_path: Path) -> None:
-    """A form, and a document whose first attempt is refused."""
-    http = [str(BIN / "http"), "--ignore-stdin", "--check-status", "--body"]
-    environ = surroundings(tmp_path)
+    """A POST whose first attempt is refused."""
+    command = [BIN / "http", "--ignore-stdin", "--check-status", "--body"]
     async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
-        out = await run(proxy, *http, "--form", f"{proxy.url}/calls", "caller=+15550000009", environ=environ)
-        assert json.loads(out)["data"][0]["caller"] == "+15550000009"
+        assert (await proxy.ask("GET", "/calls")).status == 200
         tracker.double.expire()
-        out = await run(proxy, *http, f"{proxy.url}/calls", "caller=+15550000010", environ=environ)
-        assert json.loads(out)["data"][0]["caller"] == "+15550000010"
+        sent = [f"{proxy.url}/calls", "caller=+15550000009"]
+        out = await run(proxy, *command, *sent, environ=surroundings(tmp_path))
+    assert json.loads(out)["data"][0]["caller"] == "+15550000009"
     assert tracker.double.refusals == {401: 1}
 
 

@@ -33,7 +33,7 @@ def surroundings(home: Path, **more: str) -> dict[str, str]:
 
 async def run(
     proxy: Proxy,
-    *command: str | Path,
+    *command: object,
     stdin: bytes | None = None,
     cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
@@ -46,7 +46,7 @@ async def run(
 
 async def attempt(
     proxy: Proxy,
-    *command: str | Path,
+    *command: object,
     stdin: bytes | None = None,
     cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
@@ -54,19 +54,23 @@ async def attempt(
     """Its status, and what it said on both streams."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, env=environ, stdin=pipe, stdout=pipe, stderr=pipe
+        *map(str, command), cwd=cwd, env=environ, stdin=pipe, stdout=pipe, stderr=pipe
     )
-    async with asyncio.timeout(DEADLINE):
-        out, err = await process.communicate(stdin)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            out, err = await process.communicate(stdin)
+    except TimeoutError:
+        process.kill()
+        raise
     proxy.artefacts.add(str(command[0]), out + err)
     return process.returncode, out, err
 
 
 @asynccontextmanager
-async def started(*command: str | Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
+async def started(*command: object, environ: Mapping[str, str]) -> AsyncIterator[str]:
     """A server, which prints its port first, for as long as the block lasts: its URL."""
     process = await asyncio.create_subprocess_exec(
-        *command,
+        *map(str, command),
         env=environ,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
