@@ -40,15 +40,45 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+@dataclass(frozen=True)
+class Key:
+    """A client key, where programs show what they have to log in with."""
+
+    value: str = field(repr=False)
+
+    def config(self, server: Gate, **route: Any) -> dict[str, Any]:
+        """The configuration before this gate, with the key; `route` are further keys of the route."""
+        return {**server.route(**route), "guard": {"client_key": {"env": "KEY"}}}
+
+    def environ(self, server: Gate) -> dict[str, str]:
+        """What that refers to."""
+        return {**server.environ, "KEY": self.value}
+
+    def url(self, proxy: Proxy) -> str:
+        """The proxy's, with the key as a password."""
+        return proxy.url.replace("://", f"://any:{self.value}@")
+
+
+@pytest.fixture
+def key(canaries: Canaries) -> Key:
+    """A key of the test's own."""
+    return Key(canaries.mint("key"))
+
+
 # -- git
 
 
-async def test_git_clones_fetches_and_pushes(proxying: StartProxy, canaries: Canaries, home: Path) -> None:
-    """Under the name that it always had; a push of megabytes in chunks is repeated with a new token."""
+async def test_git_clones_fetches_and_pushes(
+    proxying: StartProxy, canaries: Canaries, home: Path, key: Key
+) -> None:
+    """By the URL that it always had; a push of megabytes in chunks is repeated with a new token."""
     program("git")
     served, work, other = (home / name for name in ("served", "work", "other"))
     served.mkdir()
-    async with gate(git(served), canaries) as server, proxying(server.config, environ=server.environ) as proxy:
+    async with (
+        gate(git(served), canaries) as server,
+        proxying(key.config(server), environ=key.environ(server)) as proxy,
+    ):
         identity = {f"GIT_{who}_{what}": "ann" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         environ = surroundings(home, GIT_TERMINAL_PROMPT="0", **identity)
 
@@ -56,7 +86,7 @@ async def test_git_clones_fetches_and_pushes(proxying: StartProxy, canaries: Can
             return (await run(proxy, "git", *arguments, environ=environ)).decode()
 
         await told("init", "--quiet", "--bare", "--initial-branch=main", served / "app.git")
-        await told("config", "--global", f"url.{proxy.url}/.insteadOf", "https://git.example.com/")
+        await told("config", "--global", f"url.{key.url(proxy)}/.insteadOf", "https://git.example.com/")
         await told("clone", "--quiet", "https://git.example.com/app.git", work)
         await told("-C", work, "checkout", "--quiet", "-b", "main")
         (work / "large").write_bytes(os.urandom(LARGE))
@@ -108,8 +138,10 @@ def wheel(folder: Path, version: str) -> Path:
     return made
 
 
-async def test_twine_uploads_and_pip_installs(proxying: StartProxy, canaries: Canaries, home: Path) -> None:
-    """An upload and a download meet an old token each; the word that twine asks for opens nothing."""
+async def test_twine_uploads_and_pip_installs(
+    proxying: StartProxy, canaries: Canaries, home: Path, key: Key
+) -> None:
+    """An upload and a download meet an old token each; the password that they show is the client key."""
     served = home / "served"
     served.mkdir()
     environ = surroundings(home, PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1")
@@ -117,16 +149,16 @@ async def test_twine_uploads_and_pip_installs(proxying: StartProxy, canaries: Ca
         started(sys.executable, "-c", INDEX, served, environ=environ) as index,
         before(index) as behind,
         gate(behind, canaries) as server,
-        proxying(server.config, environ=server.environ) as proxy,
+        proxying(key.config(server), environ=key.environ(server)) as proxy,
     ):
         twine = [BIN / "twine", "upload", "--non-interactive", "--disable-progress-bar"]
-        twine += ["--username=any", "--password=any", f"--repository-url={proxy.url}/"]
+        twine += ["--username=any", f"--password={key.value}", f"--repository-url={proxy.url}/"]
         await run(proxy, *twine, wheel(home, "1.0"), environ=environ)
         server.end()
         await run(proxy, *twine, wheel(home, "1.1"), environ=environ)
         assert server.refused == ["/"]
         server.once(lambda request: request.path.endswith(".whl"))
-        pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", f"--index-url={proxy.url}/simple/"]
+        pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", f"--index-url={key.url(proxy)}/simple/"]
         await run(proxy, *pip, f"--target={home / 'there'}", "probe<1.1", environ=environ)
         assert (home / "there" / "probe" / "__init__.py").read_text() == 'version = "1.0"\n'
         assert server.refused[1:] == ["/packages/probe-1.0-py3-none-any.whl"]
@@ -200,7 +232,9 @@ class Npm:
 
 
 @pytest.fixture
-def npm(proxying: StartProxy, canaries: Canaries, home: Path) -> Callable[..., AbstractAsyncContextManager[Npm]]:
+def npm(
+    proxying: StartProxy, canaries: Canaries, home: Path, key: Key
+) -> Callable[..., AbstractAsyncContextManager[Npm]]:
     """`npm(way)`: an `Npm` for a block."""
 
     @asynccontextmanager
@@ -211,11 +245,13 @@ def npm(proxying: StartProxy, canaries: Canaries, home: Path) -> Callable[..., A
             registry(home, environ) as url,
             before(url) as behind,
             gate(behind, canaries) as server,
-            proxying(server.route(prefix=way.prefix or "/", **way.route), environ=server.environ) as proxy,
+            proxying(
+                key.config(server, prefix=way.prefix or "/", **way.route), environ=key.environ(server)
+            ) as proxy,
         ):
             base = f"{proxy.url}{way.prefix}/"
             # Without a word of its own it does not even try to publish.
-            (home / ".npmrc").write_text(f"registry={base}\n{base.removeprefix('http:')}:_authToken=any\n")
+            (home / ".npmrc").write_text(f"registry={base}\n{base.removeprefix('http:')}:_authToken={key.value}\n")
             settings = {"omit-lockfile-registry-resolved": "true", **way.settings}
             yield Npm(server, proxy, home, environ, settings)
 
