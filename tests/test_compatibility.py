@@ -119,6 +119,8 @@ server = make_server("127.0.0.1", 0, app)
 print(server.server_port, flush=True)
 server.serve_forever()
 """
+#: No settings of a person, no questions, nothing asked for but what is to be installed.
+PIP: Final = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 def wheel(folder: Path, version: str) -> Path:
@@ -144,7 +146,7 @@ async def test_twine_uploads_and_pip_installs(
     """An upload and a download meet an old token each; the password that they show is the client key."""
     served = home / "served"
     served.mkdir()
-    environ = surroundings(home, PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1")
+    environ = surroundings(home, **PIP)
     async with (
         started(sys.executable, "-c", INDEX, served, environ=environ) as index,
         before(index) as behind,
@@ -163,6 +165,26 @@ async def test_twine_uploads_and_pip_installs(
         assert (home / "there" / "probe" / "__init__.py").read_text() == 'version = "1.0"\n'
         assert server.refused[1:] == ["/packages/probe-1.0-py3-none-any.whl"]
         assert ("GET", "/simple/probe/", 200) in server.seen
+
+
+async def test_pip_goes_past_the_proxy_where_the_index_has_urls_with_a_host(
+    proxying: StartProxy, canaries: Canaries, home: Path
+) -> None:
+    """They are in bodies, which the proxy does not touch."""
+
+    async def index(request: web.Request) -> web.Response:
+        assert request.path == "/simple/probe/"
+        link = f"{server.url}/files/probe-1.0-py3-none-any.whl"
+        return web.Response(text=f"<!doctype html><a href={link}>{Path(link).name}</a>", content_type="text/html")
+
+    async with gate(index, canaries) as server, proxying(server.config, environ=server.environ) as proxy:
+        pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", f"--index-url={proxy.url}/simple/"]
+        environ = surroundings(home, **PIP)
+        status, _, err = await attempt(proxy, *pip, f"--target={home / 'there'}", "probe", environ=environ)
+        assert status != 0
+        assert b"401" in err
+    assert server.refused == ["/files/probe-1.0-py3-none-any.whl"]
+    assert [line["path"] for line in proxy.lines()] == ["/simple/probe/"]
 
 
 # -- packages of npm
@@ -184,7 +206,7 @@ class Way:
     """How npm comes to fetch a package through the proxy, though its description has the registry's own URL."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
-    route: Mapping[str, str] = field(default_factory=dict)
+    route: Mapping[str, Any] = field(default_factory=dict)
     prefix: str = ""
 
 
@@ -280,8 +302,8 @@ async def test_npm_publishes_and_installs(npm: Any, way: Way) -> None:
 
 @pytest.mark.parametrize(
     ("way", "code"),
-    [(Way(), "E401"), (Way(route={"host_header": "client"}, prefix="/npm"), "E404")],
-    ids=["no setting", "the registry does not know the prefix"],
+    [(Way(route={"forwarded": True}), "E401"), (Way(route={"host_header": "client"}, prefix="/npm"), "E404")],
+    ids=["the registry hears only its own name", "the registry does not know the prefix"],
 )
 async def test_npm_goes_astray_by_the_urls_of_the_registry(npm: Any, way: Way, code: str) -> None:
     """They are in bodies, which the proxy does not touch: npm asks the registry itself, or beside the route."""
