@@ -34,16 +34,16 @@ async def test_curl_reads_writes_and_is_refreshed(
     curl = program("curl")
     (tmp_path / "body").write_bytes(BODY)
     async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
-        assert json.loads(await run(proxy, curl, "-sSf", f"{proxy.url}/calls"))["success"]
+        assert json.loads(await run(proxy.artefacts, curl, "-sSf", f"{proxy.url}/calls"))["success"]
         tracker.double.expire()
         sent = await run(
-            proxy, curl, "-sSf", "-H", "Expect: 100-continue", "--data-binary", f"@{tmp_path}/body",
+            proxy.artefacts, curl, "-sSf", "-H", "Expect: 100-continue", "--data-binary", f"@{tmp_path}/body",
             f"{proxy.url}/echo-size",
         )  # fmt: skip
         assert sum_of(sent) == hashlib.sha256(BODY).hexdigest()
-        deleted = await run(proxy, curl, "-sS", "-X", "DELETE", "-d", "id=1", f"{proxy.url}/calls")
+        deleted = await run(proxy.artefacts, curl, "-sS", "-X", "DELETE", "-d", "id=1", f"{proxy.url}/calls")
         assert json.loads(deleted)["success"]
-        head = await run(proxy, curl, "-sSI", f"{proxy.url}/calls")
+        head = await run(proxy.artefacts, curl, "-sSI", f"{proxy.url}/calls")
         assert head.startswith(b"HTTP/1.1 200 ")
     assert tracker.double.token_requests == {"login": 1, "refresh": 1}
     assert tracker.double.refusals == {401: 1}
@@ -56,7 +56,9 @@ async def test_curl_over_a_unix_socket(
     curl = program("curl")
     config = {**tracker.config, "listen": f"unix:{tmp_path}/p.sock"}
     async with proxying(config, environ=tracker.environ, clock=clock) as proxy:
-        out = await run(proxy, curl, "-sSf", "--unix-socket", f"{tmp_path}/p.sock", "http://anything/calls")
+        out = await run(
+            proxy.artefacts, curl, "-sSf", "--unix-socket", f"{tmp_path}/p.sock", "http://anything/calls"
+        )
     assert json.loads(out)["success"]
 
 
@@ -65,7 +67,7 @@ async def test_wget(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: H
     wget = program("wget")
     async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
         for _ in range(2):
-            out = await run(proxy, wget, "-q", "-O", "-", f"{proxy.url}/calls")
+            out = await run(proxy.artefacts, wget, "-q", "-O", "-", f"{proxy.url}/calls")
             assert json.loads(out)["success"]
             tracker.double.expire()
     assert tracker.double.refusals == {401: 1}
@@ -78,7 +80,7 @@ async def test_httpie(proxying: StartProxy, tracker: Vendor[TeleTracker], clock:
         assert (await proxy.ask("GET", "/calls")).status == 200
         tracker.double.expire()
         sent = [f"{proxy.url}/calls", "caller=+15550000009"]
-        out = await run(proxy, *command, *sent, environ=surroundings(tmp_path))
+        out = await run(proxy.artefacts, *command, *sent, environ=surroundings(tmp_path))
     assert json.loads(out)["data"][0]["caller"] == "+15550000009"
     assert tracker.double.refusals == {401: 1}
 
@@ -129,7 +131,7 @@ async def test_python(proxying: StartProxy, tracker: Vendor[TeleTracker], clock:
     async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
         assert (await proxy.ask("GET", "/calls")).status == 200
         tracker.double.expire()
-        out = await run(proxy, sys.executable, "-c", dedent(script), proxy.url, stdin=BODY)
+        out = await run(proxy.artefacts, sys.executable, "-c", dedent(script), proxy.url, stdin=BODY)
     assert sum_of(out) == hashlib.sha256(BODY).hexdigest()
     assert tracker.double.refusals == {401: 1}
 
@@ -151,7 +153,7 @@ async def test_node_fetch(proxying: StartProxy, tracker: Vendor[TeleTracker], cl
     async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
         assert (await proxy.ask("GET", "/calls")).status == 200
         tracker.double.expire()
-        out = await run(proxy, node, "--input-type=module", "-e", NODE, proxy.url, stdin=BODY)
+        out = await run(proxy.artefacts, node, "--input-type=module", "-e", NODE, proxy.url, stdin=BODY)
     assert sum_of(out) == hashlib.sha256(BODY).hexdigest()
 
 
@@ -172,7 +174,7 @@ async def test_axios(proxying: StartProxy, tracker: Vendor[TeleTracker], clock: 
     async with proxying(tracker.config, environ=tracker.environ, clock=clock) as proxy:
         assert (await proxy.ask("GET", "/calls")).status == 200
         tracker.double.expire()
-        out = await run(proxy, *command, proxy.url, stdin=BODY, cwd=modules, environ=environ)
+        out = await run(proxy.artefacts, *command, proxy.url, stdin=BODY, cwd=modules, environ=environ)
     assert sum_of(out) == hashlib.sha256(BODY).hexdigest()
     assert tracker.double.refusals == {401: 1}
 
@@ -209,7 +211,9 @@ async def test_httpx_sse(proxying: StartProxy, canaries: Canaries, tmp_path: Pat
         return answer
 
     async with gate(behind, canaries) as server, proxying(server.config, environ=server.environ) as proxy:
-        out = await run(proxy, sys.executable, "-c", dedent(SSE), proxy.url, environ=surroundings(tmp_path))
+        out = await run(
+            proxy.artefacts, sys.executable, "-c", dedent(SSE), proxy.url, environ=surroundings(tmp_path)
+        )
     assert out.split() == b"1 event 2 event 3 event 4 event".split()
     assert server.refused == ["/events"]
 
@@ -220,7 +224,7 @@ async def test_curl_with_a_token_in_the_query_and_a_stale_one_of_its_own(
     """Vanilla reads the query first; the client's stray token never arrives."""
     curl = program("curl")
     async with proxying(forum.config, environ=forum.environ, clock=clock) as proxy:
-        out = await run(proxy, curl, "-sSf", f"{proxy.url}/api/v2/users/me?access_token=stale&limit=3")
+        out = await run(proxy.artefacts, curl, "-sSf", f"{proxy.url}/api/v2/users/me?access_token=stale&limit=3")
     assert json.loads(out)["name"]
     [entry] = [entry for entry in forum.double.journal if entry.target.startswith("/api/v2/users/me")]
     assert entry.target == "/api/v2/users/me?limit=3"

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,14 +23,12 @@ from tests.support.browser import chromium, needs_chromium
 from tests.support.gate import Gate, before, gate, git
 from tests.support.harness import Proxy, StartProxy
 from tests.support.leaks import Canaries
-from tests.support.npm import BIN, ROOT, installed
-from tests.support.programs import attempt, program, run, started, surroundings
+from tests.support.npm import BIN
+from tests.support.packages import LARGE, PIP, index, registry, wheel
+from tests.support.programs import attempt, program, run, surroundings
 from tests.support.raw import within
 
 pytestmark = pytest.mark.slow
-
-#: More than `replay.memory`, and than what git sends at once.
-LARGE: Final = 3 * 1024 * 1024
 
 
 @pytest.fixture
@@ -83,7 +80,7 @@ async def test_git_clones_fetches_and_pushes(
         environ = surroundings(home, GIT_TERMINAL_PROMPT="0", **identity)
 
         async def told(*arguments: str | Path) -> str:
-            return (await run(proxy, "git", *arguments, environ=environ)).decode()
+            return (await run(proxy.artefacts, "git", *arguments, environ=environ)).decode()
 
         await told("init", "--quiet", "--bare", "--initial-branch=main", served / "app.git")
         await told("config", "--global", f"url.{key.url(proxy)}/.insteadOf", "https://git.example.com/")
@@ -108,60 +105,27 @@ async def test_git_clones_fetches_and_pushes(
 
 # -- packages of Python
 
-#: Serves the folder that is its argument, and takes uploads, from whoever asks; prints its port.
-INDEX: Final = """
-import sys
-from wsgiref.simple_server import WSGIRequestHandler, make_server
-import pypiserver
-WSGIRequestHandler.log_message = lambda *_: None
-app = pypiserver.app(roots=[sys.argv[1]], password_file=".", authenticate=[], disable_fallback=True)
-server = make_server("127.0.0.1", 0, app)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
-#: No settings of a person, no questions, nothing asked for but what is to be installed.
-PIP: Final = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-
-
-def wheel(folder: Path, version: str) -> Path:
-    """A package `probe` with a module and something large, of which nothing can be left out."""
-    info = f"probe-{version}.dist-info"
-    files = {
-        "probe/__init__.py": f'version = "{version}"\n'.encode(),
-        "probe/large": os.urandom(LARGE),
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: probe\nVersion: {version}\n".encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    made = folder / f"probe-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, content in {**files, f"{info}/RECORD": record.encode()}.items():
-            archive.writestr(name, content)
-    return made
-
 
 async def test_twine_uploads_and_pip_installs(
     proxying: StartProxy, canaries: Canaries, home: Path, key: Key
 ) -> None:
     """An upload and a download meet an old token each; the password that they show is the client key."""
-    served = home / "served"
-    served.mkdir()
     environ = surroundings(home, **PIP)
     async with (
-        started(sys.executable, "-c", INDEX, served, environ=environ) as index,
-        before(index) as behind,
+        index(home) as url,
+        before(url) as behind,
         gate(behind, canaries) as server,
         proxying(key.config(server), environ=key.environ(server)) as proxy,
     ):
         twine = [BIN / "twine", "upload", "--non-interactive", "--disable-progress-bar"]
         twine += ["--username=any", f"--password={key.value}", f"--repository-url={proxy.url}/"]
-        await run(proxy, *twine, wheel(home, "1.0"), environ=environ)
+        await run(proxy.artefacts, *twine, wheel(home, "1.0"), environ=environ)
         server.end()
-        await run(proxy, *twine, wheel(home, "1.1"), environ=environ)
+        await run(proxy.artefacts, *twine, wheel(home, "1.1"), environ=environ)
         assert server.refused == ["/"]
         server.once(lambda request: request.path.endswith(".whl"))
         pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", f"--index-url={key.url(proxy)}/simple/"]
-        await run(proxy, *pip, f"--target={home / 'there'}", "probe<1.1", environ=environ)
+        await run(proxy.artefacts, *pip, f"--target={home / 'there'}", "probe<1.1", environ=environ)
         assert (home / "there" / "probe" / "__init__.py").read_text() == 'version = "1.0"\n'
         assert server.refused[1:] == ["/packages/probe-1.0-py3-none-any.whl"]
         assert ("GET", "/simple/probe/", 200) in server.seen
@@ -172,15 +136,17 @@ async def test_pip_goes_past_the_proxy_where_the_index_has_urls_with_a_host(
 ) -> None:
     """They are in bodies, which the proxy does not touch."""
 
-    async def index(request: web.Request) -> web.Response:
+    async def answer(request: web.Request) -> web.Response:
         assert request.path == "/simple/probe/"
         link = f"{server.url}/files/probe-1.0-py3-none-any.whl"
         return web.Response(text=f"<!doctype html><a href={link}>{Path(link).name}</a>", content_type="text/html")
 
-    async with gate(index, canaries) as server, proxying(server.config, environ=server.environ) as proxy:
+    async with gate(answer, canaries) as server, proxying(server.config, environ=server.environ) as proxy:
         pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", f"--index-url={proxy.url}/simple/"]
         environ = surroundings(home, **PIP)
-        status, _, err = await attempt(proxy, *pip, f"--target={home / 'there'}", "probe", environ=environ)
+        status, _, err = await attempt(
+            proxy.artefacts, *pip, f"--target={home / 'there'}", "probe", environ=environ
+        )
         assert status != 0
         assert b"401" in err
     assert server.refused == ["/files/probe-1.0-py3-none-any.whl"]
@@ -188,17 +154,6 @@ async def test_pip_goes_past_the_proxy_where_the_index_has_urls_with_a_host(
 
 
 # -- packages of npm
-
-
-@asynccontextmanager
-async def registry(home: Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
-    """Verdaccio: its URL."""
-    sources = ROOT / "tests" / "npm"
-    served = home / "registry"
-    served.mkdir()
-    command = [BIN / "node", sources / "registry.mjs", served, installed(sources)]
-    async with started(*command, environ=environ) as url:
-        yield url
 
 
 @dataclass(frozen=True)
@@ -232,7 +187,7 @@ class Npm:
         shutil.rmtree(self.home / ".npm", ignore_errors=True)
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         command = [BIN / "npm", *options, *arguments]
-        status, _, err = await attempt(self.proxy, *command, cwd=cwd, environ=self.environ)
+        status, _, err = await attempt(self.proxy.artefacts, *command, cwd=cwd, environ=self.environ)
         return status, err.decode()
 
     async def publish(self, name: str) -> bytes:
@@ -264,7 +219,7 @@ def npm(
         common = {f"npm_config_{name}": "false" for name in ("update_notifier", "audit", "fund")}
         environ = surroundings(home, **common)
         async with (
-            registry(home, environ) as url,
+            registry(home) as url,
             before(url) as behind,
             gate(behind, canaries) as server,
             proxying(

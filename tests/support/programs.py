@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.harness import Proxy
+from tests.support.leaks import Artefacts
 
 #: A hang becomes a failure.
 DEADLINE: Final = 60.0
@@ -32,20 +32,20 @@ def surroundings(home: Path, **more: str) -> dict[str, str]:
 
 
 async def run(
-    proxy: Proxy,
+    artefacts: Artefacts,
     *command: object,
     stdin: bytes | None = None,
     cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> bytes:
     """The standard output of a program that must succeed; what it printed is searched for canaries."""
-    status, out, err = await attempt(proxy, *command, stdin=stdin, cwd=cwd, environ=environ)
+    status, out, err = await attempt(artefacts, *command, stdin=stdin, cwd=cwd, environ=environ)
     assert status == 0, (out + err).decode()
     return out
 
 
 async def attempt(
-    proxy: Proxy,
+    artefacts: Artefacts,
     *command: object,
     stdin: bytes | None = None,
     cwd: Path | None = None,
@@ -62,7 +62,7 @@ async def attempt(
     except TimeoutError:
         process.kill()
         raise
-    proxy.artefacts.add(str(command[0]), out + err)
+    artefacts.add(str(command[0]), out + err)
     return process.returncode, out, err
 
 

@@ -1,0 +1,101 @@
+"""`bearer-proxy exec` with git and package managers: the command lines of `docs/clients.md`, as they stand."""
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+
+from tests.support.gate import Gate, before, gate, git
+from tests.support.leaks import Artefacts, Canaries
+from tests.support.npm import BIN, ROOT
+from tests.support.packages import PIP, index, registry, wheel
+from tests.support.programs import program, run, surroundings
+
+pytestmark = pytest.mark.slow
+
+BEGINNING: Final = "bearer-proxy exec -- "
+#: Each with a single command of its own.
+LINES: Final = [
+    line
+    for line in (ROOT / "docs" / "clients.md").read_text("utf-8").splitlines()
+    if re.match(rf"{BEGINNING}sh -c '(pip|twine|npm|git) ", line)
+]
+
+Exec = Callable[[str], Awaitable[bytes]]
+
+
+def line(words: str) -> str:
+    """The line of the page whose command begins like this."""
+    [found] = [line for line in LINES if line.startswith(f"{BEGINNING}sh -c '{words} ")]
+    return found.removeprefix(BEGINNING)
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the programs, whose megabytes are not searched for canaries."""
+    return tmp_path_factory.mktemp("home")
+
+
+async def execute(server: Gate, home: Path, artefacts: Artefacts, words: str) -> bytes:
+    """Run the line in `home`, where the configuration is; gives what the program said."""
+    credential = server.config["credentials"]["gate"]
+    (home / "bearer-proxy.yaml").write_text(yaml.safe_dump({"upstream": server.url, "credential": credential}))
+    environ = surroundings(
+        home,
+        **server.environ,
+        **PIP,
+        PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        PYTHONPATH=str(ROOT),
+        PIP_TARGET=str(home / "installed"),
+        npm_config_update_notifier="false",
+        XDG_RUNTIME_DIR=str(home / "run"),
+    )
+    command = [sys.executable, "-m", "proxy", "exec", "--", *shlex.split(line(words))]
+    return await run(artefacts, *command, cwd=home, environ=environ)
+
+
+async def test_git_under_exec(canaries: Canaries, artefacts: Artefacts, home: Path) -> None:
+    """A clone by the URL that the repository always had."""
+    program("git")
+    served = home / "served"
+    await run(artefacts, "git", "init", "--quiet", "--bare", served / "app.git", environ=surroundings(home))
+    async with gate(git(served), canaries) as server:
+        await execute(server, home, artefacts, "git")
+        url = await run(artefacts, "git", "-C", home / "app", "config", "remote.origin.url")
+    assert url == b"https://git.example.com/app.git\n"
+    assert {status for _, _, status in server.seen} == {200}
+
+
+async def test_twine_and_pip_under_exec(canaries: Canaries, artefacts: Artefacts, home: Path) -> None:
+    """An upload, and its installation."""
+    (home / "dist").mkdir()
+    wheel(home / "dist", "1.0")
+    async with index(home) as url, before(url) as behind, gate(behind, canaries) as server:
+        await execute(server, home, artefacts, "twine")
+        await execute(server, home, artefacts, "pip")
+    assert (home / "installed" / "probe" / "__init__.py").exists()
+
+
+async def test_npm_under_exec(canaries: Canaries, artefacts: Artefacts, home: Path) -> None:
+    """A publication, and its installation."""
+    (home / "package.json").write_text(json.dumps({"name": "probe", "version": "1.0.0", "files": ["it"]}))
+    (home / "it").write_text("fine")
+    async with registry(home) as url, before(url) as behind, gate(behind, canaries) as server:
+        await execute(server, home, artefacts, "npm publish")
+        # A package does not depend on itself.
+        (home / "package.json").write_text("{}")
+        await execute(server, home, artefacts, "npm install")
+    assert (home / "node_modules" / "probe" / "it").read_text() == "fine"
+
+
+def test_every_line_is_tried() -> None:
+    """There are no others of these programs on the page."""
+    assert {shlex.split(each)[-1].split()[0] for each in LINES} == {"pip", "twine", "npm", "git"}
+    assert len(LINES) == 5
