@@ -1,9 +1,9 @@
 """Programs that people use, as they are, at a service that demands the bearer: none of them knows of a token.
 
-The table of `docs/compatibility.md` has a row for each of them. What only asks an API is in `test_clients.py`.
+The table of `docs/compatibility.md` has a row for each of them. What only asks an API is in `test_clients.py`, what
+runs in a browser in `test_compatibility_app.py`.
 """
 
-import asyncio
 import json
 import os
 import shutil
@@ -13,20 +13,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
 
-from proxy.demo.serving import serving
-from tests.support.browser import chromium, needs_chromium
-from tests.support.gate import Gate, before, gate, git
+from tests.support.gate import Behind, Gate, before, gate, git
 from tests.support.harness import Proxy, StartProxy
 from tests.support.leaks import Canaries
 from tests.support.npm import BIN
 from tests.support.packages import LARGE, PIP, index, registry, wheel
 from tests.support.programs import attempt, program, run, surroundings
-from tests.support.raw import within
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +61,24 @@ def key(canaries: Canaries) -> Key:
 # -- git
 
 
+@dataclass(frozen=True)
+class Git:
+    """git, with settings in `home` and the name of a person."""
+
+    proxy: Proxy
+    home: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Its variables."""
+        identity = {f"GIT_{who}_{what}": "ann" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        return surroundings(self.home, GIT_TERMINAL_PROMPT="0", **identity)
+
+    async def __call__(self, *arguments: str | Path) -> str:
+        """What it says."""
+        return (await run(self.proxy.artefacts, "git", *arguments, environ=self.environ)).decode()
+
+
 async def test_git_clones_fetches_and_pushes(
     proxying: StartProxy, canaries: Canaries, home: Path, key: Key
 ) -> None:
@@ -76,12 +90,7 @@ async def test_git_clones_fetches_and_pushes(
         gate(git(served), canaries) as server,
         proxying(key.config(server), environ=key.environ(server)) as proxy,
     ):
-        identity = {f"GIT_{who}_{what}": "ann" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-        environ = surroundings(home, GIT_TERMINAL_PROMPT="0", **identity)
-
-        async def told(*arguments: str | Path) -> str:
-            return (await run(proxy.artefacts, "git", *arguments, environ=environ)).decode()
-
+        told = Git(proxy, home)
         await told("init", "--quiet", "--bare", "--initial-branch=main", served / "app.git")
         await told("config", "--global", f"url.{key.url(proxy)}/.insteadOf", "https://git.example.com/")
         await told("clone", "--quiet", "https://git.example.com/app.git", work)
@@ -101,6 +110,68 @@ async def test_git_clones_fetches_and_pushes(
         await told("-C", other, "pull", "--quiet")
         assert (await told("-C", other, "log", "--format=%s")).split() == ["second", "first"]
     assert server.tokens == 3
+
+
+@dataclass
+class Objects:
+    """Large objects of git (its LFS, the batch API): their URLs are made of the name that a request is for."""
+
+    repositories: Behind
+    kept: dict[str, bytes] = field(default_factory=dict)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """An object, where objects are, or what is in the repository."""
+        place, _, oid = request.path.rpartition("/")
+        if place == "/objects":
+            if request.method == "PUT":
+                self.kept[oid] = await request.read()
+            return web.Response(body=self.kept[oid])
+        if not request.path.startswith("/app.git/info/lfs/"):
+            return await self.repositories(request)
+        if oid != "batch":
+            return web.Response(status=404)
+        asked = await request.json()
+        found = [
+            {**each, "actions": {asked["operation"]: {"href": f"http://{request.host}/objects/{each['oid']}"}}}
+            for each in asked["objects"]
+        ]
+        return web.json_response({"objects": found}, content_type="application/vnd.git-lfs+json")
+
+
+@pytest.mark.parametrize("host", ["client", "upstream"])
+async def test_git_lfs_follows_the_urls_of_the_server(
+    proxying: StartProxy, canaries: Canaries, home: Path, host: str
+) -> None:
+    """To the proxy, where the server knows it by the name; past it, where it does not."""
+    program("git-lfs")
+    served, work, other = (home / name for name in ("served", "work", "other"))
+    served.mkdir()
+    objects = Objects(git(served))
+    async with (
+        gate(objects.answer, canaries) as server,
+        proxying(server.route(host_header=host), environ=server.environ) as proxy,
+    ):
+        told = Git(proxy, home)
+        await told("init", "--quiet", "--bare", "--initial-branch=main", served / "app.git")
+        await told("lfs", "install", "--skip-repo")
+        await told("config", "--global", "lfs.transfer.maxretries", "1")
+        await told("clone", "--quiet", f"{proxy.url}/app.git", work)
+        await told("-C", work, "checkout", "--quiet", "-b", "main")
+        await told("-C", work, "lfs", "track", "large")
+        (work / "large").write_bytes(os.urandom(LARGE))
+        await told("-C", work, "add", ".")
+        await told("-C", work, "commit", "--quiet", "--message=first")
+        server.once(lambda request: request.path.startswith("/objects/"))
+        push = ["git", "-C", work, "push", "--quiet", "origin", "main"]
+        status, _, err = await attempt(proxy.artefacts, *push, environ=told.environ)
+        if host == "upstream":
+            assert status != 0
+            assert b"Git credentials for" in err
+            return
+        assert status == 0, err.decode()
+        await told("clone", "--quiet", f"{proxy.url}/app.git", other)
+        assert (other / "large").read_bytes() == (work / "large").read_bytes()
+    assert [each.rpartition("/")[0] for each in server.refused] == ["/objects"]
 
 
 # -- packages of Python
@@ -267,94 +338,3 @@ async def test_npm_goes_astray_by_the_urls_of_the_registry(npm: Any, way: Way, c
         ended, complaint = await it("install", "probe", cwd=it.project())
         assert ended != 0
         assert f"code {code}" in complaint
-
-
-# -- a single-page app
-
-PAGE: Final = """<!doctype html><link rel=icon href=data:,><title>Calls</title>
-<ul id=calls></ul> <form><input name=caller><button>Add</button></form> <output></output>
-<script type=module src=/app.js></script>
-"""
-APP: Final = """
-const base = new URLSearchParams(location.search).get("base") ?? "";
-const calls = document.querySelector("#calls"), form = document.querySelector("form");
-const ask = async options => {
-  const answer = await fetch(`${base}/calls`, options);
-  if (!answer.ok) throw new Error(answer.status);
-  return answer.json();
-};
-const show = async () => calls.replaceChildren(...(await ask()).map(caller => {
-  const item = document.createElement("li");
-  item.textContent = caller;
-  return item;
-}));
-form.onsubmit = async event => {
-  event.preventDefault();
-  const body = JSON.stringify({caller: form.elements.caller.value});
-  await ask({method: "POST", headers: {"Content-Type": "application/json"}, body});
-  await show();
-};
-new EventSource(`${base}/events`).onmessage = ({data}) => document.querySelector("output").append(data, " ");
-await show();
-"""
-
-
-@dataclass
-class Calls:
-    """What the app shows; on its own origin, and, for `base`, from elsewhere."""
-
-    callers: list[str] = field(default_factory=lambda: ["first"])
-    #: The page listens no more.
-    heard: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """The page, its script, the calls, or two events, one in each stream."""
-        if request.path in {"/", "/app.js"}:
-            text, kind = (PAGE, "text/html") if request.path == "/" else (APP, "text/javascript")
-            return web.Response(text=text, content_type=kind)
-        if request.path == "/events":
-            last = request.headers.get("Last-Event-ID", "0")
-            if last == "2":
-                self.heard.set()
-                return web.Response(status=204)  # which ends it (HTML, server-sent events)
-            text = f"retry: 1\nid: {int(last) + 1}\ndata: event{int(last) + 1}\n\n"
-            return web.Response(text=text, content_type="text/event-stream")
-        if request.method == "POST":
-            self.callers.append((await request.json())["caller"])
-        return web.json_response(self.callers)
-
-
-@pytest.mark.parametrize("origin", ["its own server", "the proxy"])
-@needs_chromium
-async def test_a_single_page_app(proxying: StartProxy, canaries: Canaries, origin: str) -> None:
-    """It reads, writes JSON and listens to events, each once with an old token; of a listed origin, or of ours."""
-    calls = Calls()
-    elsewhere = web.Application()
-    elsewhere.router.add_get("/{rest:.*}", calls.answer)
-    async with (
-        serving(elsewhere) as url,
-        gate(calls.answer, canaries) as server,
-        chromium(urlsplit(url).port or 0) as browser,
-    ):
-        app = url.replace("127.0.0.1", "localhost")
-        guard = {"browser": True} if origin == "the proxy" else {"origins": [app]}
-        config = {**server.config, "guard": guard}
-        async with proxying(config, environ=server.environ) as proxy:
-            base = proxy.url.replace("127.0.0.1", "localhost")
-            tab = await browser.new_page()
-            errors: list[str] = []
-            tab.on("pageerror", lambda error: errors.append(str(error)))
-            server.once(lambda request: "Last-Event-ID" in request.headers)
-            await tab.goto(f"{base}/" if origin == "the proxy" else f"{app}/?base={base}")
-            await tab.get_by_text("event1 event2").wait_for()
-            await tab.get_by_text("first").wait_for()
-            await within(calls.heard.wait())
-            server.end()
-            await tab.get_by_role("textbox").fill("second")
-            await tab.get_by_role("button").click()
-            await tab.get_by_text("second").wait_for()
-            assert await tab.locator("li").all_text_contents() == ["first", "second"]
-            proxy.artefacts.add("page", await tab.content())
-    assert errors == []
-    assert server.refused == ["/events", "/calls"]
-    assert ("POST", "/calls", 200) in server.seen

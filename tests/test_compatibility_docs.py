@@ -12,7 +12,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 #: Every test of these has a row.
-FILES: Final = ("test_clients.py", "test_compatibility.py")
+FILES: Final = ("test_clients.py", "test_compatibility.py", "test_compatibility_app.py")
 
 
 class Row(NamedTuple):
