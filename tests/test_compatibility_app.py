@@ -40,8 +40,8 @@ form.onsubmit = async event => {
   await ask({method: "POST", headers: {"Content-Type": "application/json"}, body});
   await show();
 };
-new EventSource(`${base}/events`).onmessage = ({data}) => document.querySelector("output").append(data, " ");
 await show();
+new EventSource(`${base}/events`).onmessage = ({data}) => document.querySelector("output").append(data, " ");
 """
 
 
