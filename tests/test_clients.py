@@ -218,6 +218,72 @@ async def test_httpx_sse(proxying: StartProxy, canaries: Canaries, tmp_path: Pat
     assert server.refused == ["/events"]
 
 
+async def echo(request: web.Request) -> web.StreamResponse:
+    """A WebSocket that says what it hears, or an event."""
+    if "Upgrade" not in request.headers:
+        return web.Response(text="data: event\n\n", content_type="text/event-stream")
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_str(message.data)
+    return socket
+
+
+WEBSOCKET_CLIENT = """
+    import sys, websocket
+    socket = websocket.create_connection(sys.argv[1].replace("http", "ws"))
+    socket.send("hello")
+    print(socket.recv())
+    socket.close()
+"""
+
+
+@pytest.mark.threat(3)
+async def test_websocket_client(proxying: StartProxy, canaries: Canaries, tmp_path: Path) -> None:
+    """It sends the `Origin` of what it asks: it is no page of ours, and the upstream hears of its own."""
+    origins: list[str] = []
+
+    async def behind(request: web.Request) -> web.StreamResponse:
+        origins.append(request.headers["Origin"])
+        return await echo(request)
+
+    async with gate(behind, canaries) as server, proxying(server.config, environ=server.environ) as proxy:
+        server.once(lambda _request: True)
+        command = [sys.executable, "-c", dedent(WEBSOCKET_CLIENT), proxy.url]
+        assert await run(proxy.artefacts, *command, environ=surroundings(tmp_path)) == b"hello\n"
+    assert set(origins) == {server.url}
+    assert server.refused == ["/"]
+
+
+NODE_STREAMS = """
+    const url = process.argv[1];
+    await new Promise(done => {
+        const events = new EventSource(url);
+        events.onmessage = ({data}) => { console.log(data); events.close(); done(); };
+    });
+    const socket = new WebSocket(url.replace("http", "ws"));
+    socket.onopen = () => socket.send("hello");
+    socket.onmessage = ({data}) => { console.log(data); socket.close(); };
+"""
+
+
+@pytest.mark.threat(3)
+async def test_node_websocket_and_event_source(proxying: StartProxy, canaries: Canaries, tmp_path: Path) -> None:
+    """They send Sec-Fetch-Mode as a browser does, and no Sec-Fetch-Site; the handshake meets an old token."""
+    command = [
+        BIN / "node",
+        "--no-warnings",
+        "--experimental-eventsource",
+        "--input-type=module",
+        "-e",
+        NODE_STREAMS,
+    ]
+    async with gate(echo, canaries) as server, proxying(server.config, environ=server.environ) as proxy:
+        server.once(lambda request: "Upgrade" in request.headers)
+        assert await run(proxy.artefacts, *command, proxy.url, environ=surroundings(tmp_path)) == b"event\nhello\n"
+    assert server.refused == ["/"]
+
+
 async def test_curl_with_a_token_in_the_query_and_a_stale_one_of_its_own(
     proxying: StartProxy, forum: Vendor[Vanilla], clock: HeldClock
 ) -> None:
