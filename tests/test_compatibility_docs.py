@@ -58,11 +58,14 @@ TABLE: Final = rows((ROOT / "docs" / "compatibility.md").read_text("utf-8"))
 
 
 def test_every_row_names_tests_and_every_test_has_a_row() -> None:
-    """By the file and the name of the test."""
-    named = {row.program: re.findall(r"`([\w.]+::\w+)`", row.tests) for row in TABLE}
+    """By the file and the name of the test, and the one of its cases that is the row's."""
+    named = {row.program: re.findall(r"`([\w.]+::\w+)(?:\[(\w+)\])?`", row.tests) for row in TABLE}
     assert [program for program, found in named.items() if not found] == []
     assert len(named) == len(TABLE)
-    every = {test for found in named.values() for test in found}
+    every = {test for found in named.values() for test, _ in found}
+    cases = {(test.partition("::")[0], case) for found in named.values() for test, case in found if case}
+    assert cases
+    assert [case for file, case in cases if f'"{case}"' not in (ROOT / "tests" / file).read_text("utf-8")] == []
     there = {test for file in {each.partition("::")[0] for each in every} for test in named_in(file)}
     assert every - there == set()
     assert {test for file in FILES for test in named_in(file)} - every == set()

@@ -31,10 +31,10 @@ LINES: Final = [
 Exec = Callable[[str], Awaitable[bytes]]
 
 
-def line(words: str) -> str:
-    """The line of the page whose command begins like this."""
+def line(words: str) -> list[str]:
+    """What the line of the page runs whose command begins like this."""
     [found] = [line for line in LINES if line.startswith(f"{BEGINNING}sh -c '{words} ")]
-    return found.removeprefix(BEGINNING)
+    return shlex.split(found.removeprefix(BEGINNING))
 
 
 @pytest.fixture
@@ -43,10 +43,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-async def execute(server: Gate, home: Path, artefacts: Artefacts, words: str) -> bytes:
-    """Run the line in `home`, where the configuration is; gives what the program said."""
-    credential = server.config["credentials"]["gate"]
-    (home / "bearer-proxy.yaml").write_text(yaml.safe_dump({"upstream": server.url, "credential": credential}))
+async def execute(server: Gate, home: Path, artefacts: Artefacts, *command: str) -> bytes:
+    """Run it under `exec` in `home`, where the configuration is; gives what it said."""
+    credential, variables = server.config["credentials"]["gate"], {"npm_config_registry": "default"}
+    config = {"upstream": server.url, "credential": credential, "exec": {"env": variables}}
+    (home / "bearer-proxy.yaml").write_text(yaml.safe_dump(config))
     environ = surroundings(
         home,
         **server.environ,
@@ -57,8 +58,8 @@ async def execute(server: Gate, home: Path, artefacts: Artefacts, words: str) ->
         npm_config_update_notifier="false",
         XDG_RUNTIME_DIR=str(home / "run"),
     )
-    command = [sys.executable, "-m", "proxy", "exec", "--", *shlex.split(line(words))]
-    return await run(artefacts, *command, cwd=home, environ=environ)
+    beginning = [sys.executable, "-m", "proxy", "exec", "--"]
+    return await run(artefacts, *beginning, *command, cwd=home, environ=environ)
 
 
 async def test_git_under_exec(canaries: Canaries, artefacts: Artefacts, home: Path) -> None:
@@ -67,7 +68,7 @@ async def test_git_under_exec(canaries: Canaries, artefacts: Artefacts, home: Pa
     served = home / "served"
     await run(artefacts, "git", "init", "--quiet", "--bare", served / "app.git", environ=surroundings(home))
     async with gate(git(served), canaries) as server:
-        await execute(server, home, artefacts, "git")
+        await execute(server, home, artefacts, *line("git"))
         url = await run(artefacts, "git", "-C", home / "app", "config", "remote.origin.url")
     assert url == b"https://git.example.com/app.git\n"
     assert {status for _, _, status in server.seen} == {200}
@@ -78,8 +79,8 @@ async def test_twine_and_pip_under_exec(canaries: Canaries, artefacts: Artefacts
     (home / "dist").mkdir()
     wheel(home / "dist", "1.0")
     async with index(home) as url, before(url) as behind, gate(behind, canaries) as server:
-        await execute(server, home, artefacts, "twine")
-        await execute(server, home, artefacts, "pip")
+        await execute(server, home, artefacts, *line("twine"))
+        await execute(server, home, artefacts, *line("pip"))
     assert (home / "installed" / "probe" / "__init__.py").exists()
 
 
@@ -88,10 +89,12 @@ async def test_npm_under_exec(canaries: Canaries, artefacts: Artefacts, home: Pa
     (home / "package.json").write_text(json.dumps({"name": "probe", "version": "1.0.0", "files": ["it"]}))
     (home / "it").write_text("fine")
     async with registry(home) as url, before(url) as behind, gate(behind, canaries) as server:
-        await execute(server, home, artefacts, "npm publish")
+        await execute(server, home, artefacts, *line("npm publish"))
         # A package does not depend on itself.
         (home / "package.json").write_text("{}")
-        await execute(server, home, artefacts, "npm install")
+        await execute(server, home, artefacts, *line("npm install"))
+        # By the variable of `exec.env` alone.
+        assert await execute(server, home, artefacts, "npm", "view", "probe", "version") == b"1.0.0\n"
     assert (home / "node_modules" / "probe" / "it").read_text() == "fine"
 
 
