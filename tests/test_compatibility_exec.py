@@ -1,11 +1,10 @@
-"""`bearer-proxy exec` with git and package managers: the command lines of `docs/clients.md`, as they stand."""
+"""`bearer-proxy exec` with git and package managers: the command lines of `docs/compatibility.md`."""
 
 import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,14 +20,10 @@ from tests.support.programs import program, run, surroundings
 pytestmark = pytest.mark.slow
 
 BEGINNING: Final = "bearer-proxy exec -- "
-#: Each with a single command of its own.
-LINES: Final = [
-    line
-    for line in (ROOT / "docs" / "clients.md").read_text("utf-8").splitlines()
-    if re.match(rf"{BEGINNING}sh -c '(pip|twine|npm|git) ", line)
-]
-
-Exec = Callable[[str], Awaitable[bytes]]
+#: Each runs a single command by a shell.
+LINES: Final = re.findall(
+    rf"^- `({BEGINNING}sh -c '.+')`$", (ROOT / "docs" / "compatibility.md").read_text("utf-8"), re.MULTILINE
+)
 
 
 def line(words: str) -> list[str]:
@@ -99,6 +94,6 @@ async def test_npm_under_exec(canaries: Canaries, artefacts: Artefacts, home: Pa
 
 
 def test_every_line_is_tried() -> None:
-    """There are no others of these programs on the page."""
+    """There are no others on the page."""
     assert {shlex.split(each)[-1].split()[0] for each in LINES} == {"pip", "twine", "npm", "git"}
     assert len(LINES) == 5
