@@ -46,7 +46,7 @@ def floors() -> Mapping[str, str]:
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]
     python = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(wanted), re.MULTILINE))
     npm = json.loads((ROOT / "tests" / "npm" / "package.json").read_text("utf-8"))["dependencies"]
-    return {**python, **{name: version.removeprefix("^") for name, version in npm.items()}}
+    return {**python, **npm}
 
 
 def numbers(version: str) -> tuple[int, ...]:
