@@ -4,13 +4,11 @@ It runs over TLS on loopback, with an authority of its own; `tests/oidc/server.m
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +19,10 @@ from urllib.parse import urljoin
 import requests
 import trustme
 
+from tests.support.npm import BIN, installed
+
 ROOT: Final = Path(__file__).parents[2]
 SOURCES: Final = ROOT / "tests" / "oidc"
-MODULES: Final = ROOT / ".artefacts" / "oidc"
-BIN: Final = Path(sys.executable).parent
 #: One request, wherever it would lead.
 _ONCE: Final[Mapping[str, Any]] = {"allow_redirects": False, "timeout": 10}
 
@@ -89,30 +87,12 @@ class OIDCProvider:
         raise AssertionError("too many redirects")
 
 
-def install() -> Path:
-    """The folder of its modules; installed once, whoever comes first."""
-    MODULES.mkdir(parents=True, exist_ok=True)
-    wanted = (SOURCES / "package.json").read_text("utf-8")
-    with (MODULES / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = MODULES / "installed"
-        if not done.exists() or done.read_text("utf-8") != wanted:
-            (MODULES / "package.json").write_text(wanted, "utf-8")
-            subprocess.run(
-                [BIN / "npm", "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"],
-                cwd=MODULES,
-                check=True,
-            )
-            done.write_text(wanted, "utf-8")
-    return MODULES
-
-
 @contextmanager
 def oidc_provider(
     folder: Path, clients: Sequence[Mapping[str, Any]], *, lifetime: int = 300
 ) -> Iterator[OIDCProvider]:
     """Start it with these clients; access tokens are good for `lifetime` seconds."""
-    modules = install()
+    modules = installed(SOURCES)
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
     ca, key, cert = (folder / f"oidc-{name}.pem" for name in ("ca", "key", "cert"))
