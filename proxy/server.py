@@ -10,21 +10,20 @@ import secrets
 import socket
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from proxy import build
 from proxy.config import Config
-from proxy.config.listeners import ListenAddress, TcpAddress
 from proxy.configured import Configured, fixed, mask
 from proxy.credentials.credential import Report, warn_of_ends
 from proxy.credentials.endpoint import Clients
+from proxy.doors import open_doors
 from proxy.errors import ConfigError, CredentialError
 from proxy.listener.server import Server, Terms
 from proxy.office import Office, key_of
 from proxy.process import ADMIN_PLACES, most_connections
 from proxy.redact import Secret
-from proxy.sockets import BACKLOG, ListenError, bind_tcp, bind_unix, remove_file, url_of
+from proxy.sockets import BACKLOG, remove_file, url_of
 from proxy.waking import Waking
 from proxy.work import Work
 from proxy.world import World
@@ -264,11 +263,8 @@ class Instance:
         for peers in (self._peers, self._owner):
             if peers is not None:
                 peers.begin()
-        for address in self._present.config.listen:
-            self._sockets += _bind(address)
-        listening = tuple(self._sockets)
-        admin = self._bind_admin()
-        self._sockets += admin
+        listening, admin = open_doors(self._present.config, self._world.passed)
+        self._sockets += [*listening, *admin]
         loop = asyncio.get_running_loop()
         for bound in listening:
             self._servers.append(await loop.create_server(self._data, sock=bound, backlog=BACKLOG))
@@ -276,21 +272,3 @@ class Instance:
             self._admin_servers.append(await loop.create_server(self._admin, sock=bound, backlog=BACKLOG))
         self.urls = [url_of(bound) for bound in listening]
         self.admin_url = url_of(admin[0]) if admin else None
-
-    def _bind_admin(self) -> list[socket.socket]:
-        admin = self._present.config.admin
-        address = admin.listen
-        if address is None:
-            return []
-        try:
-            return bind_tcp(address.host, address.port)
-        except ListenError:
-            if not admin.listen_is_default:
-                raise
-            return bind_tcp(address.host, 0)
-
-
-def _bind(address: ListenAddress) -> list[socket.socket]:
-    if isinstance(address, TcpAddress):
-        return bind_tcp(address.host, address.port, reuse_port=address.reuse_port)
-    return [bind_unix(Path(address.path), mode=address.mode, group=address.group)]

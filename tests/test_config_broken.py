@@ -512,10 +512,10 @@ upstream: https://a.example
 listen: 8080
 upstream: https://a.example
 => 1: listen: write an address with its host, such as 127.0.0.1:8080
-### socket activation
-listen: systemd
+### socket activation, twice and misspelt
+listen: [systemd, systemd, Systemd]
 upstream: https://a.example
-=> 1: listen: this form of listen is not built yet: write host:port or unix:/path
+=> 1: listen.2: write an address with its host, such as 127.0.0.1:8080 or [::1]:8080
 ### bad Unix sockets for several users
 listen:
 - {unix: run/x}

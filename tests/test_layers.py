@@ -47,7 +47,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "__main__": {"cli", "healthcheck"},
     "cli": {
         *("server", "demo", "doctor", "leaktest", "findings", "adminclient", "healthcheck"),
-        *("process", "runfile", "clock", "compiled", "lines", "logs", "child", "explain"),
+        *("process", "runfile", "clock", "compiled", "lines", "logs", "child", "explain", "manager"),
         # `login` and `logout` work without a running instance.
         *("build", "credentials", "stores"),
     },
@@ -66,6 +66,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "world",
         "office",
         "listener",
+        "doors",
         "sockets",
         "process",
         "peers",
@@ -75,7 +76,9 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     },
     "office": {"admin", "build", "accesslog", "credentials", "listener", "notes", "clock"},
     "configured": {"build", "relay", "accesslog", "credentials", "listener", "notes"},
-    "world": {"accesslog", "clock", "lines"},
+    "doors": {"sockets"},
+    "manager": {"sockets"},
+    "world": {"accesslog", "clock", "lines", "sockets"},
     "build": {"binding", "credentials", "upstream", "stores", "clock", "tls", "peers"},
     "relay": {
         "outbound",
