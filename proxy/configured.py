@@ -74,6 +74,10 @@ class Configured:
         found = {name: each.source.problem for name, each in self.credentials.items() if name in used}
         return {name: problem for name, problem in found.items() if problem is not None}
 
+    def pools(self) -> dict[str, dict[str, int]]:
+        """The state of each route's connections, by its name."""
+        return {name: each.pool.state() for name, each in self.bindings.items()}
+
     @property
     def asks(self) -> bool:
         """Does one of them ask for its tokens, so that it can be rejected?"""

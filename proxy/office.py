@@ -1,6 +1,6 @@
 """What the admin listener answers from: made of a configuration, for one instance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from proxy.accesslog import Exchange, Observers
@@ -9,6 +9,7 @@ from proxy.admin.documents import Paths
 from proxy.admin.entrance import Entrance
 from proxy.admin.inspector import Inspector, Proxied
 from proxy.admin.journal import Journal
+from proxy.admin.machinery import Machinery
 from proxy.admin.metrics import Metrics
 from proxy.admin.timeline import Timeline
 from proxy.build.guard import client_keys
@@ -25,6 +26,10 @@ from proxy.redact import Redactor, Secret
 class Administered(View, Proxied, Protocol):
     """An instance, as far as its admin listener knows it."""
 
+    def pools(self) -> Mapping[str, Mapping[str, int]]:
+        """The state of each route's connections, as `Machinery` has it."""
+        ...
+
 
 class Office:
     """The metrics and the journal of an instance.
@@ -36,7 +41,8 @@ class Office:
         kept = config.admin.inspector
         self._redactor = redactor
         self._instance = instance
-        self.metrics = Metrics(instance.reports, clock.now)
+        self.machinery = Machinery(instance.pools)
+        self.metrics = Metrics(instance.reports, clock.now, self.machinery.families)
         self.journal: Journal | None = None
         self._timeline: Timeline | None = None
         if kept.exchanges and config.admin.listen is not None:

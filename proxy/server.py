@@ -19,6 +19,7 @@ from proxy.credentials.credential import Report, warn_of_ends
 from proxy.credentials.endpoint import Clients
 from proxy.doors import open_doors
 from proxy.errors import ConfigError, CredentialError
+from proxy.lag import Lag
 from proxy.listener.server import Server, Terms
 from proxy.office import Office, key_of
 from proxy.process import ADMIN_PLACES, most_connections
@@ -47,7 +48,8 @@ class Instance:
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
         self._office = Office(config, self, redactor=world.redactor, clock=world.clock)
-        self.metrics = self._office.metrics
+        self.metrics, self.machinery = self._office.metrics, self._office.machinery
+        self._lag = Lag(self.machinery.lagged)
         store = build.store(config, clock=world.clock, state=world.state)
         self._around = build.Surroundings(
             clock=world.clock,
@@ -89,6 +91,7 @@ class Instance:
             await instance.close()
             raise
         instance._waking.start()
+        instance._lag.start()
         return instance
 
     # -- what the admin listener shows
@@ -125,6 +128,10 @@ class Instance:
     def problems(self) -> dict[str, CredentialError]:
         """Why a credential in use has no usable token, by its name."""
         return self._present.problems()
+
+    def pools(self) -> dict[str, dict[str, int]]:
+        """The state of each route's connections, by its name."""
+        return self._present.pools()
 
     async def problem_of_state(self) -> str | None:
         """Why a rejected secret would be forgotten at the next restart, if it would; that is logged once."""
@@ -201,6 +208,7 @@ class Instance:
     async def close(self) -> None:
         """Close everything at once, but let a token request in flight end."""
         self._waking.stop()
+        self._lag.stop()
         self._close_doors()
         for server in self._admin_servers:
             server.close()

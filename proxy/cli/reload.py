@@ -64,6 +64,7 @@ class Reloading:
                 self._asked.clear()
                 self._manager.reloading()
                 is_new = await self._reload()
+                self._instance.machinery.read(is_applied=is_new)
                 how = "reloaded" if is_new else "the last reload was refused, the log says why"
                 self._manager.ready(f"Serving on {', '.join(self._instance.urls)}; {how}")
 
