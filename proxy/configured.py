@@ -186,4 +186,5 @@ def fixed(old: Config, new: Config) -> list[str]:
     keys += [
         f"store.{name}" for name in StoreConfig.model_fields if getattr(old.store, name) != getattr(new.store, name)
     ]
+    keys += ["tracing"] if old.tracing != new.tracing else []
     return [f"{key}: this cannot change while the proxy runs: restart it, or take the change back" for key in keys]

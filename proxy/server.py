@@ -220,6 +220,7 @@ class Instance:
         await asyncio.gather(self._present.end(TOKEN_DRAIN_SECONDS), *self._endings)
         self._observe.close()
         await self._around.store.close()
+        await self._office.close()
 
     def _close_doors(self) -> None:
         for bound in self._sockets:
