@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,9 @@ def keyed(canaries: Canaries) -> Keyed:
 # -- what it hears
 
 
-@pytest.mark.parametrize("kind", ["path", "abstract"])
-async def test_the_manager_hears_of_start_reload_and_end(kind: str, tmp_path: Path, artefacts: Artefacts) -> None:
+async def test_the_manager_hears_of_start_reload_and_end(tmp_path: Path, artefacts: Artefacts) -> None:
     """READY once it answers, a reload with its instant, whatever comes of it; then STOPPING."""
-    address = str(tmp_path / "notify") if kind == "path" else f"@bearer-proxy-test-{os.getpid()}"
+    address = str(tmp_path / "notify")
     with listening_manager(address) as manager:
         async with fleet(tmp_path, {"upstream": "http://127.0.0.1:9"}, {}, artefacts) as instances:
             began_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
@@ -70,6 +69,14 @@ async def test_the_manager_hears_of_start_reload_and_end(kind: str, tmp_path: Pa
             assert await manager.hears("STOPPING") == {"STOPPING": "1", "STATUS": "Draining"}
             assert await running.process.wait() == 0
     assert manager.said[0].keys() == {"READY", "STATUS"}
+
+
+async def test_a_manager_may_have_an_abstract_address() -> None:
+    """With @ for the byte zero."""
+    address = f"@bearer-proxy-test-{os.getpid()}"
+    with listening_manager(address) as manager:
+        Manager.of({"NOTIFY_SOCKET": address}).ready("fine")
+        assert await manager.hears("READY") == {"READY": "1", "STATUS": "fine"}
 
 
 async def test_no_child_sees_what_the_manager_says(
@@ -236,10 +243,11 @@ def test_014_what_is_passed_is_judged_as_what_is_named(case: str, tmp_path: Path
         if place is not None and is_path:
             path.chmod(int(place, 8))
         config = loaded({"upstream": "http://127.0.0.1:9", "admin": {"listen": None}, **given}, path)
-        given_over = [passed(each) for each in socks]
-        with pytest.raises(ConfigError, match=sentence):
-            open_doors(config, given_over)
-        assert all(each.fileno() == -1 for each in given_over)
+        with ExitStack() as stack:
+            given_over = [stack.enter_context(closing(passed(each))) for each in socks]
+            with pytest.raises(ConfigError, match=sentence):
+                open_doors(config, given_over)
+            assert all(each.fileno() == -1 for each in given_over)
 
 
 @pytest.mark.parametrize("place", ["0.0.0.0", "0666"])
