@@ -19,7 +19,9 @@ RUN apt-get update \
 WORKDIR /source
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY proxy ./proxy
-RUN HATCH_BUILD_HOOKS_ENABLE=1 /opt/bearer-proxy/bin/pip install '.[fleet]' \
+# A store on a server; with otel, spans too.
+ARG EXTRAS=fleet
+RUN HATCH_BUILD_HOOKS_ENABLE=1 /opt/bearer-proxy/bin/pip install ".[${EXTRAS}]" \
     && /opt/bearer-proxy/bin/python -m compileall -q /opt/bearer-proxy \
     && /opt/bearer-proxy/bin/pip uninstall --yes pip
 

@@ -6,7 +6,7 @@ BIN = .venv/bin
 PURE = proxy/lifecycle.py,proxy/destination.py,proxy/grants/*,proxy/http1/*,proxy/guard.py,proxy/clientkeys.py,proxy/routes.py,proxy/fields.py,proxy/query.py,proxy/globs.py,proxy/headers.py,proxy/injection.py,proxy/refusals.py,proxy/redact.py,proxy/forms.py,proxy/errors.py,proxy/stores/seal.py,proxy/stores/records.py
 # What decides between two sockets: this is what is compiled (docs/adr/0007-compiled.md).
 DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay repetition invariants canaries leaks \
-    token_life reload listener http1 client_answer body upgrade upstream_connection upstream_tls attempt pool guard routes \
+    token_life reload listener metrics tracing http1 client_answer body upgrade upstream_connection upstream_tls attempt pool guard routes \
     clientkeys strangers headers injection rewrite refusals lifecycle source keeping store_life accesslog admin
 # What has properties besides, which are tried with more examples there.
 PROPERTIES = redact grants_login token_model redis_double

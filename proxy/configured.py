@@ -74,6 +74,10 @@ class Configured:
         found = {name: each.source.problem for name, each in self.credentials.items() if name in used}
         return {name: problem for name, problem in found.items() if problem is not None}
 
+    def pools(self) -> dict[str, dict[str, int]]:
+        """The state of each route's connections, by its name."""
+        return {name: each.pool.state() for name, each in self.bindings.items()}
+
     @property
     def asks(self) -> bool:
         """Does one of them ask for its tokens, so that it can be rejected?"""
@@ -182,4 +186,5 @@ def fixed(old: Config, new: Config) -> list[str]:
     keys += [
         f"store.{name}" for name in StoreConfig.model_fields if getattr(old.store, name) != getattr(new.store, name)
     ]
+    keys += ["tracing"] if old.tracing != new.tracing else []
     return [f"{key}: this cannot change while the proxy runs: restart it, or take the change back" for key in keys]

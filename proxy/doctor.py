@@ -21,6 +21,7 @@ from proxy.config.anycredential import AskingCredential
 from proxy.config.clienttls import ClientTLS
 from proxy.config.model import PeersConfig, borrowed_in
 from proxy.config.routing import RouteConfig
+from proxy.config.tracing import TracingConfig
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialError
 from proxy.findings import Finding, Status
@@ -81,7 +82,9 @@ async def examine(config: Config, world: World) -> AsyncIterator[Finding]:
     if isinstance(guard.peers.uids, tuple):
         # Others may connect to the proxy; to this one only we do.
         guard = guard.model_copy(update={"peers": PeersConfig(uids=("self",))})
-    alone = config.model_copy(update={"listen": (own,), "admin": admin, "log": log, "guard": guard})
+    alone = config.model_copy(
+        update={"listen": (own,), "admin": admin, "log": log, "guard": guard, "tracing": TracingConfig()}
+    )
     exchanges = asyncio.Queue[Exchange]()
     instance = await Instance.start(alone, replace(world, observe=exchanges.put_nowait))
     try:

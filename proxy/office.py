@@ -1,6 +1,6 @@
 """What the admin listener answers from: made of a configuration, for one instance."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from proxy.accesslog import Exchange, Observers
@@ -9,6 +9,7 @@ from proxy.admin.documents import Paths
 from proxy.admin.entrance import Entrance
 from proxy.admin.inspector import Inspector, Proxied
 from proxy.admin.journal import Journal
+from proxy.admin.machinery import Machinery
 from proxy.admin.metrics import Metrics
 from proxy.admin.timeline import Timeline
 from proxy.build.guard import client_keys
@@ -25,6 +26,10 @@ from proxy.redact import Redactor, Secret
 class Administered(View, Proxied, Protocol):
     """An instance, as far as its admin listener knows it."""
 
+    def pools(self) -> Mapping[str, Mapping[str, int]]:
+        """The state of each route's connections, as `Machinery` has it."""
+        ...
+
 
 class Office:
     """The metrics and the journal of an instance.
@@ -36,22 +41,30 @@ class Office:
         kept = config.admin.inspector
         self._redactor = redactor
         self._instance = instance
-        self.metrics = Metrics(instance.reports, clock.now)
+        self.machinery = Machinery(instance.pools)
+        self.metrics = Metrics(instance.reports, clock.now, self.machinery.families)
         self.journal: Journal | None = None
         self._timeline: Timeline | None = None
         if kept.exchanges and config.admin.listen is not None:
             self.journal = Journal(kept.exchanges, kept.bodies, redactor, clock.wall)
             self._timeline = Timeline(self.metrics, self.journal, instance.reports, clock.wall)
+        #: Gives the exchange of a request that begins, and what its way is noted in.
+        self.begin: Callable[[Request], tuple[Exchange, Notes]] = begin
+        #: Who is told of finished exchanges.
+        self.observe: Callable[[Exchange], None] = self.metrics.observe
+        if self.journal is not None:
+            self.begin, self.observe = self.journal.begin, Observers(self.observe, self.journal)
+        self._end: Callable[[], Awaitable[None]] = _nothing
+        if config.tracing.otlp is not None:
+            from proxy.tracing import Tracing, exporter  # noqa: PLC0415  it takes as long to load as all the rest
 
-    @property
-    def begin(self) -> Callable[[Request], tuple[Exchange, Notes]]:
-        """Gives the exchange of a request that begins, and what its way is noted in."""
-        return begin if self.journal is None else self.journal.begin
+            given = config.tracing
+            tracing = Tracing(exporter(config.tracing.otlp), given.ratio, redactor, clock.wall, self.begin)
+            self.begin, self.observe, self._end = tracing.begin, Observers(self.observe, tracing), tracing.close
 
-    @property
-    def observe(self) -> Callable[[Exchange], None]:
-        """Who is told of finished exchanges."""
-        return self.metrics.observe if self.journal is None else Observers(self.metrics.observe, self.journal)
+    async def close(self) -> None:
+        """Nothing more happens: hand over what others are still to be told."""
+        await self._end()
 
     @property
     def events(self) -> Events:
@@ -70,6 +83,10 @@ class Office:
         if self.journal is not None and self._timeline is not None:
             more = Inspector(self.journal, self._timeline, self._instance).paths()
         return admin_handler(self._instance, self.metrics, entrance, Guard(browser=True), more)
+
+
+async def _nothing() -> None:
+    """Nobody has to be told."""
 
 
 def key_of(config: Config, client: str) -> Secret | None:

@@ -10,21 +10,21 @@ import secrets
 import socket
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from proxy import build
 from proxy.config import Config
-from proxy.config.listeners import ListenAddress, TcpAddress
 from proxy.configured import Configured, fixed, mask
 from proxy.credentials.credential import Report, warn_of_ends
 from proxy.credentials.endpoint import Clients
+from proxy.doors import open_doors
 from proxy.errors import ConfigError, CredentialError
+from proxy.lag import Lag
 from proxy.listener.server import Server, Terms
 from proxy.office import Office, key_of
 from proxy.process import ADMIN_PLACES, most_connections
 from proxy.redact import Secret
-from proxy.sockets import BACKLOG, ListenError, bind_tcp, bind_unix, remove_file, url_of
+from proxy.sockets import BACKLOG, remove_file, url_of
 from proxy.waking import Waking
 from proxy.work import Work
 from proxy.world import World
@@ -48,7 +48,8 @@ class Instance:
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
         self._office = Office(config, self, redactor=world.redactor, clock=world.clock)
-        self.metrics = self._office.metrics
+        self.metrics, self.machinery = self._office.metrics, self._office.machinery
+        self._lag = Lag(self.machinery.lagged)
         store = build.store(config, clock=world.clock, state=world.state)
         self._around = build.Surroundings(
             clock=world.clock,
@@ -90,6 +91,7 @@ class Instance:
             await instance.close()
             raise
         instance._waking.start()
+        instance._lag.start()
         return instance
 
     # -- what the admin listener shows
@@ -126,6 +128,10 @@ class Instance:
     def problems(self) -> dict[str, CredentialError]:
         """Why a credential in use has no usable token, by its name."""
         return self._present.problems()
+
+    def pools(self) -> dict[str, dict[str, int]]:
+        """The state of each route's connections, by its name."""
+        return self._present.pools()
 
     async def problem_of_state(self) -> str | None:
         """Why a rejected secret would be forgotten at the next restart, if it would; that is logged once."""
@@ -202,6 +208,7 @@ class Instance:
     async def close(self) -> None:
         """Close everything at once, but let a token request in flight end."""
         self._waking.stop()
+        self._lag.stop()
         self._close_doors()
         for server in self._admin_servers:
             server.close()
@@ -213,6 +220,7 @@ class Instance:
         await asyncio.gather(self._present.end(TOKEN_DRAIN_SECONDS), *self._endings)
         self._observe.close()
         await self._around.store.close()
+        await self._office.close()
 
     def _close_doors(self) -> None:
         for bound in self._sockets:
@@ -264,11 +272,8 @@ class Instance:
         for peers in (self._peers, self._owner):
             if peers is not None:
                 peers.begin()
-        for address in self._present.config.listen:
-            self._sockets += _bind(address)
-        listening = tuple(self._sockets)
-        admin = self._bind_admin()
-        self._sockets += admin
+        listening, admin = open_doors(self._present.config, self._world.passed)
+        self._sockets += [*listening, *admin]
         loop = asyncio.get_running_loop()
         for bound in listening:
             self._servers.append(await loop.create_server(self._data, sock=bound, backlog=BACKLOG))
@@ -276,21 +281,3 @@ class Instance:
             self._admin_servers.append(await loop.create_server(self._admin, sock=bound, backlog=BACKLOG))
         self.urls = [url_of(bound) for bound in listening]
         self.admin_url = url_of(admin[0]) if admin else None
-
-    def _bind_admin(self) -> list[socket.socket]:
-        admin = self._present.config.admin
-        address = admin.listen
-        if address is None:
-            return []
-        try:
-            return bind_tcp(address.host, address.port)
-        except ListenError:
-            if not admin.listen_is_default:
-                raise
-            return bind_tcp(address.host, 0)
-
-
-def _bind(address: ListenAddress) -> list[socket.socket]:
-    if isinstance(address, TcpAddress):
-        return bind_tcp(address.host, address.port, reuse_port=address.reuse_port)
-    return [bind_unix(Path(address.path), mode=address.mode, group=address.group)]

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,12 +22,27 @@ class ListenError(BearerProxyError):
     """An address cannot be listened on; the message says which, why, and what mends it."""
 
 
-def bind_tcp(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+class PassedSocket(socket.socket):
+    """One that the service manager opened, and goes on listening on when this process ends."""
+
+    @property
+    def host_and_port(self) -> tuple[str, int] | None:
+        """Where it listens; None where that is a path."""
+        if self.family == socket.AF_UNIX:
+            return None
+        host, port = self.getsockname()[:2]
+        return host, port
+
+
+def bind_tcp(
+    host: str, port: int, *, reuse_port: bool = False, passed: Iterable[PassedSocket] = ()
+) -> list[socket.socket]:
     """Listening sockets for `host:port`, one an address of the name, all or none (threat 19).
 
-    With `reuse_port` all who ask for it, as the same user, listen there side by side; nobody else can.
-    An address of a name that this machine does not have at all (`localhost` is ::1 too, also where there is no
-    IPv6) is no address to listen on, as long as another is. Raises `ListenError`.
+    One of `passed` that is at such an address is taken instead of a new one. With `reuse_port` all who ask for it,
+    as the same user, listen there side by side; nobody else can. An address of a name that this machine does not
+    have at all (`localhost` is ::1 too, also where there is no IPv6) is no address to listen on, as long as another
+    is. Raises `ListenError`.
     """
     bound: list[socket.socket] = []
     absent: OSError | None = None
@@ -36,7 +52,11 @@ def bind_tcp(host: str, port: int, *, reuse_port: bool = False) -> list[socket.s
             # A name with two addresses and port 0 gets one port for both.
             wanted = port or (bound[0].getsockname()[1] if bound else 0)
             try:
-                bound.append(_listening(family, (address[0], wanted, *address[2:]), reuse_port=reuse_port))
+                there = (each for each in passed if each.host_and_port == (address[0], wanted))
+                bound.append(
+                    next(there, None)
+                    or _listening(family, (address[0], wanted, *address[2:]), reuse_port=reuse_port)
+                )
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
@@ -162,8 +182,8 @@ def _is_live(path: Path) -> bool:
 
 
 def remove_file(sock: socket.socket) -> None:
-    """Remove the file of a listening Unix socket, while it is open and tells its path."""
-    if sock.fileno() >= 0 and sock.family == socket.AF_UNIX:
+    """Remove the file of a listening Unix socket, while it is open and tells its path; not that of another's."""
+    if sock.fileno() >= 0 and sock.family == socket.AF_UNIX and not isinstance(sock, PassedSocket):
         with suppress(OSError):
             Path(sock.getsockname()).unlink()
 

@@ -13,6 +13,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.config.model import LogConfig
 from proxy.lines import Lines
 from proxy.redact import Redactor
+from proxy.sockets import PassedSocket
 
 log: Final = logging.getLogger("proxy")
 
@@ -24,7 +25,7 @@ class World:
     `state` is the folder for what must outlive the process, `lines` where the access log goes, `random` gives
     floats in [0, 1), `token_ca` is a bundle of certificate authorities for token endpoints (None: the machine's),
     `observe` is told of every exchange beside the metrics and the access log. `unrouted_a_second` bounds the lines
-    about requests that reached no route.
+    about requests that reached no route. `passed` are sockets that somebody else listens on for it.
     """
 
     redactor: Redactor
@@ -35,6 +36,7 @@ class World:
     token_ca: Path | None = None
     observe: Callable[[Exchange], None] | None = None
     unrouted_a_second: int = UNROUTED_A_SECOND
+    passed: tuple[PassedSocket, ...] = ()
 
     def observers(self, given: LogConfig, count: Callable[[Exchange], None]) -> Observers:
         """Who is told of each exchange: `count`, `observe`, and the access log where it is on."""

@@ -2,14 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
 
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.accesslog import Exchange
 from proxy.admin.app import admin_handler
@@ -25,18 +23,8 @@ from tests.support.client import Answer, connected
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.listening import listening
+from tests.support.series import series
 from tests.support.vendors import Vendor
-
-Series = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def series(text: bytes) -> Series:
-    """Every sample by its name and sorted labels."""
-    return {
-        (sample.name.removeprefix("bearer_proxy_"), tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text.decode())
-        for sample in family.samples
-    }
 
 
 async def ask(proxy: Proxy, method: str, target: str, headers: list[tuple[str, str]] | None = None) -> Answer:

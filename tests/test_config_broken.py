@@ -137,7 +137,7 @@ limts: {}
 ### an unknown key like no other
 upstream: https://a.example
 zzzz: CANARY
-=> 2: zzzz: unknown key: write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, upstream
+=> 2: zzzz: unknown key: write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, tracing, upstream
 ### an unknown key below
 upstream: https://a.example
 timeouts: {conect: 1s}
@@ -512,10 +512,20 @@ upstream: https://a.example
 listen: 8080
 upstream: https://a.example
 => 1: listen: write an address with its host, such as 127.0.0.1:8080
-### socket activation
-listen: systemd
+### socket activation, twice and misspelt
+listen: [systemd, systemd, Systemd]
 upstream: https://a.example
-=> 1: listen: this form of listen is not built yet: write host:port or unix:/path
+=> 1: listen.2: write an address with its host, such as 127.0.0.1:8080 or [::1]:8080
+### collectors that are none
+tracing: {otlp: 127.0.0.1:4318, ratio: 1.5}
+upstream: https://a.example
+=> 1: tracing.otlp: write the collector's URL, such as http://127.0.0.1:4318
+=> 1: tracing.ratio: write a number from 0 to 1
+### a collector with a password
+tracing: {otlp: 'https://ann:secret-word@collector.example', ratio: true}
+upstream: https://a.example
+=> 1: tracing.otlp: write scheme, host, port and path alone; OTEL_EXPORTER_OTLP_HEADERS may hold a key
+=> 1: tracing.ratio: write a number from 0 to 1
 ### bad Unix sockets for several users
 listen:
 - {unix: run/x}
@@ -1127,7 +1137,7 @@ upstream: https://a.example
 null: x
 '': x
 => 2: a key is text: put it in quotes
-=> 3: a key here is unknown (is a space missing after its colon?): write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, upstream
+=> 3: a key here is unknown (is a space missing after its colon?): write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, tracing, upstream
 """  # noqa: E501  sentences are compared as they are printed
 
 CASES = [case.partition("\n")[::2] for case in BROKEN.split("### ")[1:]]

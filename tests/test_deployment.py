@@ -13,11 +13,13 @@ import yaml
 
 from proxy.demo.teletracker import TeleTracker
 from tests.support.confining import settings
-from tests.support.instances import ROOT, fleet
+from tests.support.instances import ROOT, Fleet, Running, fleet
 from tests.support.leaks import Artefacts
+from tests.support.manager import listening_manager
 from tests.support.vendors import Vendor
 
 UNIT: Final = ROOT / "deploy" / "bearer-proxy.service"
+SOCKET: Final = ROOT / "deploy" / "bearer-proxy.socket"
 POD: Final = ROOT / "deploy" / "kubernetes.yaml"
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="this machine has no systemd-analyze"
@@ -36,7 +38,8 @@ TRACED: Final = (
 
 
 def installed(tmp_path: Path) -> Path:
-    """The unit, with a program that is there."""
+    """The unit, with a program that is there, and beside it its socket."""
+    (tmp_path / SOCKET.name).write_text(SOCKET.read_text("utf-8"))
     unit = tmp_path / UNIT.name
     program = settings(UNIT)["ExecStart"][0].split()[0]
     unit.write_text(UNIT.read_text("utf-8").replace(program, sys.executable))
@@ -53,7 +56,25 @@ def test_129_systemd_finds_the_unit_closed(tmp_path: Path) -> None:
             ["systemd-analyze", "--no-pager", *command, str(unit)], capture_output=True, text=True, check=False
         )
         assert run.returncode == 0, run.stdout + run.stderr
-        assert UNIT.name not in run.stderr
+        assert "bearer-proxy" not in run.stderr
+
+
+@needs_systemd
+def test_systemd_understands_the_socket_of_the_unit(tmp_path: Path) -> None:
+    """Which belongs to it by its name."""
+    installed(tmp_path)
+    command = ["systemd-analyze", "--no-pager", "verify", str(tmp_path / SOCKET.name)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert SOCKET.stem == UNIT.stem
+
+
+def test_the_unit_is_of_a_type_whose_signs_the_program_gives() -> None:
+    """They are tried in tests/test_manager.py; nothing but its main process may give them."""
+    given = settings(UNIT)
+    assert given["Type"] == ["notify"]
+    assert "NotifyAccess" not in given
+    assert float(given["WatchdogSec"][0]) > 30
 
 
 @pytest.mark.threat(127)
@@ -87,19 +108,35 @@ async def test_129_the_program_serves_with_the_system_calls_that_the_unit_leaves
         "store": {"kind": "file", "path": str(tmp_path / "tokens"), "key": {"env": "STORE_KEY"}},
     }
     environ = {**tracker.environ, "STORE_KEY": "A" * 43 + "="}
-    async with fleet(tmp_path, config, environ, artefacts) as instances:
-        running = await instances.start(sys.executable, "-m", "tests.support.confining", str(UNIT))
-        seccomp = Path("/proc", str(running.process.pid), "status").read_text("ascii")
-        assert "Seccomp:\t2\n" in seccomp
-        assert "CapEff:\t0000000000000000\n" in seccomp
-        for generation in (1, 2):
-            assert await instances.asked(running) == [200]
-            await running.event("token_refreshed", generation)
-            tracker.double.expire()
-        assert not running.all("peers_unknown")
-        assert not running.all("token_not_persisted")
-        running.process.terminate()
-        assert await running.process.wait() == 0
+    notify = str(tmp_path / "notify")
+    with listening_manager(notify) as manager:
+        async with fleet(tmp_path, config, environ, artefacts) as instances:
+            running = await instances.start(
+                sys.executable,
+                "-m",
+                "tests.support.confining",
+                str(UNIT),
+                NOTIFY_SOCKET=notify,
+                WATCHDOG_USEC="1000000",
+            )
+            await manager.hears("READY")
+            await _lives(instances, running, tracker)
+            await manager.hears("STOPPING")
+
+
+async def _lives(instances: Fleet, running: Running, tracker: Vendor[TeleTracker]) -> None:
+    """From its first token to its end."""
+    seccomp = Path("/proc", str(running.process.pid), "status").read_text("ascii")
+    assert "Seccomp:\t2\n" in seccomp
+    assert "CapEff:\t0000000000000000\n" in seccomp
+    for generation in (1, 2):
+        assert await instances.asked(running) == [200]
+        await running.event("token_refreshed", generation)
+        tracker.double.expire()
+    assert not running.all("peers_unknown")
+    assert not running.all("token_not_persisted")
+    running.process.terminate()
+    assert await running.process.wait() == 0
 
 
 @needs_systemd

@@ -135,7 +135,8 @@ def test_the_build_stage_compiles() -> None:
     """With a compiler, with the hook that is off by default, and with the file of it."""
     stage = (ROOT / "Dockerfile").read_text().split("\nFROM ")[1]
     assert re.search(r"apt-get install .*\bgcc\b", stage)
-    assert re.search(r"^RUN HATCH_BUILD_HOOKS_ENABLE=1 \S+/pip install '\.\[fleet\]'", stage, re.MULTILINE)
+    assert re.search(r"^RUN HATCH_BUILD_HOOKS_ENABLE=1 \S+/pip install \"\.\[\$\{EXTRAS\}\]\"", stage, re.MULTILINE)
+    assert "ARG EXTRAS=fleet\n" in stage
     assert re.search(r"^COPY .*\bhatch_build\.py\b", stage, re.MULTILINE)
 
 

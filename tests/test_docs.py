@@ -35,6 +35,7 @@ from proxy.config.routing import (
     ViaConfig,
 )
 from proxy.config.store import StoreConfig
+from proxy.config.tracing import TracingConfig
 from proxy.config.values import duration, size
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +64,7 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], set[str]]] = {
     "log": (LogConfig, set()),
     "limits": (LimitsConfig, set()),
     "exec": (ExecConfig, set()),
+    "tracing": (TracingConfig, set()),
 }
 #: The same for all sections; some have several tables, one after another.
 COMMON = set(CommonCredential.model_fields)

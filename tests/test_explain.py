@@ -322,6 +322,9 @@ def test_the_command_ends_with_1_where_a_request_would_be_refused(run: Callable[
         (["unix:/p.sock", "127.0.0.1:80"], "http://localhost", "127.0.0.1:80", 404),
         (["127.0.0.1:0"], "http://evil.example:4711?a", "127.0.0.1:0", 403),
         ("unix:/p.sock", "/x", "unix:/p.sock", 404),
+        (["systemd", "127.0.0.1:80"], "http://localhost:9090/x", "systemd", 404),
+        (["127.0.0.1:9090", "systemd"], "http://localhost:9090/x", "127.0.0.1:9090", 404),
+        ("systemd", "/x", "systemd", 404),
         ("unix:/p.sock", "http://evil.example/x", "none has this port; as if it came to unix:/p.sock", 404),
     ],
 )

@@ -56,11 +56,14 @@ def with_static(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         "cryptography",
         "difflib",
         "jwt",
+        "opentelemetry",
         "prometheus_client",
         "proxy.config.effective",
         "proxy.config.schema",
         "proxy.credentials.token_endpoint",
         "proxy.demo",
+        "proxy.tracing",
+        "requests",
     ],
 )
 def test_a_start_with_a_static_token_loads_nothing_that_it_does_not_need(

@@ -47,13 +47,19 @@ _GAUGES: Final = {
 class Metrics:
     """The metrics of one instance.
 
-    `reports` gives the state of every credential, `now` the instant in seconds on a clock that counts suspend; both
-    are asked when somebody scrapes. It is the `Events` that token sources report to.
+    `reports` gives the state of every credential, `now` the instant in seconds on a clock that counts suspend, and
+    `more` further metrics; all are asked when somebody scrapes. It is the `Events` that token sources report to.
     """
 
-    def __init__(self, reports: Callable[[], Iterable[Report]], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        reports: Callable[[], Iterable[Report]],
+        now: Callable[[], float],
+        more: Callable[[], Iterable[Family]] = tuple,
+    ) -> None:
         self._reports = reports
         self._now = now
+        self._more = more
         self._obtained_at: dict[str, float] = {}
         #: By route, class of status, and error: how many exchanges took up to each of `_BOUNDS` seconds, how many
         #: longer, and last the sum of their seconds.
@@ -141,6 +147,7 @@ class Metrics:
         }
         yield Family("bearer_proxy_build_info", "gauge", "What runs here.", [Sample(1, build)])
         yield from self._token_families()
+        yield from self._more()
 
     def _by_route(self) -> dict[str, list[float]]:
         """The rows of each route added up."""

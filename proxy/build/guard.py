@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from proxy.clientkeys import ClientKey
-from proxy.config import Config, TcpAddress, UnixAddress
+from proxy.config import Config, UnixAddress
 from proxy.config.model import ClientKeyConfig
 from proxy.config.routing import PolicyRule
 from proxy.errors import PathDenied
@@ -64,7 +64,7 @@ def peers(config: Config) -> Peers | None:
     return Peers(
         [os.geteuid() if uid == "self" else uid for uid in given or ("self",)],
         open_sockets=shared if given is None else (),
-        tcp=any(isinstance(each, TcpAddress) for each in config.listen),
+        tcp=not all(isinstance(each, UnixAddress) for each in config.listen),
         required=given is not None,
     )
 

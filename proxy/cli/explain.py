@@ -10,7 +10,7 @@ import click
 
 from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, masking, print_json
 from proxy.clock import SystemClock
-from proxy.config import Config, ListenAddress, TcpAddress, find
+from proxy.config import Config, ListenAddress, PassedSockets, TcpAddress, UnixAddress, find
 from proxy.explain.crossing import Note
 from proxy.explain.way import Explanation, explained
 
@@ -67,7 +67,9 @@ def _listener(config: Config, authority: str) -> tuple[ListenAddress, bool]:
     for address in config.listen:
         if isinstance(address, TcpAddress) and address.port in (0, port):
             return address, True
-    return config.listen[0], False
+    # Only the service manager knows at which ports.
+    passed = PassedSockets()
+    return (passed, True) if passed in config.listen else (config.listen[0], False)
 
 
 def _named_port(authority: str) -> int:
@@ -76,7 +78,9 @@ def _named_port(authority: str) -> int:
 
 
 def _port(address: ListenAddress, authority: str) -> int | None:
-    return (address.port or _named_port(authority)) if isinstance(address, TcpAddress) else None
+    if isinstance(address, UnixAddress):
+        return None
+    return (isinstance(address, TcpAddress) and address.port) or _named_port(authority)
 
 
 def _fields(authority: str, address: ListenAddress, headers: tuple[str, ...]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from proxy import logs
 from proxy.config import Config, Source, again, load
 from proxy.config.watched import Watched, files
 from proxy.errors import ConfigError
+from proxy.manager import Manager
 from proxy.server import Instance, World
 
 log: Final = logging.getLogger("proxy")
@@ -24,8 +25,8 @@ LOOK_SECONDS: Final = 2.0
 class Reloading:
     """Lets `instance`, which serves by `config`, follow what `source` says; `applied` is called after each change.
 
-    `asked` is set by whoever wants it read now, `environ` is where secrets may come from, `look_seconds` is how
-    often files are looked at.
+    `manager` is told of it. `asked` is set by whoever wants it read now, `environ` is where secrets may come from,
+    `look_seconds` is how often files are looked at.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Reloading:
         environ: Mapping[str, str],
         asked: asyncio.Event,
         applied: Callable[[], None],
+        manager: Manager | None = None,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._instance = instance
@@ -46,6 +48,7 @@ class Reloading:
         self._world = world
         self._environ = environ
         self._applied = applied
+        self._manager = manager or Manager()
         self._look_seconds = look_seconds
         self._watched = Watched(files(config, source))
         self._asked = asked
@@ -59,20 +62,24 @@ class Reloading:
             # In a thread, as all that reads files: a file system may hang.
             if self._asked.is_set() or await asyncio.to_thread(self._watched.look):
                 self._asked.clear()
-                await self._reload()
+                self._manager.reloading()
+                is_new = await self._reload()
+                self._instance.machinery.read(is_applied=is_new)
+                how = "reloaded" if is_new else "the last reload was refused, the log says why"
+                self._manager.ready(f"Serving on {', '.join(self._instance.urls)}; {how}")
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> bool:
         try:
             source, config = await asyncio.to_thread(self._read)
             news = await self._instance.reload(config)
         except ConfigError as error:
             detail = "; ".join(map(in_log, error.problems))
             log.warning("reload_refused", extra={"fields": {"problems": len(error.problems), "detail": detail}})
-            return
+            return False
         except Exception:
             log.exception("internal_error")
             log.warning("reload_refused", extra={"fields": {"detail": "a defect of the proxy, see internal_error"}})
-            return
+            return False
         if config.log != self._config.log:
             given = config.log
             logs.set_up(self._world.redactor, level=given.level, style=given.format, lines=self._world.lines)
@@ -80,6 +87,7 @@ class Reloading:
         warn(config)
         log.info("reloaded", extra={"fields": news or {"changed": "nothing"}})
         self._applied()
+        return True
 
     def _read(self) -> tuple[Source, Config]:
         self._watched.take()

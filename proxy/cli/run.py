@@ -14,6 +14,7 @@ from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, maski
 from proxy.cli.reload import Reloading, warn
 from proxy.config import Config, Source, find, quick
 from proxy.lines import Lines
+from proxy.manager import Manager, passed_sockets
 from proxy.process import is_root, raise_descriptors
 from proxy.server import Instance, World
 
@@ -58,6 +59,7 @@ def run(
     redactor = masking()
     lines = Lines(sys.stderr)
     logs.set_up(redactor, lines=lines)
+    manager, passed = Manager.of(os.environ), passed_sockets(os.environ)
     if upstream is None:
         if token_env or token_file or token_stdin or listen:
             raise click.UsageError("--token-env, --token-file, --token-stdin and --listen go with --upstream URL.")
@@ -70,9 +72,9 @@ def run(
     loaded = load_closed(source)
     raise_descriptors()
     logs.set_up(redactor, level=loaded.log.level, style=loaded.log.format, lines=lines)
-    world = World(redactor, state_folder(os.environ), lines=lines)
+    world = World(redactor, state_folder(os.environ), lines=lines, passed=passed)
     with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
-        runner.run(_serve(loaded, world, source))
+        runner.run(_serve(loaded, world, source, manager))
     return 0
 
 
@@ -93,7 +95,7 @@ class _Signals:
         (self.second if self.first.is_set() else self.first).set()
 
 
-async def _serve(config: Config, world: World, source: Source) -> None:
+async def _serve(config: Config, world: World, source: Source, manager: Manager) -> None:
     """Start, serve until told to end, end."""
     signals = _Signals()
     warn(config)
@@ -107,16 +109,21 @@ async def _serve(config: Config, world: World, source: Source) -> None:
         environ=os.environ,
         asked=signals.reload,
         applied=lambda: _write_run_file(path, instance),
+        manager=manager,
     )
     following = asyncio.create_task(reloading.run())
+    watching = asyncio.create_task(manager.watch())
     try:
         _write_run_file(path, instance)
         _print_urls(instance)
+        manager.ready(f"Serving on {', '.join(instance.urls)}")
         await signals.first.wait()
+        manager.stopping()
         following.cancel()
         await end(instance, signals.second)
     finally:
         following.cancel()
+        watching.cancel()
         runfile.remove(path, os.getpid())
 
 

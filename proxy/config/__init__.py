@@ -2,7 +2,7 @@
 
 from proxy.config.anycredential import ExpiredRuleConfig
 from proxy.config.credentials import CredentialConfig, LoginCredential, StaticCredential
-from proxy.config.listeners import ListenAddress, TcpAddress, UnixAddress
+from proxy.config.listeners import ListenAddress, PassedSockets, TcpAddress, UnixAddress
 from proxy.config.load import load
 from proxy.config.model import Config
 from proxy.config.oauth import OAuthCredential
@@ -24,6 +24,7 @@ __all__ = [
     "LoginCredential",
     "MetadataCredential",
     "OAuthCredential",
+    "PassedSockets",
     "PolicyRule",
     "RouteConfig",
     "SecretSource",

@@ -66,7 +66,7 @@ def _far_peers(draft: Draft, problems: Problems) -> None:
 def _untold_names(draft: Draft, problems: Problems) -> None:
     """To a name outside of localhost browsers send no Fetch Metadata over plain HTTP (its section 2, threat 2)."""
     guard = draft.guard
-    if guard is None or guard.has_keys or not any(isinstance(each, TcpAddress) for each in draft.listen):
+    if guard is None or guard.has_keys or all(isinstance(each, UnixAddress) for each in draft.listen):
         return
     names: list[tuple[KeyPath, str]] = [(("guard", "hosts", at), name) for at, name in enumerate(guard.hosts)]
     names += [(("routes", at, "host"), route.host) for at, route in draft.routes.items() if route.host is not None]

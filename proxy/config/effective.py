@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from proxy.config.addresses import origin_text
 from proxy.config.fields import SECRET_NAME
-from proxy.config.listeners import TcpAddress, UnixAddress, written
+from proxy.config.listeners import PassedSockets, TcpAddress, UnixAddress, written
 from proxy.config.model import Config
 from proxy.config.problems import KeyPath
 from proxy.config.provided import ExecCredential
@@ -65,7 +65,7 @@ def _plain(value: object, path: KeyPath, shown: Shown) -> Any:  # noqa: ANN401  
     """The part of a model at `path`."""
     if isinstance(value, SecretSource):
         return shown(path, value)
-    if isinstance(value, Place | Origin | Replace | TcpAddress | UnixAddress):
+    if isinstance(value, Place | Origin | Replace | TcpAddress | UnixAddress | PassedSockets):
         return _short(value)
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name), (*path, name), shown) for name in type(value).model_fields}
@@ -78,7 +78,7 @@ def _plain(value: object, path: KeyPath, shown: Shown) -> Any:  # noqa: ANN401  
     return str(value) if isinstance(value, Path) else value
 
 
-def _short(value: Place | Origin | Replace | TcpAddress | UnixAddress) -> Any:  # noqa: ANN401  plain data
+def _short(value: Place | Origin | Replace | TcpAddress | UnixAddress | PassedSockets) -> Any:  # noqa: ANN401  plain data
     """A value of ours as it is written in a config."""
     if isinstance(value, Place):
         scheme = {"scheme": value.scheme} if value.kind == "header" else {}

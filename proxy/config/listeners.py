@@ -62,15 +62,23 @@ class UnixAddress:
         return f"unix:{self.path}"
 
 
-ListenAddress = TcpAddress | UnixAddress
+@dataclass(frozen=True, slots=True)
+class PassedSockets:
+    """What the service manager listens on and passes to the process, less what other addresses name."""
+
+    def __str__(self) -> str:
+        return "systemd"
+
+
+ListenAddress = TcpAddress | UnixAddress | PassedSockets
 
 
 def listen_address(value: object) -> ListenAddress:
-    """`host:port`, `unix:/path`, or a mapping with `tcp` and `reuse_port`, or with `unix`, `mode` and `group`."""
-    if isinstance(value, TcpAddress | UnixAddress):
+    """`host:port`, `unix:/path`, `systemd`, or a mapping: `tcp`, `reuse_port`, or `unix`, `mode`, `group`."""
+    if isinstance(value, TcpAddress | UnixAddress | PassedSockets):
         return value
     if value == "systemd":
-        raise ValueError("this form of listen is not built yet: write host:port or unix:/path")
+        return PassedSockets()
     if isinstance(value, Mapping):
         return _unix(value) if "unix" in value else _tcp(value)
     if not isinstance(value, str):
@@ -131,7 +139,7 @@ def written(address: ListenAddress) -> str | dict[str, str | bool]:
     """An address as it is written in a configuration."""
     if isinstance(address, TcpAddress):
         return {"tcp": str(address), "reuse_port": True} if address.reuse_port else str(address)
-    if not address.is_shared:
+    if isinstance(address, PassedSockets) or not address.is_shared:
         return str(address)
     group = {} if address.group is None else {"group": address.group}
     return {"unix": address.path, "mode": f"{address.mode:04o}", **group}
@@ -154,7 +162,10 @@ def _tcp_address(value: object) -> TcpAddress:
     return address
 
 
-_ADDRESS_SCHEMA: Final[dict[str, Any]] = {"type": "string", "examples": ["127.0.0.1:8080", "unix:/run/p.sock"]}
+_ADDRESS_SCHEMA: Final[dict[str, Any]] = {
+    "type": "string",
+    "examples": ["127.0.0.1:8080", "unix:/run/p.sock", "systemd"],
+}
 _SHARED_PORT_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
@@ -191,4 +202,8 @@ Listen = Annotated[
         {"anyOf": [*_LISTEN_SCHEMA["anyOf"], {"type": "array", "items": _LISTEN_SCHEMA, "minItems": 1}]}
     ),
 ]
-TcpListen = Annotated[TcpAddress, PlainValidator(_tcp_address), WithJsonSchema(_ADDRESS_SCHEMA)]
+TcpListen = Annotated[
+    TcpAddress,
+    PlainValidator(_tcp_address),
+    WithJsonSchema({"type": "string", "examples": ["127.0.0.1:8081"]}),
+]

@@ -18,6 +18,7 @@ from proxy.config.routing import RouteConfig
 from proxy.config.secrets import SecretReader
 from proxy.config.sources import Source
 from proxy.config.store import StoreConfig
+from proxy.config.tracing import TracingConfig
 from proxy.config.translate import validate
 from proxy.config.yamltext import parse
 from proxy.errors import ConfigError
@@ -54,6 +55,7 @@ def load(source: Source, *, environ: Mapping[str, str], reads: type[SecretReader
         "exec": draft.exec,
         "log": parts.section("log", LogConfig),
         "limits": parts.section("limits", LimitsConfig),
+        "tracing": parts.section("tracing", TracingConfig),
     }
     check(draft, problems)
     if problems.sentences or draft.guard is None or draft.admin is None:

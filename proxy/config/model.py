@@ -27,6 +27,7 @@ from proxy.config.problems import KeyPath
 from proxy.config.routing import RouteConfig
 from proxy.config.secrets import SecretSource
 from proxy.config.store import StoreConfig
+from proxy.config.tracing import TracingConfig
 from proxy.injection import Replace
 from proxy.redact import Borrowed, Secret
 
@@ -199,6 +200,8 @@ class Config(Section):
     """Bounds on what clients may do."""
     exec: ExecConfig = Field(default_factory=ExecConfig.model_construct)
     """What the program is given that `exec` starts."""
+    tracing: TracingConfig = Field(default_factory=TracingConfig.model_construct)
+    """Where spans of requests go, if anywhere."""
     warnings: list[str] = Field(default_factory=list, exclude=True)
     """What is allowed but doubtful, one sentence each."""
 

@@ -43,6 +43,15 @@ class Pool:
         """How many connections there are, in use and idle."""
         return len(self._open)
 
+    def state(self) -> dict[str, int]:
+        """Its numbers: `size`, connections `idle` and `busy`, and who is `waiting` for one."""
+        return {
+            "size": self._size,
+            "idle": len(self._idle),
+            "busy": len(self._open) - len(self._idle),
+            "waiting": sum(not each.done() for each in self._waiters),
+        }
+
     def take(self) -> Connection | None:
         """A connection that rests, for one exchange; None where none does. `release` it afterwards."""
         idle = self._idle

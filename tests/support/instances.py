@@ -113,6 +113,8 @@ class Fleet:
     artefacts: Artefacts
     running: list[Running] = field(default_factory=list)
     started: int = 0
+    #: The descriptors that instances inherit.
+    descriptors: tuple[int, ...] = ()
 
     async def start(self, *inside: str, also: Mapping[str, Any] | None = None, **more: str) -> Running:
         """One more, started with `inside`; `also` are settings and `more` are variables for it alone."""
@@ -142,6 +144,7 @@ class Fleet:
             env={**kept, **own, **self.environ, **more},
             stderr=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
+            pass_fds=self.descriptors,
         )
         made = Running(process, self.artefacts)
         self.running.append(made)
