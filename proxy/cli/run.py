@@ -77,11 +77,12 @@ def run(
 
 
 class _Signals:
-    """Counts the wishes to end."""
+    """What the process is asked to do. Only a second signal is impatient: one behind `POST /quit` is the first."""
 
     def __init__(self) -> None:
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
+        self.leave = asyncio.Event()
+        self.at_once = asyncio.Event()
+        self._came = False
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
@@ -90,7 +91,10 @@ class _Signals:
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
     def _end(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
+        if self._came:
+            self.at_once.set()
+        self._came = True
+        self.leave.set()
 
 
 async def _serve(config: Config, world: World, source: Source) -> None:
@@ -98,7 +102,7 @@ async def _serve(config: Config, world: World, source: Source) -> None:
     signals = _Signals()
     warn(config)
     instance = await Instance.start(config, world)
-    instance.leave = signals.first
+    instance.leave = signals.leave
     if is_root():
         log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})
     path = runfile.path_for(source.identity, os.environ)
@@ -112,9 +116,9 @@ async def _serve(config: Config, world: World, source: Source) -> None:
     try:
         _write_run_file(path, instance)
         _print_urls(instance)
-        await signals.first.wait()
+        await signals.leave.wait()
         following.cancel()
-        await end(instance, signals.second)
+        await end(instance, signals.at_once)
     finally:
         following.cancel()
         runfile.remove(path, os.getpid())
