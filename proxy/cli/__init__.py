@@ -1,6 +1,7 @@
 """The command line: `main`, and one module for each group of commands. They parse, call and print, no more."""
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -8,6 +9,7 @@ from typing import Any, Final
 import click
 
 from proxy import __version__
+from proxy.cli.looks import wish
 from proxy.compiled import is_compiled
 from proxy.names import shown_words
 
@@ -36,6 +38,7 @@ class _Commands(click.Group):
 
     def make_context(self, *args: Any, **named: Any) -> click.Context:  # noqa: ANN401  click's contract
         """Parse what stands before the name of a command."""
+        named.setdefault("color", wish(os.environ))
         with _quoting_no_secret():
             return super().make_context(*args, **named)
 

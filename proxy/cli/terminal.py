@@ -10,6 +10,8 @@ from typing import Final
 
 import click
 
+from proxy.cli.looks import Waiting
+
 #: A longer line is no address.
 _LINE_MOST: Final = 16 * 1024
 #: What says that a browser can show itself; `BROWSER` names one outright.
@@ -25,9 +27,13 @@ class Terminal:
         # Who asks for no browser pastes, be it through a pipe.
         keyboard = _keyboard()
         self.can_paste = keyboard is not None and (os.isatty(keyboard) or not browser)
+        #: What says meanwhile that it is waited for.
+        self.line: Waiting | None = None
 
     def tell(self, text: str) -> None:
         """One or more lines."""
+        if self.line is not None:
+            self.line.clear()
         click.echo(text)
 
     def open(self, url: str) -> None:
