@@ -1,8 +1,7 @@
 """A newcomer's way, timed: clone, `make demo`, one command with a token of one's own, and the first answer.
 
-Usage: `python -m tests.support.newcomer` does it in a folder of its own, against an API on this machine that demands
-the token. Packages come from where pip has them. The exit status is 1 where a step fails, or where a file of the clone
-had to be changed.
+Usage: `make newcomer` does it in a folder of its own, against an API on this machine that demands the token. pip
+gets its packages as ever. The exit status is 1 where a step fails, or where a file of the clone was changed.
 """
 
 import os
@@ -18,7 +17,7 @@ from time import monotonic
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-TOKEN: Final = "a-token-of-a-newcomer-0123456789"  # noqa: S105  it opens nothing
+TOKEN: Final = "a-token-of-a-newcomer-0123456789"
 #: No step takes so many seconds.
 DEADLINE: Final = 600.0
 
@@ -56,14 +55,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="newcomer-") as folder, demanding() as api:
         home = Path(folder, "home")
         home.mkdir()
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("BEARER_", "XDG_", "MAKE"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("BEARER_", "XDG_", "MAKE"))
+        }
         # What pip has kept already counts: who has Python has used it before.
         cache = os.environ.get("PIP_CACHE_DIR") or str(Path.home() / ".cache" / "pip")
         environ = {**kept, "HOME": str(home), "PIP_CACHE_DIR": cache, "API_TOKEN": TOKEN}
         try:
             return _walk(Path(folder), api, environ)
         except (subprocess.SubprocessError, AssertionError) as error:
-            print(f"failed: {error}")
+            _say(f"failed: {error}")
             return 1
 
 
@@ -88,7 +89,7 @@ def _walk(folder: Path, api: str, environ: dict[str, str]) -> int:
     assert answer == "hello, newcomer\n", f"the answer is {answer!r}"
     changed = _run(["git", "status", "--porcelain"], clone, environ)
     assert not changed, f"files of the clone were changed:\n{changed}"
-    print(f"{monotonic() - began_at:6.1f} s  in all, three commands and no file edited")
+    _say(f"{monotonic() - began_at:6.1f} s  in all, three commands and no file edited")
     return 0
 
 
@@ -107,15 +108,20 @@ def _run(command: list[str], folder: Path, environ: dict[str, str]) -> str:
             command, cwd=folder, env=environ, check=True, capture_output=True, text=True, timeout=DEADLINE
         ).stdout
     except subprocess.CalledProcessError as error:
-        print(error.stdout, error.stderr, sep="\n")
+        _say(f"{error.stdout}\n{error.stderr}")
         raise
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 @contextmanager
 def _step(name: str) -> Iterator[None]:
     began_at = monotonic()
     yield
-    print(f"{monotonic() - began_at:6.1f} s  {name}", flush=True)
+    _say(f"{monotonic() - began_at:6.1f} s  {name}")
 
 
 if __name__ == "__main__":
