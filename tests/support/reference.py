@@ -22,9 +22,9 @@ _HEAD: Final = """# Reference
 Made of the program by `python -m tests.support.reference`; a test compares. What things mean together is in
 [configuration](configuration.md), what each vendor needs in [credentials](credentials.md).
 
-Commands say what is wrong in one sentence a problem, on standard error. Exit status: 0 done, 1 failed at run time, 2 wrong usage
-or configuration; of `exec` that of the program. On a terminal there are colours, unless `NO_COLOR` is set or `TERM` is `dumb`;
-`FORCE_COLOR` has them in a pipe, too. What is waited for is told on a terminal only.
+Commands say what is wrong in one sentence a problem, on standard error. Exit status: 0 done, 1 failed at run time,
+2 wrong usage or configuration; of `exec` that of the program. On a terminal there are colours, unless `NO_COLOR` is
+set or `TERM` is `dumb`; `FORCE_COLOR` has them in a pipe, too. What is waited for is told on a terminal only.
 """
 
 
@@ -53,7 +53,7 @@ def _paragraph(text: str) -> Iterator[str]:
         yield from [*lines, ""]
         return
     calls = [line.partition(":")[2] if "Example" in line else line for line in lines]
-    yield from ["```sh", *(call.strip() for call in calls), "```", ""]
+    yield from ["```text", *(call.strip() for call in calls), "```", ""]
 
 
 def _option(option: click.Option) -> str:
