@@ -12,7 +12,8 @@ from typing import Final
 import pytest
 from aiohttp import web
 
-from proxy.cli.looks import waiting, wish
+from proxy.cli.looks import Waiting, waiting, wish
+from proxy.cli.terminal import Terminal
 from tests.support.api import Seen, api
 from tests.support.leaks import Artefacts
 from tests.test_cli import DEADLINE, Command
@@ -140,3 +141,22 @@ def test_whoever_does_not_look_on_is_told_nothing(capsys: pytest.CaptureFixture[
     with waiting("what nobody sees") as line:
         assert line is None
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_a_login_says_takes_the_place_of_what_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line is emptied first."""
+    person = Terminal({}, browser=False)
+    person.line = Waiting("waiting for you")
+    person.tell("Enter this code")
+    assert capsys.readouterr() == ("Enter this code\n", EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("rnu", "No such command 'rnu'. Did you mean 'run'?"), ("zzzz", "No such command 'zzzz'.")],
+)
+def test_a_slip_in_the_name_of_a_command_is_told_with_the_nearest(command: Command, given: str, said: str) -> None:
+    """And nothing is guessed where none is near."""
+    ended = command.inside(given)
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1] == f"Error: {said}"

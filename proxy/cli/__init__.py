@@ -4,6 +4,7 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, Final
 
 import click
@@ -57,6 +58,17 @@ class _Commands(click.Group):
             return None
         there = vars(importlib.import_module(f"proxy.cli.{_MODULES[cmd_name]}")).values()
         return next(each for each in there if isinstance(each, click.Command) and each.name == cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is meant; a slip is told with the name that is nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            for near in get_close_matches(args[0], _MODULES, 1):
+                raise click.UsageError(f"{error.format_message()} Did you mean '{near}'?", ctx) from None
+            raise
 
 
 @contextmanager
