@@ -4,7 +4,6 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, Final
 
 import click
@@ -66,6 +65,8 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            from difflib import get_close_matches  # noqa: PLC0415  what only mistakes need
+
             for near in get_close_matches(args[0], _MODULES, 1):
                 raise click.UsageError(f"{error.format_message()} Did you mean '{near}'?", ctx) from None
             raise
