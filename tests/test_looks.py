@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 from aiohttp import web
 
-from proxy.cli.looks import Waiting, waiting, wish
+from proxy.cli.looks import Silence, Waiting, waiting, wish
 from proxy.cli.terminal import Terminal
 from tests.support.api import Seen, api
 from tests.support.leaks import Artefacts
@@ -139,8 +139,9 @@ async def test_whoever_waits_at_a_terminal_sees_for_what(command: Command) -> No
 def test_whoever_does_not_look_on_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard error is no terminal: there is no line, and nothing that could write one."""
     with waiting("what nobody sees") as line:
-        assert line is None
-    assert capsys.readouterr() == ("", "")
+        assert isinstance(line, Silence)
+        line.say("what was found")
+    assert capsys.readouterr() == ("what was found\n", "")
 
 
 def test_what_a_login_says_takes_the_place_of_what_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:

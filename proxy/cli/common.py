@@ -74,11 +74,8 @@ async def report(findings: AsyncIterable[Finding], *, as_json: bool, about: str)
     with waiting(about) as line:
         async for each in findings:
             found.append(each)
-            if as_json:
-                continue
-            if line is not None:
-                line.clear()
-            click.echo(f"{painted(f'{each.status:8}', each.status)} {each.what}: {each.detail}")
+            if not as_json:
+                line.say(f"{painted(f'{each.status:8}', each.status)} {each.what}: {each.detail}")
     if as_json:
         print_json({"findings": [asdict(each) for each in found]})
     return int(any(each.status == "failure" for each in found))

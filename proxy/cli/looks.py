@@ -53,13 +53,14 @@ class Waiting:
     def __init__(self, about: str) -> None:
         self.about = about
         self._ended = threading.Event()
-        #: Guards the line; a frame is whole, and behind `clear` there is none until the next.
+        #: Guards the line: no frame comes between its end and what takes its place.
         self._lock = threading.Lock()
 
-    def clear(self) -> None:
-        """Empty the line, so that something else can be written there."""
+    def say(self, text: str) -> None:
+        """Print `text` to standard output, in the place of the line; the next frame is below it."""
         with self._lock:
             _write(_EMPTY)
+            click.echo(text)
 
     def end(self) -> None:
         """Say no more."""
@@ -75,7 +76,7 @@ class Waiting:
                 _write(f"{_EMPTY}{frame} {self.about} ({monotonic() - began_at:.0f} s)")
             if self._ended.wait(_FRAME_SECONDS):
                 break
-        self.clear()
+        _write(_EMPTY)
 
 
 def _write(text: str) -> None:
@@ -83,11 +84,19 @@ def _write(text: str) -> None:
     sys.stderr.flush()
 
 
+class Silence:
+    """The same, where nobody looks on."""
+
+    def say(self, text: str) -> None:
+        """Print `text`."""
+        click.echo(text)
+
+
 @contextmanager
-def waiting(about: str, *, shown: bool = True) -> Iterator[Waiting | None]:
-    """For as long as the block lasts; None where there is no terminal to show it on, or it is not to be `shown`."""
+def waiting(about: str, *, shown: bool = True) -> Iterator[Waiting | Silence]:
+    """For as long as the block lasts; silence where no terminal can show it, or it is not to be `shown`."""
     if not shown or not sys.stderr.isatty():
-        yield None
+        yield Silence()
         return
     line = Waiting(about)
     # A thread: the loop may wait, too.
