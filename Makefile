@@ -20,10 +20,11 @@ COMPILED = not patches and not slow
 # Tests start the program hundreds of times; where nothing may be kept, each would compile all of it anew.
 KEEP = PYTHONDONTWRITEBYTECODE=
 
-.PHONY: help venv demo test types covered test-slow test-compiled test-long fuzz mutants nightly bench format clean
+.PHONY: help venv demo newcomer test types covered test-slow test-compiled test-long fuzz mutants nightly bench format clean
 
 help:
 	@echo 'make demo       install, then show the main job against embedded vendor APIs'
+	@echo 'make newcomer   time the way from a clone to the first answer, in a folder of its own'
 	@echo 'make test       install, then lint, check types, run every test with coverage'
 	@echo 'make test-slow  test what takes longer (at most 8 minutes): test-compiled and test-long, side by side'
 	@echo 'make test-compiled  compile the data path, test that thoroughly (needs gcc and the headers of Python)'
@@ -71,6 +72,9 @@ venv: .venv/.made
 
 demo: .venv/.installed
 	@$(BIN)/bearer-proxy demo
+
+newcomer: .venv/.made
+	@$(BIN)/python -m tests.support.newcomer
 
 test: .venv/.tested
 	@$(BIN)/ruff check --quiet

@@ -24,7 +24,7 @@ from proxy.listener.server import Server, Terms
 from proxy.office import Office, key_of
 from proxy.process import ADMIN_PLACES, most_connections
 from proxy.redact import Secret
-from proxy.sockets import BACKLOG, remove_file, url_of
+from proxy.sockets import BACKLOG, remove_file, take_waiting, url_of
 from proxy.waking import Waking
 from proxy.work import Work
 from proxy.world import World
@@ -45,6 +45,7 @@ class Instance:
     def __init__(self, config: Config, world: World) -> None:
         self._world = world
         self._sockets: list[socket.socket] = []
+        self._doors: tuple[socket.socket, ...] = ()  # those for clients
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
         self._office = Office(config, self, redactor=world.redactor, clock=world.clock)
@@ -198,10 +199,11 @@ class Instance:
         log.info("draining")
         for each in (self._present, *self._past):
             each.relay.draining = True
+        late = [each for door in self._doors for each in take_waiting(door)]
         self._close_doors()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._present.config.limits.drain):
-                await self._data.drain()
+                await self._data.drain(late)
         await self.close()
         log.info("stopped")
 
@@ -273,6 +275,7 @@ class Instance:
             if peers is not None:
                 peers.begin()
         listening, admin = open_doors(self._present.config, self._world.passed)
+        self._doors = tuple(listening)
         self._sockets += [*listening, *admin]
         loop = asyncio.get_running_loop()
         for bound in listening:

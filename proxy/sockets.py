@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -186,6 +186,13 @@ def remove_file(sock: socket.socket) -> None:
     if sock.fileno() >= 0 and sock.family == socket.AF_UNIX and not isinstance(sock, PassedSocket):
         with suppress(OSError):
             Path(sock.getsockname()).unlink()
+
+
+def take_waiting(sock: socket.socket) -> Iterator[socket.socket]:
+    """The connections that nobody has taken yet; with the listening socket they would be reset."""
+    with suppress(OSError):
+        while True:
+            yield sock.accept()[0]
 
 
 def url_of(sock: socket.socket) -> str:

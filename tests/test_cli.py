@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from aiohttp import web
@@ -721,7 +722,7 @@ def test_the_table_has_a_line_a_credential() -> None:
         {"name": "key", "state": "fresh", "generation": 1, "expires_in": None, **empty},
         {"name": "new", "state": "invalid", "generation": 0, "expires_in": None, **empty},
     ]
-    assert list(lines(reports, 1_800_000_000.0)) == [
+    assert [click.unstyle(line) for line in lines(reports, 1_800_000_000.0)] == [
         "CREDENTIAL  STATE    GENERATION  EXPIRES IN    RE-LOGIN BY        LAST ERROR",
         "billing     fresh    12          50m           2027-01-15 08:00Z  -",
         "crm         invalid  1           1m 30s ago    -                  No.",

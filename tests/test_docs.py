@@ -202,6 +202,13 @@ def test_the_tests_that_are_named_exist() -> None:
     assert {name for name in named if f"def {name}(" not in sources} == set()
 
 
+def test_every_page_is_found_by_what_it_is_for() -> None:
+    """The index leads to each of them."""
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages - set(re.findall(r"\]\(([\w-]+\.md)", index)) == set()
+
+
 def test_the_picture_of_the_rooms_is_complete() -> None:
     """Every module and folder of the package is in the picture, and nothing that is not there."""
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")

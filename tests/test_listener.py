@@ -836,8 +836,12 @@ async def test_a_handler_that_fails_ends_its_connection_and_is_logged_once(
 
 @pytest.mark.threat(122)
 @on_each_loop
-async def test_122_closing_ends_what_rests_and_lets_what_is_in_progress_be_answered(artefacts: Artefacts) -> None:
-    """What rests: a connection behind an answer, a new one, and one with a part of a head."""
+async def test_122_a_drain_ends_what_rests_and_lets_what_is_in_progress_be_answered(
+    artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What rests: a connection behind an answer, a new one, and one with a part of a head, which is answered."""
+    for name in ("PARTING_SECONDS", "LINGER_SECONDS"):
+        monkeypatch.setattr(f"proxy.listener.connection.{name}", 0.02)
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request, connection: ClientConnection) -> None:
@@ -861,14 +865,48 @@ async def test_122_closing_ends_what_rests_and_lets_what_is_in_progress_be_answe
             await turns(1)
         assert listener.server.is_busy
         draining = asyncio.create_task(listener.server.drain())
+        assert (await partial.answer()).code == "request_timeout"
         for client in (behind, fresh, partial):
             assert await client.at_end()
         assert not draining.done()
         go.set()
-        assert (await busy.answer()).body == b"/slow|"
-        assert await busy.at_end()  # what came behind it is not begun any more
+        # What came behind it came in good faith.
+        assert [(await busy.answer()).body for _ in range(2)] == [b"/slow|", b"/|"]
+        assert await busy.at_end()
         await draining
-        assert not listener.server.is_busy
+        assert not listener.connections
+
+
+def peer_of(connection: ClientConnection) -> object:
+    """The address of the client."""
+    return None if connection.transport is None else connection.transport.get_extra_info("peername")
+
+
+@pytest.mark.threat(122)
+@on_each_loop
+async def test_122_what_is_on_its_way_when_a_drain_begins_is_answered(
+    artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a connection that has just been used, and on a new one; one that has rested for long ends at once."""
+    monkeypatch.setattr("proxy.listener.connection.PARTING_SECONDS", 2 * DEADLINE)
+    async with (
+        listening() as listener,
+        connected(listener.url, artefacts) as old,
+        connected(listener.url, artefacts) as used,
+        connected(listener.url, artefacts) as fresh,
+    ):
+        for client in (old, used):
+            assert (await client.ask("GET")).status == 200
+        while len(listener.connections) < 3:
+            await turns(1)
+        [rests] = [each for each in listener.connections if peer_of(each) == old.writer.get_extra_info("sockname")]
+        rests._rests_since -= 2 * DEADLINE
+        draining = asyncio.create_task(listener.server.drain())
+        assert await old.at_end()
+        for client in (used, fresh):
+            assert (await client.ask("GET")).status == 200
+            client.writer.close()
+        await draining
 
 
 class Slow:

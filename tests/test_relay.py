@@ -928,6 +928,7 @@ async def test_122_draining_finishes_what_is_in_flight(proxying: StartProxy, key
         answer = await client.answer()
         assert (answer.status, answer.body) == (200, b"fine")
         assert await client.at_end()
+        client.writer.close()
         await within(draining)
 
 

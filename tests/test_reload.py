@@ -217,6 +217,8 @@ async def test_what_is_in_flight_over_two_reloads_is_finished_by_the_drain(
             held.release.set()
             for answer in (await first.answer(), await second.answer()):
                 assert (answer.status, answer.body, answer["connection"]) == (200, b"late", "close")
+            for client in (first, second):
+                client.writer.close()
             await draining
         assert [seen.all("x-configuration") for seen in upstream.seen] == [["0"], ["1"]]
 

@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
@@ -112,6 +113,23 @@ async def test_122_a_request_in_flight_is_finished_and_new_connections_are_not_t
 
 
 @pytest.mark.threat(122)
+async def test_122_a_connection_that_nobody_has_taken_yet_is_answered(proxying: StartProxy) -> None:
+    """The client has sent its request when the door closes."""
+    async with api() as upstream, proxying({"upstream": upstream.url}) as proxy:
+        # Blocking: the proxy, in this thread, sees nothing of it before it drains.
+        client = socket.create_connection(("127.0.0.1", urlsplit(proxy.url).port))
+        client.sendall(GET)
+
+        def read() -> bytes:
+            with client, client.makefile("rb") as answer:
+                return answer.read()
+
+        reading = asyncio.get_running_loop().run_in_executor(None, read)
+        await proxy.instance.drain()
+        assert (await reading).endswith(b"Connection: close\r\n\r\nfine")
+
+
+@pytest.mark.threat(122)
 async def test_122_a_hung_upstream_does_not_keep_it_from_ending(proxying: StartProxy) -> None:
     """After `limits.drain` the request is cut, visibly."""
     arrived = asyncio.Event()
@@ -178,6 +196,7 @@ async def test_122_an_upload_in_flight_is_finished_too(proxying: StartProxy) -> 
         client.send(b"def")
         answer = await client.answer()
         assert (answer.status, answer.body) == (200, b"fine")
+        client.writer.close()
         await draining
     assert [seen.body for seen in upstream.seen] == [b"abcdef"]
 

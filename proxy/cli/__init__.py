@@ -1,6 +1,7 @@
 """The command line: `main`, and one module for each group of commands. They parse, call and print, no more."""
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -8,6 +9,7 @@ from typing import Any, Final
 import click
 
 from proxy import __version__
+from proxy.cli.looks import wish
 from proxy.compiled import is_compiled
 from proxy.names import shown_words
 
@@ -36,6 +38,7 @@ class _Commands(click.Group):
 
     def make_context(self, *args: Any, **named: Any) -> click.Context:  # noqa: ANN401  click's contract
         """Parse what stands before the name of a command."""
+        named.setdefault("color", wish(os.environ))
         with _quoting_no_secret():
             return super().make_context(*args, **named)
 
@@ -54,6 +57,19 @@ class _Commands(click.Group):
             return None
         there = vars(importlib.import_module(f"proxy.cli.{_MODULES[cmd_name]}")).values()
         return next(each for each in there if isinstance(each, click.Command) and each.name == cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is meant; a slip is told with the name that is nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches  # noqa: PLC0415  what only mistakes need
+
+            for near in get_close_matches(args[0], _MODULES, 1):
+                raise click.UsageError(f"{error.format_message()} Did you mean '{near}'?", ctx) from None
+            raise
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 from proxy import adminclient, runfile
 from proxy import healthcheck as health
 from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, print_json
+from proxy.cli.looks import waiting
 from proxy.cli.table import lines
 from proxy.errors import BearerProxyError
 
@@ -43,7 +44,8 @@ def token(name: str | None, config: str | None, *, refresh: bool, as_json: bool)
         if len(chosen) != 1:
             raise click.UsageError(f"--refresh is for one credential: write one of {', '.join(names)}")
         path = f"/api/credentials/{chosen[0]['name']}/refresh"
-        chosen = [_asked(running, "POST", path, wait=_REFRESH_SECONDS)]
+        with waiting("asking for a new token"):
+            chosen = [_asked(running, "POST", path, wait=_REFRESH_SECONDS)]
     if as_json:
         print_json({"credentials": chosen})
     else:

@@ -10,6 +10,7 @@ from typing import Any, Final, ParamSpec
 
 import click
 
+from proxy.cli.looks import painted, waiting
 from proxy.config import Config, Source, load
 from proxy.config.presets import presets
 from proxy.config.secrets import SecretReader
@@ -64,13 +65,17 @@ def masking() -> Redactor:
     return Redactor([*PATTERNS, *(pattern for preset in presets().values() for pattern in preset.redact)])
 
 
-async def report(findings: AsyncIterable[Finding], *, as_json: bool) -> int:
-    """Print what was found, each line as soon as it is, or one document; 1 where something is a failure."""
+async def report(findings: AsyncIterable[Finding], *, as_json: bool, about: str) -> int:
+    """Print what was found, each line as soon as it is, or one document; 1 where something is a failure.
+
+    `about` says on a terminal what is waited for meanwhile.
+    """
     found = []
-    async for each in findings:
-        found.append(each)
-        if not as_json:
-            click.echo(f"{each.status:8} {each.what}: {each.detail}")
+    with waiting(about) as line:
+        async for each in findings:
+            found.append(each)
+            if not as_json:
+                line.say(f"{painted(f'{each.status:8}', each.status)} {each.what}: {each.detail}")
     if as_json:
         print_json({"findings": [asdict(each) for each in found]})
     return int(any(each.status == "failure" for each in found))

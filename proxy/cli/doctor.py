@@ -29,7 +29,8 @@ def doctor(config: str | None, *, as_json: bool) -> int:
     """
     # The findings say it all.
     logging.disable(logging.CRITICAL)
-    return asyncio.run(report(_examined(load_closed(find(config, os.environ))), as_json=as_json))
+    examined = _examined(load_closed(find(config, os.environ)))
+    return asyncio.run(report(examined, as_json=as_json, about="asking servers"))
 
 
 async def _examined(config: Config) -> AsyncIterator[Finding]:

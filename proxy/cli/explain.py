@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 import click
 
 from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, masking, print_json
+from proxy.cli.looks import painted
 from proxy.clock import SystemClock
 from proxy.config import Config, ListenAddress, PassedSockets, TcpAddress, UnixAddress, find
 from proxy.explain.crossing import Note
@@ -41,7 +42,8 @@ def explain(method: str, url: str, headers: tuple[str, ...], config: str | None,
         print_json({"listener": listener, **asdict(found)})
     else:
         for what, detail in _rows(listener, found):
-            click.echo(f"{what:10}  {detail}".rstrip())
+            shown = painted(detail, found.outcome) if what == "outcome" else detail
+            click.echo(f"{what:10}  {shown}".rstrip())
     return int(found.outcome == "refused")
 
 

@@ -25,4 +25,4 @@ def leaktest(config: str | None, *, as_json: bool) -> int:
     Example: bearer-proxy leaktest -c config.yaml
     """
     loaded = load_closed(find(config, os.environ), reads=UnreadSecrets)
-    return asyncio.run(report(tried(loaded, Mint()), as_json=as_json))
+    return asyncio.run(report(tried(loaded, Mint()), as_json=as_json, about="letting everything go wrong"))

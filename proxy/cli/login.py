@@ -15,6 +15,7 @@ from proxy.build import Surroundings
 from proxy.build import latch as build_latch
 from proxy.build.opened import Lenders, Opened, opened, resting
 from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state_folder
+from proxy.cli.looks import waiting
 from proxy.cli.table import duration, instant
 from proxy.cli.terminal import Terminal
 from proxy.clock import SystemClock
@@ -53,7 +54,11 @@ def login(name: str | None, config: str | None, *, no_browser: bool) -> int:
     loaded = load_closed(source)
     chosen = _interactive(loaded, name)
     person = Terminal(os.environ, browser=not no_browser)
-    asyncio.run(_log_in(loaded, chosen, person))
+    given = loaded.credentials[chosen]
+    # What a person pastes is not to be mixed with it.
+    pastes = person.can_paste and isinstance(given, OAuthCredential) and given.grant == "authorization_code"
+    with waiting("waiting for you", shown=not pastes) as person.line:
+        asyncio.run(_log_in(loaded, chosen, person))
     tell_instance(source.identity, chosen, "has the new token", "Restart it, so that it takes the new token.")
     return 0
 
@@ -74,7 +79,8 @@ def logout(name: str | None, config: str | None) -> int:
     loaded = load_closed(source)
     needs_person = name is None or name not in loaded.credentials or _needs_person(loaded.credentials[name])
     chosen = _interactive(loaded, name) if needs_person or name is None else name
-    ended = asyncio.run(_log_out(loaded, chosen))
+    with waiting("asking the server to revoke"):
+        ended = asyncio.run(_log_out(loaded, chosen))
     for line in said_of_logout(chosen, ended):
         click.echo(line)
     if needs_person:

@@ -79,11 +79,12 @@ def run(
 
 
 class _Signals:
-    """Counts the wishes to end."""
+    """What the process is asked to do. Only a second signal is impatient: one behind `POST /quit` is the first."""
 
     def __init__(self) -> None:
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
+        self.leave = asyncio.Event()
+        self.at_once = asyncio.Event()
+        self._came = False
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
@@ -92,7 +93,10 @@ class _Signals:
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
     def _end(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
+        if self._came:
+            self.at_once.set()
+        self._came = True
+        self.leave.set()
 
 
 async def _serve(config: Config, world: World, source: Source, manager: Manager) -> None:
@@ -100,7 +104,7 @@ async def _serve(config: Config, world: World, source: Source, manager: Manager)
     signals = _Signals()
     warn(config)
     instance = await Instance.start(config, world)
-    instance.leave = signals.first
+    instance.leave = signals.leave
     if is_root():
         log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})
     path = runfile.path_for(source.identity, os.environ)
@@ -117,10 +121,10 @@ async def _serve(config: Config, world: World, source: Source, manager: Manager)
         _write_run_file(path, instance)
         _print_urls(instance)
         manager.ready(f"Serving on {', '.join(instance.urls)}")
-        await signals.first.wait()
+        await signals.leave.wait()
         manager.stopping()
         following.cancel()
-        await end(instance, signals.second)
+        await end(instance, signals.at_once)
     finally:
         following.cancel()
         watching.cancel()

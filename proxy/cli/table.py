@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from proxy.cli.looks import painted
+
 _HEADINGS: Final = ("CREDENTIAL", "STATE", "GENERATION", "EXPIRES IN", "RE-LOGIN BY", "LAST ERROR")
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -13,7 +15,9 @@ def lines(reports: Iterable[Mapping[str, Any]], wall: float) -> Iterator[str]:
     rows = [_HEADINGS, *(_row(report, wall) for report in reports)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
+        cells[1] = painted(cells[1], row[1])
+        yield "  ".join(cells).rstrip()
 
 
 def _row(report: Mapping[str, Any], wall: float) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import webbrowser
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import click
+from proxy.cli.looks import Silence, Waiting
 
 #: A longer line is no address.
 _LINE_MOST: Final = 16 * 1024
@@ -25,10 +25,12 @@ class Terminal:
         # Who asks for no browser pastes, be it through a pipe.
         keyboard = _keyboard()
         self.can_paste = keyboard is not None and (os.isatty(keyboard) or not browser)
+        #: What says meanwhile that it is waited for.
+        self.line: Waiting | Silence = Silence()
 
     def tell(self, text: str) -> None:
         """One or more lines."""
-        click.echo(text)
+        self.line.say(text)
 
     def open(self, url: str) -> None:
         """In the background: some browsers return only when they are closed."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: How long the rest of a refused body is read before the connection ends (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
+#: A connection that came to rest less than this before the end of the listener may have a request on its way.
+PARTING_SECONDS: Final = 1.0
 #: Requests that a client sends ahead of the answers wait in the socket above this many bytes.
 AHEAD_MOST: Final = 64 * 1024
 #: Answers a request, and leaves in `keep_alive` whether the connection lives on.
@@ -49,6 +51,7 @@ class ClientConnection(Flow):
         "_linger_until",
         "_port",
         "_request",
+        "_rests_since",
         "_server",
         "client",
         "handler",
@@ -67,23 +70,21 @@ class ClientConnection(Flow):
         self._request: Request | None = None
         self.work: Work | None = None
         #: Whether another request may follow it; the handler decides.
-        self.keep_alive = False
-        self._beginning = False
+        self.keep_alive = self._beginning = self._is_lingering = False
         #: The body of the request in progress that has not come to its end, and what finds that.
         self._body: RequestBody | None = None
         self._decoder: Decoder | None = None
-        #: `is_proven`: a request was admitted, as the handler says.
-        self._is_lingering = self.is_proven = False
+        self.is_proven = False  # True: a request was admitted, as the handler says
         self._port: int | None = None  # of the listener; None: it is a Unix socket
-        self._linger_until = 0.0
+        self._linger_until = self._rests_since = 0.0
         self.client = ""
 
     # -- what the server calls
 
-    def close_if_idle(self) -> None:
-        """End a connection on which nothing is in progress."""
+    def part(self) -> None:
+        """End a connection that rests, once it has rested for a while: what is on its way is answered."""
         if self.work is None and not self._is_lingering:
-            self._end()
+            self._alarm.set(self._rests_since + PARTING_SECONDS)
 
     def close(self) -> None:
         """End it at once, and what is in progress with it; an answer on its way is not lost."""
@@ -113,8 +114,7 @@ class ClientConnection(Flow):
             return
         if self._is_lingering:
             return
-        heads = self._heads
-        begins = not heads.buffer
+        begins = not (heads := self._heads).buffer
         heads.buffer = data if begins else heads.buffer + data
         if self.work is not None:
             if len(heads.buffer) > AHEAD_MOST:
@@ -187,8 +187,8 @@ class ClientConnection(Flow):
     def _begin(self, method: str, target: bytes, section: RequestSection) -> None:
         self._alarm.clear()
         body = self._begin_body(section) if section.has_body else None
-        request = self._request = Request(method, target, section, body=body, client=self.client, port=self._port)
         self.keep_alive = False
+        request = self._request = Request(method, target, section, body=body, client=self.client, port=self._port)
         work = self.work = Work(self.loop, self.handler(request, self), self._end_work)
         work.start()
 
@@ -237,7 +237,7 @@ class ClientConnection(Flow):
             return
         if not self.keep_alive and (request.keep_alive or self._is_lingering or self._decoder is not None):
             self._linger()  # the client does not know that it ends, or has more to say
-        elif not self.keep_alive or self._server.is_closing:
+        elif not self.keep_alive:
             self._end()
         else:
             self.resume_reading()
@@ -247,9 +247,10 @@ class ClientConnection(Flow):
     def _rest(self) -> None:
         """Nothing is in progress: what was begun of a head has to be finished in time, and rest has an end."""
         if self.work is None and not self._is_lingering:
-            server = self._server
+            server, now = self._server, self.loop.time()
             seconds = server.header_seconds if self._heads.buffer else server.idle_seconds
-            self._alarm.set(self.loop.time() + seconds)
+            self._alarm.set(now + (PARTING_SECONDS if server.is_closing else seconds))
+            self._rests_since = now
 
     # -- ends
 

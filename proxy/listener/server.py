@@ -7,7 +7,7 @@ taken (threats 112, 115).
 import asyncio
 import socket
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
@@ -25,6 +25,8 @@ ASIDE_MOST: Final = 16
 #: Who has shown nothing for so long makes room: a request follows its connection at once, but not in the same turn
 #: of the loop, in which very many may come.
 YIELD_SECONDS: Final = 0.05
+#: So many turns of the loop, of asyncio or of uvloop, it takes at most until an accepted connection is one of ours.
+_ACCEPT_TURNS: Final = 3
 
 
 class Places:
@@ -102,6 +104,7 @@ class Server:
         self, terms: Terms, *, answers_strangers: bool = False, yield_seconds: float = YIELD_SECONDS
     ) -> None:
         self.is_closing = False
+        self._is_empty = asyncio.Event()
         self._answers_strangers = answers_strangers
         self._places = Places(terms.most_connections, yield_seconds)
         self._strangers = Places(ASIDE_MOST, yield_seconds)
@@ -187,19 +190,25 @@ class Server:
         self._excess.discard(connection)
         self._places.left(connection)
         self._strangers.left(connection)
+        if not self._connections:
+            self._is_empty.set()
 
-    def close_idle(self) -> None:
-        """End the connections that rest; the others end with the answer that they wait for."""
+    async def drain(self, late: Iterable[socket.socket] = ()) -> None:
+        """Wait until all connections have ended, each behind its answer; those that rest end soon.
+
+        `late` are connections that were made before nobody listened any more, and that nobody has taken yet.
+        The handler says in its answers that the connection ends; until a client reads that it may send more.
+        """
+        for each in late:
+            await asyncio.get_running_loop().connect_accepted_socket(self, each)
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
         self.is_closing = True
         for connection in tuple(self._connections):
-            connection.close_if_idle()
-
-    async def drain(self) -> None:
-        """End the connections that rest, and wait until the requests in progress are answered."""
-        self.close_idle()
-        while works := [each.work for each in self._connections if each.work is not None]:
-            for work in works:
-                await work.join()
+            connection.part()
+        while self._connections:
+            self._is_empty.clear()
+            await self._is_empty.wait()
 
     async def close(self) -> None:
         """End all connections at once, and wait until what was in progress has cleaned up."""
