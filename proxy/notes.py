@@ -64,10 +64,10 @@ class Sent:
 class Piece:
     """The beginning of a body as it passes: at most `most` bytes of it, and how many there were."""
 
-    __slots__ = ("_most", "_parts", "_room", "size")
+    __slots__ = ("_parts", "_room", "most", "size")
 
     def __init__(self, most: int) -> None:
-        self._most = self._room = most
+        self.most = self._room = most
         self._parts: list[bytes] = []
         self.size = 0
 

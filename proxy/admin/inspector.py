@@ -13,7 +13,7 @@ from proxy.admin.documents import Asked, Document, Paths, as_json, raw_json
 from proxy.admin.filters import Filters
 from proxy.admin.har import har
 from proxy.admin.journal import BODY_MOST, Entry, Journal
-from proxy.admin.resend import NotKept, again, resend
+from proxy.admin.resend import NotKept, again, resend, sendable
 from proxy.admin.timeline import Timeline
 from proxy.errors import BadRequest, NoRoute
 from proxy.listener.answer import block
@@ -145,9 +145,8 @@ class Inspector:
             words += ["-X", detail["method"]]
         target = detail["path"] + ("?" + detail["query"] if detail["query"] else "")
         words.append(url + target)
-        for name, value, note in (detail["request"] or {"fields": []})["fields"]:
-            if note is None:
-                words += ["-H", f"{name}: {value}"]
+        for name, value in sendable(detail):
+            words += ["-H", f"{name}: {value}"]
         command = shlex.join(words)
         if self._proxied.key_of(detail["client"]) is not None:
             command += ' -H "X-Proxy-Key: $PROXY_KEY"'

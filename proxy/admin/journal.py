@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from proxy.accesslog import Exchange
 from proxy.admin import shown
+from proxy.admin.bodies import body
 from proxy.admin.why import why
 from proxy.lines import timestamp
 from proxy.listener.request import Request
@@ -199,7 +200,7 @@ class Journal:
         return {
             "http": f"1.{section.minor}",
             "fields": shown.asked(section.fields, notes.sent, self._redactor),
-            "body": shown.body(notes.request_body, kind, encoding, self._redactor),
+            "body": body(notes.request_body, kind, encoding, self._redactor),
         }
 
     def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent) -> dict[str, Any]:
@@ -234,7 +235,7 @@ class Journal:
         return {
             "status": exchange.status,
             "fields": shown.lines(lines, self._redactor),
-            "body": None if notes is None else shown.body(notes.answer_body, kind, encoding, self._redactor),
+            "body": None if notes is None else body(notes.answer_body, kind, encoding, self._redactor),
         }
 
 
@@ -252,17 +253,17 @@ def _kind(exchange: Exchange, notes: FullNotes | None) -> str:
 
 def _timing(exchange: Exchange, notes: FullNotes | None) -> dict[str, float | None]:
     """How the time was spent, in milliseconds; None: it did not come to that."""
-    guard = first_byte = body = None
+    guard = first_byte = rest = None
     if notes is not None and notes.admitted_at:
         guard = _ms(notes.admitted_at - exchange.started_at)
     answered = [sent for sent in (() if notes is None else notes.sent) if sent.head is not None]
     if answered:
         first_byte = _ms(sum(sent.answered_at - sent.began_at for sent in answered))
-        body = _ms(max(0.0, exchange.started_at + exchange.seconds - answered[-1].answered_at))
+        rest = _ms(max(0.0, exchange.started_at + exchange.seconds - answered[-1].answered_at))
     return {
         "guard_ms": guard,
         "token_wait_ms": _ms(exchange.token_wait) if exchange.credential else None,
         "first_byte_ms": first_byte,
-        "body_ms": body,
+        "body_ms": rest,
         "total_ms": _ms(exchange.seconds),
     }

@@ -4,17 +4,14 @@ Law: what is not known to be harmless is not kept, whatever it is called; what i
 since a secret may stand anywhere (threat 82).
 """
 
-import base64
-import json
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from proxy.fields import Field
 from proxy.headers import CLIENT_KEY_HEADER, FORWARDING, FRAMING, HOP_BY_HOP
 from proxy.names import shown_words
-from proxy.notes import Piece, Sent
+from proxy.notes import Sent
 from proxy.redact import MASK, Redactor, printable
 
 #: Fields whose values are shown: those of HTTP itself (RFC 9110 to 9112, Fetch), and what services say of
@@ -56,14 +53,6 @@ _PARAMETERS: Final = frozenset(
     start state status to top type until version view
     """.split()
 )
-#: Members of bodies that are called a secret, in JSON and in forms; the value may be cut off.
-_WORDS: Final = (
-    r"(?:pass(?:word|wd|phrase|code)|secret|token|api[_-]?key|authorization|cookie|credential|session|otp)"
-)
-_JSON_MEMBER: Final = re.compile(
-    rf'("[^"\\]*{_WORDS}[^"\\]*"\s*:\s*)(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[0-9][^\s,}}]*)', re.IGNORECASE
-)
-_FORM_MEMBER: Final = re.compile(rf"((?:^|(?<=&))[^=&]*{_WORDS}[^=&]*=)[^&]*", re.IGNORECASE)
 _NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
 #: More of one value tells a reader nothing.
 _VALUE_MOST: Final = 2048
@@ -165,58 +154,3 @@ def query(raw: bytes) -> bytes:
 def clean(raw: bytes, redactor: Redactor) -> str:
     """Text of printable characters, without a secret in it."""
     return printable(redactor.text(raw[:_VALUE_MOST].decode("latin-1")))
-
-
-def body(
-    piece: Piece | None, content_type: bytes, content_encoding: bytes, redactor: Redactor
-) -> dict[str, Any] | None:
-    """What was kept of a body: as text where it is some, else as bytes in base64. None: nothing was to be kept."""
-    if piece is None:
-        return None
-    kept = piece.kept
-    kind = clean(content_type, redactor)
-    shown: dict[str, Any] = {
-        "bytes": piece.size,
-        "kept": len(kept),
-        "truncated": piece.size > len(kept),
-        "type": kind,
-        "encoding": clean(content_encoding, redactor) or None,
-        "text": None,
-        "base64": None,
-    }
-    if not kept:
-        return shown
-    text = (
-        None if content_encoding.strip().lower() not in (b"", b"identity") else _text(kept, cut=shown["truncated"])
-    )
-    if text is not None:
-        shown["text"] = redactor.text(_without_members(text, form=b"urlencoded" in content_type.lower()))
-    elif redactor.text(kept.decode("latin-1")) == kept.decode("latin-1"):
-        shown["base64"] = base64.b64encode(kept).decode()
-    return shown
-
-
-def _without_members(text: str, *, form: bool) -> str:
-    """`text` without the values of what its names call a secret: those of the client and of the upstream, too."""
-    if form:
-        return _FORM_MEMBER.sub(rf"\1{MASK}", text)
-    return _JSON_MEMBER.sub(rf'\1"{MASK}"', text)
-
-
-def _text(kept: bytes, *, cut: bool) -> str | None:
-    """Bytes as text, if they are some; a character that was cut through at the end counts as none."""
-    try:
-        text = kept.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if not cut or error.start < len(kept) - 3:
-            return None
-        text = kept[: error.start].decode("utf-8")
-    return None if "\0" in text else text
-
-
-def as_json(text: str) -> object:
-    """What a JSON text says, None where it is none."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None

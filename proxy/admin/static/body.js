@@ -70,10 +70,10 @@ function shown(body) {
     return [isJSON(type, text, truncated) ? pretty(text) : h('pre', { tabindex: 0 }, text)];
   }
   if (typeof base64 !== 'string') {
-    return [h('p', { class: 'none' }, 'Not shown: these bytes hold something that is masked.')];
+    return [h('p', { class: 'none' }, body.note || 'Nothing of it was kept.')];
   }
   const data = octets(base64);
-  if (IMAGES.test(type) && !truncated && !body.encoding) return [image(data, type)];
+  if (IMAGES.test(type) && !truncated) return [image(data, type)];
   return hex(data);
 }
 
@@ -85,7 +85,7 @@ export function bodyView(body, { isKept, keep }) {
   }
   if (!body.bytes) return h('p', { class: 'none' }, 'No body.');
   if (discreet.on) return h('p', { class: 'none' }, `${bytes(body.bytes)}, hidden in presentation mode.`);
-  const about = [bytes(body.bytes), body.type || 'no type', body.encoding && `encoded: ${body.encoding}`];
+  const about = [bytes(body.bytes), body.type || 'no type', body.encoding && `sent as ${body.encoding}`];
   return h(
     'div',
     { class: 'body' },
