@@ -5,7 +5,7 @@ Law: no token is noted, and what is noted ends with the exchange: what rests of 
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
@@ -16,6 +16,9 @@ from proxy.http1.answer import AnswerHead
 from proxy.injection import Outgoing, Place
 from proxy.listener.request import Request
 from proxy.upstream.attempt import Attempt
+
+#: The type of a stream of events (HTML section 9.2).
+_EVENTS: Final = b"text/event-stream"
 
 
 class Sent:
@@ -61,12 +64,32 @@ class Sent:
         self.answered_at = perf_counter()
 
 
-class Piece:
-    """The beginning of a body as it passes: at most `most` bytes of it, and how many there were."""
+class Onlooker(Protocol):
+    """Who is told of some things at once, not only when the exchange ends."""
 
-    __slots__ = ("_parts", "_room", "most", "size")
+    def refused(self, exchange: Exchange, notes: "FullNotes") -> None:
+        """The last attempt's token was refused."""
+        ...
+
+    def hears_events(self, exchange: Exchange, notes: "FullNotes") -> Watcher:
+        """The answer is a stream of events; gives who is to see it."""
+        ...
+
+    def hears_frames(self, exchange: Exchange, notes: "FullNotes") -> tuple[Watcher, Watcher]:
+        """A WebSocket opens; gives who is to see what the client says, and what the upstream does."""
+        ...
+
+
+class Piece:
+    """The beginning of a body as it passes: at most `most` bytes of it, and how many there were.
+
+    `also` sees all of it.
+    """
+
+    __slots__ = ("_parts", "_room", "also", "most", "size")
 
     def __init__(self, most: int) -> None:
+        self.also: Watcher | None = None
         self.most = self._room = most
         self._parts: list[bytes] = []
         self.size = 0
@@ -77,6 +100,8 @@ class Piece:
         if self._room > 0:
             self._parts.append(data[: self._room])
             self._room -= len(data)
+        if self.also is not None:
+            self.also.see(data)
 
     @property
     def kept(self) -> bytes:
@@ -103,9 +128,13 @@ class Notes:
     def answers(self, lines: bytes) -> None:
         """These are the answer's field lines as the client gets them."""
 
+    def opens(self) -> tuple[Watcher, Watcher] | None:
+        """A WebSocket does; gives who is to see what the client says, and what the upstream does."""
+        return None
+
 
 class FullNotes(Notes):
-    """One request, for whoever looks on. `bodies`: bytes to keep of each body, 0: none."""
+    """One request, for `onlooker`. `bodies`: bytes to keep of each body, 0: none."""
 
     __slots__ = (
         "admission",
@@ -114,13 +143,20 @@ class FullNotes(Notes):
         "answer_lines",
         "binding",
         "bodies",
+        "exchange",
+        "messages",
+        "onlooker",
         "request",
         "request_body",
         "sent",
     )
 
-    def __init__(self, request: Request, bodies: int = 0) -> None:
+    def __init__(self, request: Request, exchange: Exchange, onlooker: Onlooker, bodies: int = 0) -> None:
         self.request = request
+        self.exchange = exchange
+        self.onlooker = onlooker
+        #: What the onlooker keeps of messages.
+        self.messages: object | None = None
         self.bodies = bodies
         self.admission: Admission | None = None
         self.admitted_at = 0.0
@@ -129,6 +165,13 @@ class FullNotes(Notes):
         self.answer_lines = b""
         self.request_body: Piece | None = None
         self.answer_body: Piece | None = None
+
+    @property
+    def is_of_events(self) -> bool:
+        """Is the answer a stream of events?"""
+        head = self.sent[-1].head if self.sent else None
+        kinds = () if head is None else head.values.get(b"content-type", ())
+        return any(each.lower().startswith(_EVENTS) for each in kinds)
 
     def goes(self, admission: Admission, binding: Binding) -> list[Watcher]:
         """As above."""
@@ -151,10 +194,17 @@ class FullNotes(Notes):
     def refused(self) -> None:
         """As above."""
         self.sent[-1].is_refused = True
+        self.onlooker.refused(self.exchange, self)
 
     def answers(self, lines: bytes) -> None:
         """As above."""
         self.answer_lines = lines
+        if self.answer_body is not None and self.is_of_events:
+            self.answer_body.also = self.onlooker.hears_events(self.exchange, self)
+
+    def opens(self) -> tuple[Watcher, Watcher] | None:
+        """As above."""
+        return self.onlooker.hears_frames(self.exchange, self) if self.bodies else None
 
 
 #: Nobody looks on.

@@ -169,7 +169,8 @@ class Relay:
                 lines += block(extra)
             notes.answers(lines)
             if attempt.answer.framing == SWITCHED:
-                await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
+                idle, watching = binding.timeouts.idle, notes.opens()
+                await tunnel(request, attempt, lines, out, exchange=exchange, idle=idle, watchers=watching)
             else:
                 echoes = _watch(binding, rendered, exchange, watchers)
                 await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, watchers=watchers)

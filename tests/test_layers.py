@@ -99,7 +99,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "inbound": {"accesslog", "binding", "listener", "credentials"},
     "delivery": {"body", "listener", "upstream"},
     "upgrade": {"accesslog", "alarm", "body", "listener", "upstream"},
-    "admin": {"accesslog", "listener", "notes", "credentials", "clock", "compiled", "lines", "work"},
+    "admin": {"accesslog", "listener", "notes", "credentials", "clock", "compiled", "lines", "body", "work"},
     "listener": {"accesslog", "alarm", "body", "flow", "problem", "work"},
     "peers": set(),
     "sockets": set(),

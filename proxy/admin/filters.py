@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from proxy.admin.journal import Entry
+from proxy.admin.entries import Entry
 
 _LISTED: Final = 200
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from proxy.admin.documents import Asked, Document, Paths, as_json, raw_json
+from proxy.admin.entries import Entry
 from proxy.admin.filters import Filters
 from proxy.admin.har import har
-from proxy.admin.journal import BODY_MOST, Entry, Journal
+from proxy.admin.journal import BODY_MOST, Journal
 from proxy.admin.resend import NotKept, again, resend, sendable
 from proxy.admin.timeline import Timeline
 from proxy.errors import BadRequest, NoRoute
@@ -125,7 +126,10 @@ class Inspector:
         )
 
     async def _exchange(self, asked: Asked) -> Document:
-        return raw_json(self._entry(asked.name).detail)
+        detail = self._journal.detail(asked.name)
+        if detail is None:
+            raise _no_such()
+        return raw_json(detail)
 
     async def _har(self, asked: Asked) -> Document:
         filters = Filters(asked.query)
@@ -206,8 +210,12 @@ class Inspector:
     def _entry(self, request_id: str) -> Entry:
         entry = self._journal.find(request_id)
         if entry is None:
-            raise NoRoute("No exchange of this name is kept: it may have been pushed out by newer ones.")
+            raise _no_such()
         return entry
+
+
+def _no_such() -> NoRoute:
+    return NoRoute("No exchange of this name is kept: it may have been pushed out by newer ones.")
 
 
 async def _given(request: Request) -> dict[str, Any]:
