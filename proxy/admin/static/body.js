@@ -61,7 +61,8 @@ function form(text) {
   )));
 }
 
-function shown(body) {
+/** What stands in a body or a message. */
+export function contentView(body) {
   const { type = '', text, base64, truncated } = body;
   if (typeof text === 'string') {
     if (IMAGES.test(type) && !truncated) return [image(text, type), h('pre', { tabindex: 0 }, text)];
@@ -77,8 +78,8 @@ function shown(body) {
   return hex(data);
 }
 
-/** `keep` switches bodies on; `isKept`: they are. */
-export function bodyView(body, { isKept, keep }) {
+/** `keep` switches bodies on; `isKept`: they are; `isTold`: it is shown as messages. */
+export function bodyView(body, { isKept, keep, isTold = false }) {
   if (!body) {
     if (isKept) return h('p', { class: 'none' }, 'Not kept: bodies were off then.');
     return h('p', { class: 'none' }, 'Bodies are off. ', button('Switch on', keep, { class: 'keep' }));
@@ -92,6 +93,7 @@ export function bodyView(body, { isKept, keep }) {
     h('p', { class: 'about' }, about.filter(Boolean).join(' · '), body.truncated && h(
       'span', { class: 'cut' }, ` cut at ${body.kept} bytes`,
     )),
-    body.kept ? shown(body) : h('p', { class: 'none' }, 'Nothing of it was kept.'),
+    isTold ? h('p', { class: 'none' }, 'Its events stand above, one by one.')
+      : body.kept ? contentView(body) : h('p', { class: 'none' }, 'Nothing of it was kept.'),
   );
 }
