@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 from aiohttp import WSMsgType, web
-from axe_playwright_python.async_playwright import Axe
+from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]  # it has no stubs
 from websockets.asyncio.client import ClientConnection, connect
 
 from proxy.clock import SystemClock

@@ -30,6 +30,7 @@ class Scribe:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
+        self._words = shown.Words(redactor)
 
     def entry(self, exchange: Exchange, notes: FullNotes | None, at: float, seconds: float, *, live: bool) -> Entry:
         """As it is `at` this instant, `seconds` after it began."""
@@ -37,7 +38,7 @@ class Scribe:
         said = None if notes is None else notes.messages
         detail = {
             **summary,
-            "why": self._redactor.text(why(exchange, notes)),
+            "why": self._words.text(why(exchange, notes)),
             "timing": _timing(exchange, notes, seconds),
             "request": self._request(notes),
             "attempts": [] if notes is None else [self._attempt(exchange, notes, sent) for sent in notes.sent],
@@ -50,7 +51,7 @@ class Scribe:
         self, exchange: Exchange, notes: FullNotes | None, began_at: float, seconds: float, *, live: bool
     ) -> dict[str, Any]:
         """What stands in the list."""
-        text = self._redactor.text
+        text = self._words.text
         return {
             "id": exchange.request_id,
             "number": exchange.number,
@@ -58,8 +59,8 @@ class Scribe:
             "client": text(exchange.client),
             "method": text(exchange.method),
             "route": exchange.route or None,
-            "path": shown.path(exchange.path, self._redactor),
-            "query": shown.clean(shown.query(exchange.query), self._redactor) if exchange.query else "",
+            "path": shown.path(exchange.path, self._words),
+            "query": shown.clean(shown.query(exchange.query), self._words) if exchange.query else "",
             "status": exchange.status,
             "error": exchange.error or None,
             "ms": _ms(seconds),
@@ -84,13 +85,13 @@ class Scribe:
         )
         return {
             "http": f"1.{section.minor}",
-            "fields": shown.asked(section.fields, notes.sent, self._redactor),
+            "fields": shown.asked(section.fields, notes.sent, self._words),
             "body": body(notes.request_body, kind, encoding, self._redactor),
         }
 
     def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent) -> dict[str, Any]:
         outgoing, head = sent.outgoing, sent.head
-        target = shown.path(outgoing.path, self._redactor)
+        target = shown.path(outgoing.path, self._words)
         query = b"&".join(
             part
             for part in (
@@ -102,14 +103,14 @@ class Scribe:
         return {
             "at_ms": _ms(sent.began_at - exchange.started_at),
             "upstream": str(notes.binding.route.upstream) if notes.binding is not None else None,
-            "target": target + ("?" + shown.clean(query, self._redactor) if query else ""),
+            "target": target + ("?" + shown.clean(query, self._words) if query else ""),
             "generation": sent.generation or None,
             "connection": None if head is None else "kept" if sent.is_kept else "new",
             "first_byte_ms": None if head is None else _ms(sent.answered_at - sent.began_at),
-            "fields": shown.outgoing(sent, exchange.credential, self._redactor),
+            "fields": shown.outgoing(sent, exchange.credential, self._words),
             "status": None if head is None else head.status,
             "refused": sent.is_refused,
-            "answer": [] if head is None else shown.fields(head.fields, self._redactor),
+            "answer": [] if head is None else shown.fields(head.fields, self._words),
             "error": sent.error or None,
         }
 
@@ -119,7 +120,7 @@ class Scribe:
         kind, encoding = values.get(b"content-type", b""), values.get(b"content-encoding", b"")
         return {
             "status": exchange.status,
-            "fields": shown.lines(lines, self._redactor),
+            "fields": shown.lines(lines, self._words),
             "body": None if notes is None else body(notes.answer_body, kind, encoding, self._redactor),
         }
 

@@ -1,7 +1,7 @@
 """The journal: the last exchanges, as the inspector shows them.
 
 Law: what rests here was masked before, so no way of showing it can show more (threat 82). What an exchange was
-noted in waits for that at most a moment: under load most of them are pushed out before they cost anything.
+noted in waits for that a moment, or until it is its turn: under load most are pushed out before they cost anything.
 """
 
 import asyncio
@@ -20,8 +20,15 @@ from proxy.listener.request import Request
 from proxy.notes import FullNotes, Notes, begin
 from proxy.redact import Redactor
 
-#: How long what ended waits until it is looked at.
+#: How long what ended waits until it is looked at, and again where there is more than one look is for.
 MOMENT_SECONDS: Final = 0.1
+#: So long is one look, in which some thirty exchanges are written down: 4 % of a processor. Longer where somebody
+#: looks on; and where nothing more came, the next one is soon.
+LOOK_SECONDS: Final = 0.004
+WATCHED_SECONDS: Final = 0.02
+SOON_SECONDS: Final = 0.01
+#: Who asks for the list waits so long for what ended just now.
+ASKED_SECONDS: Final = 0.1
 #: More events than this wait for nobody who listens: the oldest go.
 WAITING_MOST: Final = 1000
 #: An exchange that has lasted so long is shown before it ends.
@@ -72,6 +79,8 @@ class Journal:
         self._ended: deque[tuple[Exchange, FullNotes | None, float]] = deque(maxlen=most)
         self._open: dict[int, tuple[Exchange, FullNotes]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        #: The number of the newest that waited at the last look.
+        self._newest = 0
         self._listeners: set[Listener] = set()
         #: What was told of those that go on: the status of each by its number; and when that is looked at again.
         self._told: dict[int, int] = {}
@@ -122,7 +131,8 @@ class Journal:
 
     def entries(self) -> Iterator[Entry]:
         """What is kept, the newest first."""
-        self._look()
+        if self._ended:
+            self._look(ASKED_SECONDS)
         return reversed(self._entries)
 
     def live(self) -> list[dict[str, Any]]:
@@ -187,12 +197,21 @@ class Journal:
             for listener in self._listeners:
                 listener.tell(event, data)
 
-    def _look(self) -> None:
+    def _look(self, seconds: float = 0.0) -> None:
+        """Write down what ended, for so long, and the rest later; what is too much by then is pushed out unseen."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        until = perf_counter() + (seconds or (WATCHED_SECONDS if self._listeners else LOOK_SECONDS))
         while self._ended:
             exchange, notes, ended_at = self._ended.popleft()
             entry = self._scribe.entry(exchange, notes, ended_at, exchange.seconds, live=False)
             self._entries.append(entry)
             self.tell("exchange", entry.summary)
+            if perf_counter() >= until:
+                break
+        if self._ended:
+            newest = self._ended[-1][0].number
+            is_over, self._newest = newest == self._newest, newest
+            pause = SOON_SECONDS if is_over else MOMENT_SECONDS
+            self._timer = asyncio.get_running_loop().call_later(pause, self._look)

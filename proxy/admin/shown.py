@@ -57,23 +57,74 @@ _NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
 #: More of one value tells a reader nothing.
 _VALUE_MOST: Final = 2048
 
+#: So many texts and fields are remembered, up to this length.
+KEPT_TEXTS: Final = 2048
+KEPT_LENGTH: Final = 256
+
 #: Name, value, and a note or None.
 Shown = tuple[str, str, str | None]
 
 
-def fields(given: Iterable[Field], redactor: Redactor) -> list[Shown]:
+class Words:
+    """Masks short texts, and remembers those in which nothing was to be masked: heads repeat.
+
+    No secret rests here: of a field it is what `_field` shows by its value, of others by its name alone.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._version = redactor.version
+        self._clean: set[str] = set()
+        self._fields: dict[tuple[bytes, bytes], Shown] = {}
+
+    def text(self, text: str) -> str:
+        """As the redactor masks it."""
+        if self._version != self._redactor.version:
+            self._forget()
+        if text in self._clean:
+            return text
+        masked = self._redactor.text(text)
+        if masked == text and len(text) <= KEPT_LENGTH:
+            if len(self._clean) >= KEPT_TEXTS:
+                self._clean.clear()
+            self._clean.add(text)
+        return masked
+
+    def field(self, lower: bytes, value: bytes, name: bytes) -> Shown:
+        """A field that may be shown with its value."""
+        if self._version != self._redactor.version:
+            self._forget()
+        known = self._fields.get((name, value))
+        if known is None:
+            known = _listed(lower, value, name, self)
+            if len(value) <= KEPT_LENGTH and MASK not in known[1]:
+                if len(self._fields) >= KEPT_TEXTS:
+                    self._fields.clear()
+                self._fields[name, value] = known
+        return known
+
+    def _forget(self) -> None:
+        self._version = self._redactor.version
+        self._clean.clear()
+        self._fields.clear()
+
+
+def fields(given: Iterable[Field], words: Words) -> list[Shown]:
     """Fields as they came."""
-    return [_field(lower, value, line[: len(lower)], redactor) for lower, value, line in given]
+    return [_field(lower, value, line[: len(lower)], words) for lower, value, line in given]
 
 
-def _field(lower: bytes, value: bytes, name: bytes, redactor: Redactor) -> Shown:
-    told = clean(name, redactor)
-    if lower not in SHOWN:
-        return told, f"{MASK} ({len(value)} bytes)", _NOT_LISTED
-    text = clean(_with_clean_query(value) if lower in _REFERENCES else value, redactor)
+def _field(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
+    if lower in SHOWN:
+        return words.field(lower, value, name)
+    return clean(name, words), f"{MASK} ({len(value)} bytes)", _NOT_LISTED
+
+
+def _listed(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
+    text = clean(_with_clean_query(value) if lower in _REFERENCES else value, words)
     # Whoever answers may repeat what a client said in any of these.
     is_name = lower in _IDENTIFIERS and len(value) <= _IDENTIFIER_MOST
-    return told, text if is_name else shown_words(text), None
+    return clean(name, words), text if is_name else shown_words(text), None
 
 
 def _with_clean_query(value: bytes) -> bytes:
@@ -81,27 +132,27 @@ def _with_clean_query(value: bytes) -> bytes:
     return address + mark + query(rest) if mark else address
 
 
-def lines(block: bytes, redactor: Redactor) -> list[Shown]:
+def lines(block: bytes, words: Words) -> list[Shown]:
     """Field lines that we wrote, as `fields`."""
     given = []
     for line in block.split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if colon:
             given.append((name.lower(), value.strip(), line))
-    return fields(given, redactor)
+    return fields(given, words)
 
 
-def asked(given: Iterable[Field], sent: Sequence[Sent], redactor: Redactor) -> list[Shown]:
+def asked(given: Iterable[Field], sent: Sequence[Sent], words: Words) -> list[Shown]:
     """A request's fields, and of each that did not cross why."""
     if not sent:
-        return fields(given, redactor)
+        return fields(given, words)
     crossed = {line.partition(b":")[0].lower() for line in sent[0].outgoing.lines.split(b"\r\n")}
     if sent[0].outgoing.cookies:
         crossed.add(b"cookie")
     ours = {place.name.lower().encode() for place in sent[0].places if place.kind == "header"}
     found = []
     for lower, value, line in given:
-        name, text, note = _field(lower, value, line[: len(lower)], redactor)
+        name, text, note = _field(lower, value, line[: len(lower)], words)
         if lower not in crossed or lower in FRAMING:
             note = _why_not(lower, ours)
         found.append((name, text, note))
@@ -122,9 +173,9 @@ def _why_not(lower: bytes, ours: set[bytes]) -> str:
     return "dropped: a rule of the route, a credential of the client, or the client key in it"
 
 
-def outgoing(sent: Sent, credential: str, redactor: Redactor) -> list[Shown]:
+def outgoing(sent: Sent, credential: str, words: Words) -> list[Shown]:
     """What went upstream, the credential by its places."""
-    found = lines(sent.outgoing.lines, redactor)
+    found = lines(sent.outgoing.lines, words)
     if sent.outgoing.cookies:
         size = sum(map(len, sent.outgoing.cookies))
         found.append(("Cookie", f"{MASK} ({size} bytes)", _NOT_LISTED))
@@ -136,9 +187,9 @@ def outgoing(sent: Sent, credential: str, redactor: Redactor) -> list[Shown]:
     return found
 
 
-def path(raw: bytes, redactor: Redactor) -> str:
+def path(raw: bytes, words: Words) -> str:
     """A path as it may be shown."""
-    return clean(raw, redactor)
+    return clean(raw, words)
 
 
 def query(raw: bytes) -> bytes:
@@ -151,6 +202,6 @@ def query(raw: bytes) -> bytes:
     return b"&".join(kept)
 
 
-def clean(raw: bytes, redactor: Redactor) -> str:
+def clean(raw: bytes, words: Words) -> str:
     """Text of printable characters, without a secret in it."""
-    return printable(redactor.text(raw[:_VALUE_MOST].decode("latin-1")))
+    return printable(words.text(raw[:_VALUE_MOST].decode("latin-1")))
