@@ -128,7 +128,7 @@ class Live:
 
     async def sees(self, view: str) -> None:
         """Keep a picture of it, and have axe-core judge it."""
-        await self.tab.evaluate("() => Promise.all(document.getAnimations().map(each => each.finished))")
+        await self.tab.evaluate("() => document.getElementById('toasts').replaceChildren()")
         await self.page.shot(f"{view}-{self.look}")
         assert await self.tab.evaluate(WIDE)
         found = (await Axe().run(self.tab)).response["violations"]
@@ -396,6 +396,7 @@ async def _shows_messages(live: Live) -> None:
         await socket.send('{"ask": "what"}')
         await page.says(".message.by-client pre", '"ask": "what"')
         await page.says(".message.by-upstream pre", '"heard"')
+        await tab.locator("section[aria-label=Messages]").scroll_into_view_if_needed()
         await live.sees("websocket")
     await tab.locator(".goes").wait_for(state="detached")
     await page.says(".message .about", "close")
@@ -487,6 +488,7 @@ async def test_082_what_is_hostile_shows_as_text_and_what_is_secret_does_not_sho
         await page.says("exchange-detail .fields", PAYLOAD)
         await page.says("exchange-detail h2", "***")
         assert await tab.locator("main script, main img, main svg[onload], main iframe").count() == 0
+        live.look = "light-1280"
         await live.sees("hostile")
 
 

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
+from proxy.accesslog import Exchange
+from proxy.admin.entries import Entry, Scribe
+from proxy.admin.journal import Journal
 from proxy.admin.messages import KEPT, Conversation, Events, Frames
+from proxy.admin.shown import KEPT_TEXTS, Words
 from proxy.demo.serving import serving
 from proxy.demo.teletracker import TeleTracker
 from proxy.redact import Redactor, Secret
@@ -327,3 +331,68 @@ async def test_a_credential_that_is_refused_again_and_again_is_told_of_once(
             assert (await proxy.ask("GET", "/a")).status == 401
         events = (await ask(proxy, "GET", "/api/timelines")).json()["default"]
     assert [(each["what"], each["detail"]) for each in events] == [("refused", "401 on route default")]
+
+
+# -- under load
+
+
+def ended(journal: Journal, path: bytes) -> None:
+    """An exchange that came and went."""
+    exchange = Exchange("GET", "127.0.0.1", 0.0)
+    exchange.path = path
+    journal(exchange)
+
+
+async def test_what_ended_is_told_a_part_at_a_time_until_all_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look ends when its time is up; the next one goes on where it stopped."""
+    monkeypatch.setattr("proxy.admin.journal.WATCHED_SECONDS", -1.0)
+    journal = Journal(100, 0, Redactor(), lambda: 0.0)
+    listener = journal.listen()
+    for number in range(5):
+        ended(journal, b"/%d" % number)
+    looks: list[int] = []
+    async with asyncio.timeout(DEADLINE):
+        while sum(looks) < 5:
+            looks.append(len(await listener.next()))
+    assert looks == [1] * 5
+    journal.leave(listener)
+
+
+async def test_what_is_too_much_is_pushed_out_before_it_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs nothing then, and the newest stay."""
+    written = []
+
+    def noting(scribe: Scribe, *given: Any, **more: Any) -> Entry:
+        written.append(given[0].path)
+        return entry(scribe, *given, **more)
+
+    entry = Scribe.entry
+    monkeypatch.setattr(Scribe, "entry", noting)
+    journal = Journal(3, 0, Redactor(), lambda: 0.0)
+    for number in range(1000):
+        ended(journal, b"/%d" % number)
+    assert [each.summary["path"] for each in journal.entries()] == ["/999", "/998", "/997"]
+    assert written == [b"/997", b"/998", b"/999"]
+
+
+@pytest.mark.threat(82)
+def test_082_what_was_found_clean_is_looked_at_again_when_another_secret_is_known(canaries: Canaries) -> None:
+    """What is remembered of heads that repeat is as old as what is known, and holds nothing that was masked."""
+    redactor = Redactor()
+    words = Words(redactor)
+    token = canaries.mint("token")
+    value, plain = f'"{token}"'.encode(), b"text/plain"
+    for _ in range(2):
+        assert words.field(b"etag", value, b"ETag")[1] == value.decode()
+        assert words.text(token) == token
+    redactor.register(Secret(token))
+    for _ in range(2):
+        assert words.field(b"etag", value, b"ETag")[1] == '"***"'
+        assert words.field(b"accept", plain, b"Accept")[1] == "text/plain"
+        assert words.text(token) == "***"
+    assert token not in repr(vars(words))
+    for number in range(KEPT_TEXTS + 2):
+        words.text(f"word {number}")
+        words.field(b"accept", b"%d" % number, b"Accept")
+    assert len(vars(words)["_clean"]) <= KEPT_TEXTS
+    assert len(vars(words)["_fields"]) <= KEPT_TEXTS

@@ -22,11 +22,13 @@ from proxy.redact import Redactor
 
 #: How long what ended waits until it is looked at, and again where there is more than one look is for.
 MOMENT_SECONDS: Final = 0.1
-#: So long is one look, in which some thirty exchanges are written down: 4 % of a processor. Longer where somebody
+#: So long is one look, in which some ten exchanges are written down: 1 % of a processor. Longer where somebody
 #: looks on; and where nothing more came, the next one is soon.
-LOOK_SECONDS: Final = 0.004
+LOOK_SECONDS: Final = 0.001
 WATCHED_SECONDS: Final = 0.02
 SOON_SECONDS: Final = 0.01
+#: Once more waits than is kept at all, so many of the newest do, until none does: what waits costs memory and time.
+OVERLOAD_MOST: Final = 50
 #: Who asks for the list waits so long for what ended just now.
 ASKED_SECONDS: Final = 0.1
 #: More events than this wait for nobody who listens: the oldest go.
@@ -37,6 +39,7 @@ LIVE_AFTER_SECONDS: Final = 0.5
 LIVE_MOST: Final = 200
 #: How much of a body can be switched on.
 BODY_MOST: Final = 1 << 20
+_NOBODY: Final = (None, None)
 
 
 class Listener:
@@ -76,7 +79,8 @@ class Journal:
         self._scribe = Scribe(redactor)
         self._wall = wall
         self._entries: deque[Entry] = deque(maxlen=most)
-        self._ended: deque[tuple[Exchange, FullNotes | None, float]] = deque(maxlen=most)
+        self._ended: deque[tuple[Exchange, FullNotes | None]] = deque()
+        self._bound = most
         self._open: dict[int, tuple[Exchange, FullNotes]] = {}
         self._timer: asyncio.TimerHandle | None = None
         #: The number of the newest that waited at the last look.
@@ -99,11 +103,22 @@ class Journal:
 
     def __call__(self, exchange: Exchange) -> None:
         """An exchange ended."""
-        _, notes = self._open.pop(exchange.number, (None, None))
-        self._told.pop(exchange.number, None)
-        self._ended.append((exchange, notes, self._wall()))
+        _, notes = self._open.pop(exchange.number, _NOBODY)
+        if self._told:
+            self._told.pop(exchange.number, None)
+        ended = self._ended
+        ended.append((exchange, notes))
+        if len(ended) > self._bound:
+            self._push_out()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(MOMENT_SECONDS, self._look)
+
+    def _push_out(self) -> None:
+        """More ended than can be written down: the newest few wait."""
+        if self._bound == self.most and not self._listeners:
+            self._bound = min(self.most, OVERLOAD_MOST)
+        while len(self._ended) > self._bound:
+            self._ended.popleft()
 
     def refused(self, exchange: Exchange, notes: FullNotes) -> None:
         """As `Onlooker` has it: told of at once, and not for each request anew."""
@@ -170,6 +185,7 @@ class Journal:
         """From now on it is told of what happens, until `leave`."""
         listener = Listener()
         self._listeners.add(listener)
+        self._bound = self.most
         if self._pulse is None:
             self._beat()
         return listener
@@ -204,8 +220,9 @@ class Journal:
             self._timer = None
         until = perf_counter() + (seconds or (WATCHED_SECONDS if self._listeners else LOOK_SECONDS))
         while self._ended:
-            exchange, notes, ended_at = self._ended.popleft()
-            entry = self._scribe.entry(exchange, notes, ended_at, exchange.seconds, live=False)
+            exchange, notes = self._ended.popleft()
+            since = perf_counter() - exchange.started_at - exchange.seconds
+            entry = self._scribe.entry(exchange, notes, self._wall() - since, exchange.seconds, live=False)
             self._entries.append(entry)
             self.tell("exchange", entry.summary)
             if perf_counter() >= until:
@@ -215,3 +232,5 @@ class Journal:
             is_over, self._newest = newest == self._newest, newest
             pause = SOON_SECONDS if is_over else MOMENT_SECONDS
             self._timer = asyncio.get_running_loop().call_later(pause, self._look)
+        else:
+            self._bound = self.most

@@ -6,7 +6,7 @@ from typing import Any, Final
 from tests.support.inspectorfake import Inspector
 
 ROOT: Final = Path(__file__).parents[2]
-#: Kept by CI, and the best of them in docs/.
+#: Kept by CI; those in docs/images are copies of what tests/test_inspector_live.py made.
 SHOTS: Final = ROOT / ".artefacts" / "screenshots"
 #: A browser says this of any answer that is no success; whether the page says something better is tested.
 REFUSED: Final = "the server responded with a status of 409"
