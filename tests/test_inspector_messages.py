@@ -134,6 +134,29 @@ def test_compressed_messages_are_read_as_long_as_that_can_be() -> None:
 
 
 @pytest.mark.threat(82)
+def test_082_of_what_is_no_frame_nothing_is_kept(canaries: Canaries) -> None:
+    """A token whose beginning was taken for the head of a frame would not be known by its rest."""
+    token = canaries.mint("token").encode()
+    wrong = (
+        token,
+        b"HTTP/1.1 200 OK " + token,
+        frame(1, token, key=b"mask"),
+        frame(3, token),
+        frame(9, token, fin=False),
+        frame(9, token * 9),
+        frame(9, token, compressed=True),
+        *(bytes((first,)) + token for first in range(0x10, 0x80)),
+    )
+    for data in wrong:
+        told = Told(500, token.decode())
+        frames = Frames(told.conversation, "upstream")
+        for piece in (frame(1, b"before"), data, token, frame(1, token)):
+            frames.see(piece)
+        assert told.texts()[0] == ("text", "before", 6)
+        assert [(each["text"], each["base64"]) for each in told.all[1:]] in ([(None, None)], [])
+
+
+@pytest.mark.threat(82)
 def test_082_messages_are_masked_and_bounded(canaries: Canaries) -> None:
     """The newest stay, within the bytes that are kept of a body; each is masked before it is told."""
     token = canaries.mint("token")

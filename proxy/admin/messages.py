@@ -20,7 +20,9 @@ _END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 #: By opcode (RFC 6455 section 11.8).
 _KINDS: Final = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 _CONTROL: Final = 8
-_FIN, _COMPRESSED, _MASKED = 0x80, 0x40, 0x80
+_CONTROL_MOST: Final = 125
+_FIN, _COMPRESSED, _UNUSED, _MASKED = 0x80, 0x40, 0x30, 0x80
+_OPCODES: Final = frozenset({0, *_KINDS})
 #: What permessage-deflate leaves off (RFC 7692 section 7.2.2).
 _TAIL: Final = b"\0\0\xff\xff"
 #: A message that becomes larger is not read any further, nor are those behind it.
@@ -114,9 +116,13 @@ class Frames:
         self._message = _Message(0)
         self._control = _Message(0)
         self._inflater: Any = zlib.decompressobj(-15)
+        #: Something came that is no frame: what stands behind it is none either.
+        self._is_lost = False
 
     def see(self, data: bytes) -> None:
         """The next bytes."""
+        if self._is_lost:
+            return
         self._buffer += data
         while self._payload() if self._left else self._frame():
             pass
@@ -127,6 +133,12 @@ class Frames:
         if len(buffer) < 2:
             return False
         first, second = buffer[0], buffer[1]
+        if not self._is_frame(first, second):
+            # A secret whose beginning was taken for a head would not be known by the rest.
+            self._is_lost = True
+            self._conversation.said(self._by, "other", b"", len(buffer), "not kept: this is no WebSocket frame")
+            buffer.clear()
+            return False
         size = second & 0x7F
         more = {126: 2, 127: 8}.get(size, 0)
         end = 2 + more + (4 if second & _MASKED else 0)
@@ -144,6 +156,15 @@ class Frames:
         if not self._left:
             self._ended()
         return True
+
+    def _is_frame(self, first: int, second: int) -> bool:
+        """By bits that nobody uses, opcodes, who masks, and what frames of control may be (section 5.2, 5.5)."""
+        opcode, is_masked = first & 0x0F, bool(second & _MASKED)
+        if first & _UNUSED or opcode not in _OPCODES or is_masked != (self._by == "client"):
+            return False
+        return opcode < _CONTROL or (
+            bool(first & _FIN) and not first & _COMPRESSED and second & 0x7F <= _CONTROL_MOST
+        )
 
     def _payload(self) -> bool:
         buffer = self._buffer
