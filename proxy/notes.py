@@ -3,6 +3,7 @@
 Law: no token is noted, and what is noted ends with the exchange: what rests of it is masked first (threat 82).
 """
 
+from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Final, Protocol
@@ -50,7 +51,8 @@ class Sent:
         if rendered is not None:
             self.generation = rendered.token.generation
             self.places = rendered.places
-            self.constants = [name for name, _value in rendered.credential.constants]
+            if rendered.credential.constants:
+                self.constants = [name for name, _value in rendered.credential.constants]
         self.head: AnswerHead | None = None
         self.answered_at = 0.0
         self.is_kept = False
@@ -65,7 +67,11 @@ class Sent:
 
 
 class Onlooker(Protocol):
-    """Who is told of some things at once, not only when the exchange ends."""
+    """Who is told of some things at once, and of the rest when it asks."""
+
+    def waits(self) -> None:
+        """An exchange ended, and none had before that still waits."""
+        ...
 
     def refused(self, exchange: Exchange, notes: "FullNotes") -> None:
         """The last attempt's token was refused."""
@@ -207,10 +213,42 @@ class FullNotes(Notes):
         return self.onlooker.hears_frames(self.exchange, self) if self.bodies else None
 
 
+class Notebook:
+    """The notes of all requests, for `onlooker`: of those on their way, and of those that ended and wait for it.
+
+    At most `bound` wait; where more would, the newest `least` do, until `onlooker` took them. `bodies` as above.
+    """
+
+    __slots__ = ("bodies", "bound", "ended", "is_told", "least", "onlooker", "open")
+
+    def __init__(self, onlooker: Onlooker, bodies: int, bound: int, least: int) -> None:
+        self.onlooker = onlooker
+        self.bodies = bodies
+        self.bound = bound
+        self.least = least
+        self.open: dict[int, FullNotes] = {}
+        self.ended: deque[tuple[Exchange, FullNotes | None]] = deque()
+        #: The onlooker knows that something waits.
+        self.is_told = False
+
+    def begin(self, request: Request) -> tuple[Exchange, Notes]:
+        """The exchange of a request that begins, and what its way is noted in."""
+        exchange = Exchange(request.method, request.client, perf_counter())
+        notes = FullNotes(request, exchange, self.onlooker, self.bodies)
+        self.open[exchange.number] = notes
+        return exchange, notes
+
+    def end(self, exchange: Exchange) -> None:
+        """It is over."""
+        self.ended.append((exchange, self.open.pop(exchange.number, None)))
+        if len(self.ended) > self.bound:
+            self.bound = self.least
+            while len(self.ended) > self.bound:
+                self.ended.popleft()
+        if not self.is_told:
+            self.is_told = True
+            self.onlooker.waits()
+
+
 #: Nobody looks on.
 NOTHING_NOTED: Final = Notes()
-
-
-def begin(request: Request) -> tuple[Exchange, Notes]:
-    """The exchange of a request that begins now, at which nobody looks."""
-    return Exchange(request.method, request.client, perf_counter()), NOTHING_NOTED

@@ -18,7 +18,7 @@ from proxy.credentials.events import Events
 from proxy.guard import Guard
 from proxy.listener.connection import Handler
 from proxy.listener.request import Request
-from proxy.notes import Notes, begin
+from proxy.notes import Notes
 from proxy.redact import Redactor, Secret
 
 
@@ -44,14 +44,16 @@ class Office:
             self._timeline = Timeline(self.metrics, self.journal, instance.reports, clock.wall)
 
     @property
-    def begin(self) -> Callable[[Request], tuple[Exchange, Notes]]:
-        """Gives the exchange of a request that begins, and what its way is noted in."""
-        return begin if self.journal is None else self.journal.begin
+    def begin(self) -> Callable[[Request], tuple[Exchange, Notes]] | None:
+        """Gives the exchange of a request that begins, and what its way is noted in; None: nobody looks on."""
+        return None if self.journal is None else self.journal.book.begin
 
     @property
     def observe(self) -> Callable[[Exchange], None]:
         """Who is told of finished exchanges."""
-        return self.metrics.observe if self.journal is None else Observers(self.metrics.observe, self.journal)
+        return (
+            self.metrics.observe if self.journal is None else Observers(self.metrics.observe, self.journal.book.end)
+        )
 
     @property
     def events(self) -> Events:

@@ -26,7 +26,7 @@ from proxy.http1.answer import SWITCHED
 from proxy.listener.answer import ClientAnswer, block
 from proxy.listener.connection import ClientConnection
 from proxy.listener.request import Request
-from proxy.notes import Notes, begin
+from proxy.notes import NOTHING_NOTED, Notes
 from proxy.outbound import outgoing, placing
 from proxy.passage import Passage
 from proxy.replay import Replay
@@ -40,7 +40,7 @@ log: Final = logging.getLogger("proxy")
 class Relay:
     """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies, in bytes.
 
-    `begin` gives the exchange of a request, and what its way is noted in.
+    `begin` gives the exchange of a request, and what its way is noted in; None: nobody looks on.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Relay:
         clock: Clock,
         observe: Callable[[Exchange], None],
         body_most: int | None = None,
-        begin: Callable[[Request], tuple[Exchange, Notes]] = begin,
+        begin: Callable[[Request], tuple[Exchange, Notes]] | None = None,
     ) -> None:
         self._guard = guard
         self._bindings = bindings
@@ -65,7 +65,7 @@ class Relay:
 
     async def handle(self, request: Request, connection: ClientConnection) -> None:
         """Answer one request, whatever happens, and log it."""
-        exchange, notes = self._begin(request)
+        exchange, notes = self._noted(request)
         out = ClientAnswer(connection, request, exchange)
         if self.draining:
             out.keep_alive = False
@@ -100,6 +100,12 @@ class Relay:
         if connection.is_writing_paused:
             await out.settle()
         connection.keep_alive = out.keep_alive
+
+    def _noted(self, request: Request) -> tuple[Exchange, Notes]:
+        """The exchange of a request that begins, and what its way is noted in."""
+        if self._begin is None:
+            return Exchange(request.method, request.client, perf_counter()), NOTHING_NOTED
+        return self._begin(request)
 
     async def _relay(
         self, request: Request, connection: ClientConnection, exchange: Exchange, notes: Notes, out: ClientAnswer

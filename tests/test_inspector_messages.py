@@ -363,7 +363,7 @@ def ended(journal: Journal, path: bytes) -> None:
     """An exchange that came and went."""
     exchange = Exchange("GET", "127.0.0.1", 0.0)
     exchange.path = path
-    journal(exchange)
+    journal.book.end(exchange)
 
 
 async def test_what_ended_is_told_a_part_at_a_time_until_all_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,7 @@ from proxy.accesslog import Exchange
 from proxy.admin.entries import Entry, Scribe
 from proxy.admin.messages import Conversation, Events, Frames
 from proxy.body import Watcher
-from proxy.listener.request import Request
-from proxy.notes import FullNotes, Notes, begin
+from proxy.notes import FullNotes, Notebook
 from proxy.redact import Redactor
 
 #: How long what ended waits until it is looked at, and again where there is more than one look is for.
@@ -39,7 +38,6 @@ LIVE_AFTER_SECONDS: Final = 0.5
 LIVE_MOST: Final = 200
 #: How much of a body can be switched on.
 BODY_MOST: Final = 1 << 20
-_NOBODY: Final = (None, None)
 
 
 class Listener:
@@ -74,14 +72,11 @@ class Journal:
 
     def __init__(self, most: int, bodies: int, redactor: Redactor, wall: Callable[[], float]) -> None:
         self.most = most
-        self.bodies = bodies
+        self.book = Notebook(self, bodies, most, min(most, OVERLOAD_MOST))
         self._redactor = redactor
         self._scribe = Scribe(redactor)
         self._wall = wall
         self._entries: deque[Entry] = deque(maxlen=most)
-        self._ended: deque[tuple[Exchange, FullNotes | None]] = deque()
-        self._bound = most
-        self._open: dict[int, tuple[Exchange, FullNotes]] = {}
         self._timer: asyncio.TimerHandle | None = None
         #: The number of the newest that waited at the last look.
         self._newest = 0
@@ -94,31 +89,9 @@ class Journal:
 
     # -- the relay's side
 
-    def begin(self, request: Request) -> tuple[Exchange, Notes]:
-        """The exchange of a request that begins, and what its way is noted in."""
-        exchange, _ = begin(request)
-        notes = FullNotes(request, exchange, self, self.bodies)
-        self._open[exchange.number] = exchange, notes
-        return exchange, notes
-
-    def __call__(self, exchange: Exchange) -> None:
-        """An exchange ended."""
-        _, notes = self._open.pop(exchange.number, _NOBODY)
-        if self._told:
-            self._told.pop(exchange.number, None)
-        ended = self._ended
-        ended.append((exchange, notes))
-        if len(ended) > self._bound:
-            self._push_out()
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(MOMENT_SECONDS, self._look)
-
-    def _push_out(self) -> None:
-        """More ended than can be written down: the newest few wait."""
-        if self._bound == self.most and not self._listeners:
-            self._bound = min(self.most, OVERLOAD_MOST)
-        while len(self._ended) > self._bound:
-            self._ended.popleft()
+    def waits(self) -> None:
+        """As `Onlooker` has it."""
+        self._timer = asyncio.get_running_loop().call_later(MOMENT_SECONDS, self._look)
 
     def refused(self, exchange: Exchange, notes: FullNotes) -> None:
         """As `Onlooker` has it: told of at once, and not for each request anew."""
@@ -144,18 +117,29 @@ class Journal:
 
     # -- whoever looks on
 
+    @property
+    def bodies(self) -> int:
+        """So many bytes are kept of each body."""
+        return self.book.bodies
+
+    @bodies.setter
+    def bodies(self, bodies: int) -> None:
+        self.book.bodies = bodies
+
     def entries(self) -> Iterator[Entry]:
         """What is kept, the newest first."""
-        if self._ended:
+        if self.book.ended:
             self._look(ASKED_SECONDS)
         return reversed(self._entries)
 
     def live(self) -> list[dict[str, Any]]:
         """Summaries of what has lasted for a while and goes on, the newest first."""
         now, wall = perf_counter(), self._wall()
-        lasting = (each for each in reversed(self._open.values()) if now - each[0].started_at >= LIVE_AFTER_SECONDS)
+        least = now - LIVE_AFTER_SECONDS
+        lasting = (each for each in reversed(self.book.open.values()) if each.exchange.started_at <= least)
         found = []
-        for exchange, notes in islice(lasting, LIVE_MOST):
+        for notes in islice(lasting, LIVE_MOST):
+            exchange = notes.exchange
             lasts = now - exchange.started_at
             found.append(self._scribe.summary(exchange, notes, wall - lasts, lasts, live=True))
         return found
@@ -165,10 +149,11 @@ class Journal:
         kept = self.find(request_id)
         if kept is not None:
             return kept.detail
-        going = (each for each in self._open.values() if each[0].request_id == request_id)
-        exchange, notes = next(going, (None, None))
-        if exchange is None:
+        going = (each for each in self.book.open.values() if each.exchange.request_id == request_id)
+        notes = next(going, None)
+        if notes is None:
             return None
+        exchange = notes.exchange
         lasts = perf_counter() - exchange.started_at
         return self._scribe.entry(exchange, notes, self._wall(), lasts, live=True).detail
 
@@ -178,14 +163,14 @@ class Journal:
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._ended.clear()
+        self.book.ended.clear()
         self._entries.clear()
 
     def listen(self) -> Listener:
         """From now on it is told of what happens, until `leave`."""
         listener = Listener()
         self._listeners.add(listener)
-        self._bound = self.most
+        self.book.least = self.most
         if self._pulse is None:
             self._beat()
         return listener
@@ -193,6 +178,8 @@ class Journal:
     def leave(self, listener: Listener) -> None:
         """It is told nothing more."""
         self._listeners.discard(listener)
+        if not self._listeners:
+            self.book.least = min(self.most, OVERLOAD_MOST)
 
     def _beat(self) -> None:
         """Tell of what goes on, once, and once more when its answer begins; for as long as somebody listens."""
@@ -201,9 +188,10 @@ class Journal:
             self._told.clear()
             return
         self._pulse = asyncio.get_running_loop().call_later(LIVE_AFTER_SECONDS, self._beat)
+        before, self._told = self._told, {}
         for each in self.live():
-            if self._told.get(each["number"]) != each["status"]:
-                self._told[each["number"]] = each["status"]
+            self._told[each["number"]] = each["status"]
+            if before.get(each["number"]) != each["status"]:
                 self.tell("exchange", each)
 
     def tell(self, event: str, document: Any) -> None:  # noqa: ANN401  whatever JSON takes
@@ -219,18 +207,26 @@ class Journal:
             self._timer.cancel()
             self._timer = None
         until = perf_counter() + (seconds or (WATCHED_SECONDS if self._listeners else LOOK_SECONDS))
-        while self._ended:
-            exchange, notes = self._ended.popleft()
-            since = perf_counter() - exchange.started_at - exchange.seconds
-            entry = self._scribe.entry(exchange, notes, self._wall() - since, exchange.seconds, live=False)
-            self._entries.append(entry)
-            self.tell("exchange", entry.summary)
-            if perf_counter() >= until:
-                break
-        if self._ended:
-            newest = self._ended[-1][0].number
-            is_over, self._newest = newest == self._newest, newest
-            pause = SOON_SECONDS if is_over else MOMENT_SECONDS
-            self._timer = asyncio.get_running_loop().call_later(pause, self._look)
-        else:
-            self._bound = self.most
+        try:
+            while self.book.ended:
+                exchange, notes = self.book.ended.popleft()
+                since = perf_counter() - exchange.started_at - exchange.seconds
+                entry = self._scribe.entry(exchange, notes, self._wall() - since, exchange.seconds, live=False)
+                self._entries.append(entry)
+                self.tell("exchange", entry.summary)
+                if perf_counter() >= until:
+                    break
+        finally:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Later, at what is left: soon where nothing more came since the last look."""
+        book = self.book
+        if not book.ended:
+            book.is_told = False
+            book.bound = self.most
+            return
+        newest = book.ended[-1][0].number
+        is_over, self._newest = newest == self._newest, newest
+        pause = SOON_SECONDS if is_over else MOMENT_SECONDS
+        self._timer = asyncio.get_running_loop().call_later(pause, self._look)
