@@ -42,7 +42,7 @@ class Configured:
         config: Config,
         around: build.Surroundings,
         observe: Callable[[Exchange], None],
-        begin: Callable[[Request], tuple[Exchange, Notes]],
+        begin: Callable[[Request], tuple[Exchange, Notes]] | None,
     ) -> None:
         self.config = config
         self.credentials = build.credentials(config, around)

@@ -3,9 +3,10 @@
 Law: no token is noted, and what is noted ends with the exchange: what rests of it is masked first (threat 82).
 """
 
+from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
@@ -16,6 +17,9 @@ from proxy.http1.answer import AnswerHead
 from proxy.injection import Outgoing, Place
 from proxy.listener.request import Request
 from proxy.upstream.attempt import Attempt
+
+#: The type of a stream of events (HTML section 9.2).
+_EVENTS: Final = b"text/event-stream"
 
 
 class Sent:
@@ -47,7 +51,8 @@ class Sent:
         if rendered is not None:
             self.generation = rendered.token.generation
             self.places = rendered.places
-            self.constants = [name for name, _value in rendered.credential.constants]
+            if rendered.credential.constants:
+                self.constants = [name for name, _value in rendered.credential.constants]
         self.head: AnswerHead | None = None
         self.answered_at = 0.0
         self.is_kept = False
@@ -61,13 +66,37 @@ class Sent:
         self.answered_at = perf_counter()
 
 
-class Piece:
-    """The beginning of a body as it passes: at most `most` bytes of it, and how many there were."""
+class Onlooker(Protocol):
+    """Who is told of some things at once, and of the rest when it asks."""
 
-    __slots__ = ("_most", "_parts", "_room", "size")
+    def waits(self) -> None:
+        """An exchange ended, and none had before that still waits."""
+        ...
+
+    def refused(self, exchange: Exchange, notes: "FullNotes") -> None:
+        """The last attempt's token was refused."""
+        ...
+
+    def hears_events(self, exchange: Exchange, notes: "FullNotes") -> Watcher:
+        """The answer is a stream of events; gives who is to see it."""
+        ...
+
+    def hears_frames(self, exchange: Exchange, notes: "FullNotes") -> tuple[Watcher, Watcher]:
+        """A WebSocket opens; gives who is to see what the client says, and what the upstream does."""
+        ...
+
+
+class Piece:
+    """The beginning of a body as it passes: at most `most` bytes of it, and how many there were.
+
+    `also` sees all of it.
+    """
+
+    __slots__ = ("_parts", "_room", "also", "most", "size")
 
     def __init__(self, most: int) -> None:
-        self._most = self._room = most
+        self.also: Watcher | None = None
+        self.most = self._room = most
         self._parts: list[bytes] = []
         self.size = 0
 
@@ -77,6 +106,8 @@ class Piece:
         if self._room > 0:
             self._parts.append(data[: self._room])
             self._room -= len(data)
+        if self.also is not None:
+            self.also.see(data)
 
     @property
     def kept(self) -> bytes:
@@ -103,9 +134,13 @@ class Notes:
     def answers(self, lines: bytes) -> None:
         """These are the answer's field lines as the client gets them."""
 
+    def opens(self) -> tuple[Watcher, Watcher] | None:
+        """A WebSocket does; gives who is to see what the client says, and what the upstream does."""
+        return None
+
 
 class FullNotes(Notes):
-    """One request, for whoever looks on. `bodies`: bytes to keep of each body, 0: none."""
+    """One request, for `onlooker`. `bodies`: bytes to keep of each body, 0: none."""
 
     __slots__ = (
         "admission",
@@ -114,13 +149,20 @@ class FullNotes(Notes):
         "answer_lines",
         "binding",
         "bodies",
+        "exchange",
+        "messages",
+        "onlooker",
         "request",
         "request_body",
         "sent",
     )
 
-    def __init__(self, request: Request, bodies: int = 0) -> None:
+    def __init__(self, request: Request, exchange: Exchange, onlooker: Onlooker, bodies: int = 0) -> None:
         self.request = request
+        self.exchange = exchange
+        self.onlooker = onlooker
+        #: What the onlooker keeps of messages.
+        self.messages: object | None = None
         self.bodies = bodies
         self.admission: Admission | None = None
         self.admitted_at = 0.0
@@ -129,6 +171,13 @@ class FullNotes(Notes):
         self.answer_lines = b""
         self.request_body: Piece | None = None
         self.answer_body: Piece | None = None
+
+    @property
+    def is_of_events(self) -> bool:
+        """Is the answer a stream of events?"""
+        head = self.sent[-1].head if self.sent else None
+        kinds = () if head is None else head.values.get(b"content-type", ())
+        return any(each.lower().startswith(_EVENTS) for each in kinds)
 
     def goes(self, admission: Admission, binding: Binding) -> list[Watcher]:
         """As above."""
@@ -151,10 +200,54 @@ class FullNotes(Notes):
     def refused(self) -> None:
         """As above."""
         self.sent[-1].is_refused = True
+        self.onlooker.refused(self.exchange, self)
 
     def answers(self, lines: bytes) -> None:
         """As above."""
         self.answer_lines = lines
+        if self.answer_body is not None and self.is_of_events:
+            self.answer_body.also = self.onlooker.hears_events(self.exchange, self)
+
+    def opens(self) -> tuple[Watcher, Watcher] | None:
+        """As above."""
+        return self.onlooker.hears_frames(self.exchange, self) if self.bodies else None
+
+
+class Notebook:
+    """The notes of all requests, for `onlooker`: of those on their way, and of those that ended and wait for it.
+
+    At most `bound` wait; where more would, the newest `least` do, until `onlooker` took them. `bodies` as above.
+    """
+
+    __slots__ = ("bodies", "bound", "ended", "is_told", "least", "onlooker", "open")
+
+    def __init__(self, onlooker: Onlooker, bodies: int, bound: int, least: int) -> None:
+        self.onlooker = onlooker
+        self.bodies = bodies
+        self.bound = bound
+        self.least = least
+        self.open: dict[int, FullNotes] = {}
+        self.ended: deque[tuple[Exchange, FullNotes | None]] = deque()
+        #: The onlooker knows that something waits.
+        self.is_told = False
+
+    def begin(self, request: Request) -> tuple[Exchange, Notes]:
+        """The exchange of a request that begins, and what its way is noted in."""
+        exchange, _ = begin(request)
+        notes = FullNotes(request, exchange, self.onlooker, self.bodies)
+        self.open[exchange.number] = notes
+        return exchange, notes
+
+    def end(self, exchange: Exchange) -> None:
+        """It is over."""
+        self.ended.append((exchange, self.open.pop(exchange.number, None)))
+        if len(self.ended) > self.bound:
+            self.bound = self.least
+            while len(self.ended) > self.bound:
+                self.ended.popleft()
+        if not self.is_told:
+            self.is_told = True
+            self.onlooker.waits()
 
 
 #: Nobody looks on.
@@ -162,5 +255,5 @@ NOTHING_NOTED: Final = Notes()
 
 
 def begin(request: Request) -> tuple[Exchange, Notes]:
-    """The exchange of a request that begins now, at which nobody looks."""
+    """The exchange of a request that begins, where nobody looks on."""
     return Exchange(request.method, request.client, perf_counter()), NOTHING_NOTED

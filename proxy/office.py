@@ -48,18 +48,18 @@ class Office:
         if kept.exchanges and config.admin.listen is not None:
             self.journal = Journal(kept.exchanges, kept.bodies, redactor, clock.wall)
             self._timeline = Timeline(self.metrics, self.journal, instance.reports, clock.wall)
-        #: Gives the exchange of a request that begins, and what its way is noted in.
-        self.begin: Callable[[Request], tuple[Exchange, Notes]] = begin
+        #: Gives the exchange of a request that begins, and what its way is noted in; None: nobody looks on.
+        self.begin: Callable[[Request], tuple[Exchange, Notes]] | None = None
         #: Who is told of finished exchanges.
         self.observe: Callable[[Exchange], None] = self.metrics.observe
         if self.journal is not None:
-            self.begin, self.observe = self.journal.begin, Observers(self.observe, self.journal)
+            self.begin, self.observe = self.journal.book.begin, Observers(self.observe, self.journal.book.end)
         self._end: Callable[[], Awaitable[None]] = _nothing
         if config.tracing.otlp is not None:
             from proxy.tracing import Tracing, exporter  # noqa: PLC0415  it takes as long to load as all the rest
 
             given = config.tracing
-            tracing = Tracing(exporter(config.tracing.otlp), given.ratio, redactor, clock.wall, self.begin)
+            tracing = Tracing(exporter(config.tracing.otlp), given.ratio, redactor, clock.wall, self.begin or begin)
             self.begin, self.observe, self._end = tracing.begin, Observers(self.observe, tracing), tracing.close
 
     async def close(self) -> None:

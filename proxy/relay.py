@@ -40,7 +40,7 @@ log: Final = logging.getLogger("proxy")
 class Relay:
     """Handles requests. `observe` is told of every finished exchange; `body_most` bounds bodies, in bytes.
 
-    `begin` gives the exchange of a request, and what its way is noted in.
+    `begin` gives the exchange of a request, and what its way is noted in; None: nobody looks on.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Relay:
         clock: Clock,
         observe: Callable[[Exchange], None],
         body_most: int | None = None,
-        begin: Callable[[Request], tuple[Exchange, Notes]] = begin,
+        begin: Callable[[Request], tuple[Exchange, Notes]] | None = None,
     ) -> None:
         self._guard = guard
         self._bindings = bindings
@@ -65,7 +65,7 @@ class Relay:
 
     async def handle(self, request: Request, connection: ClientConnection) -> None:
         """Answer one request, whatever happens, and log it."""
-        exchange, notes = self._begin(request)
+        exchange, notes = self._noted(request)
         out = ClientAnswer(connection, request, exchange)
         if self.draining:
             out.keep_alive = False
@@ -100,6 +100,10 @@ class Relay:
         if connection.is_writing_paused:
             await out.settle()
         connection.keep_alive = out.keep_alive
+
+    def _noted(self, request: Request) -> tuple[Exchange, Notes]:
+        """The exchange of a request that begins, and what its way is noted in."""
+        return begin(request) if self._begin is None else self._begin(request)
 
     async def _relay(
         self, request: Request, connection: ClientConnection, exchange: Exchange, notes: Notes, out: ClientAnswer
@@ -169,7 +173,8 @@ class Relay:
                 lines += block(extra)
             notes.answers(lines)
             if attempt.answer.framing == SWITCHED:
-                await tunnel(request, attempt, lines, out, exchange=exchange, idle=binding.timeouts.idle)
+                idle, watching = binding.timeouts.idle, notes.opens()
+                await tunnel(request, attempt, lines, out, exchange=exchange, idle=idle, watchers=watching)
             else:
                 echoes = _watch(binding, rendered, exchange, watchers)
                 await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, watchers=watchers)

@@ -25,13 +25,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from proxy import __version__
 from proxy.accesslog import PATH_LIMIT, Exchange
 from proxy.binding import Binding
-from proxy.body import Watcher
-from proxy.credentials.credential import Rendered
-from proxy.guard import Admission
 from proxy.injection import Outgoing
 from proxy.listener.request import Request
 from proxy.notes import Notes, Sent
 from proxy.redact import Redactor, printable
+from proxy.witness import WitnessedNotes
 
 #: A collector that is away holds up the end of the proxy by no more than this.
 EXPORT_SECONDS: Final = 3.0
@@ -65,16 +63,16 @@ class Tracing:
         self._redactor = redactor
         self._wall = wall
         self._begin = begin
-        self._open: dict[int, TracedNotes] = {}
+        self._open: dict[int, Trace] = {}
 
     def begin(self, request: Request) -> tuple[Exchange, Notes]:
         """The exchange of a request that begins, in the trace of its client or in a new one."""
         exchange, notes = self._begin(request)
         # Instants of `perf_counter` as nanoseconds of the epoch.
         offset = self._wall() - perf_counter()
-        traced = TracedNotes(notes, request, self._tracer, lambda at: int((offset + at) * 1e9), exchange.started_at)
+        traced = Trace(request, self._tracer, lambda at: int((offset + at) * 1e9), exchange.started_at)
         self._open[exchange.number] = traced
-        return exchange, traced
+        return exchange, WitnessedNotes(notes, traced)
 
     def __call__(self, exchange: Exchange) -> None:
         """An exchange ended."""
@@ -108,16 +106,12 @@ def exporter(url: str) -> SpanExporter:
     return OTLPSpanExporter(f"{url.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS, session=session)
 
 
-class TracedNotes(Notes):
-    """One request: its spans, and the notes `inner` of whoever looks on besides.
-
-    `nanos` gives the nanoseconds of the epoch of an instant of `perf_counter`.
-    """
+class Trace:
+    """The spans of one request. `nanos` gives the nanoseconds of the epoch of an instant of `perf_counter`."""
 
     __slots__ = (
         "_admitted_at",
         "_attempts",
-        "_inner",
         "_is_new",
         "_nanos",
         "_sent",
@@ -127,11 +121,8 @@ class TracedNotes(Notes):
         "_withheld",
     )
 
-    def __init__(
-        self, inner: Notes, request: Request, tracer: Tracer, nanos: Callable[[float], int], started_at: float
-    ) -> None:
+    def __init__(self, request: Request, tracer: Tracer, nanos: Callable[[float], int], started_at: float) -> None:
         parent = _parent(request)
-        self._inner = inner
         self._tracer = tracer
         self._nanos = nanos
         self._is_new = not parent
@@ -142,34 +133,26 @@ class TracedNotes(Notes):
         self._upstream = ""
         self._withheld = False
 
-    def goes(self, admission: Admission, binding: Binding) -> list[Watcher]:
+    def goes(self, binding: Binding) -> None:
         """The guard let it in, and this is its way."""
         self._admitted_at = perf_counter()
         self._upstream = binding.route.upstream.authority
         # A route that removes the field from requests does not want ours either.
         self._withheld = any(name in binding.bare.names for name in _NAMES)
-        return self._inner.goes(admission, binding)
 
-    def sends(self, outgoing: Outgoing, rendered: Rendered | None) -> Sent | None:
+    def sends(self, sent: Sent) -> None:
         """An attempt begins, which the upstream finds its own spans below."""
-        noted = self._inner.sends(outgoing, rendered) or Sent(outgoing, rendered)
         within = set_span_in_context(self._span, Context())
-        start = self._nanos(noted.began_at)
-        span = self._tracer.start_span(outgoing.method, within, kind=SpanKind.CLIENT, start_time=start)
+        start = self._nanos(sent.began_at)
+        span = self._tracer.start_span(sent.outgoing.method, within, kind=SpanKind.CLIENT, start_time=start)
         if not self._withheld:
-            _continue(outgoing, span, is_new=self._is_new)
+            _continue(sent.outgoing, span, is_new=self._is_new)
         self._attempts.append(span)
-        self._sent.append(noted)
-        return noted
+        self._sent.append(sent)
 
     def refused(self) -> None:
         """The last attempt's token was refused."""
         self._attempts[-1].set_attribute("bearer_proxy.refused", value=True)
-        self._inner.refused()
-
-    def answers(self, lines: bytes) -> None:
-        """These are the answer's field lines."""
-        self._inner.answers(lines)
 
     def end(self, exchange: Exchange, shown: Callable[[bytes | str], str]) -> None:
         """It is over: end every span of it."""

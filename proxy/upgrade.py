@@ -13,7 +13,7 @@ from typing import Final
 
 from proxy.accesslog import Exchange
 from proxy.alarm import Alarm
-from proxy.body import RequestBody
+from proxy.body import RequestBody, Watcher
 from proxy.errors import BadUpgrade, UpstreamProtocol, UpstreamTimeout
 from proxy.http1.answer import AnswerHead
 from proxy.listener.answer import ClientAnswer
@@ -69,11 +69,19 @@ def _is_accepted(request: Request, head: AnswerHead) -> bool:
 
 
 async def tunnel(
-    request: Request, attempt: Attempt, lines: bytes, out: ClientAnswer, *, exchange: Exchange, idle: float
+    request: Request,
+    attempt: Attempt,
+    lines: bytes,
+    out: ClientAnswer,
+    *,
+    exchange: Exchange,
+    idle: float,
+    watchers: tuple[Watcher, Watcher] | None = None,
 ) -> None:
     """Pass the 101 on, then bytes both ways until the upstream has ended, or nobody spoke for `idle` seconds.
 
-    Raises `UpstreamProtocol` where the 101 answers another handshake.
+    `watchers` see what the client says, and what the upstream does. Raises `UpstreamProtocol` where the 101 answers
+    another handshake.
     """
     if not _is_accepted(request, attempt.head):
         raise UpstreamProtocol
@@ -84,12 +92,15 @@ async def tunnel(
         alarm.set(connection.loop.time() + silence)
 
     incoming = out.switch(HANDSHAKE_LINES + lines)
-    upload = asyncio.create_task(_upwards(incoming, connection, idle, spoke))
+    ours, theirs = (None, None) if watchers is None else watchers
+    upload = asyncio.create_task(_upwards(incoming, connection, idle, spoke, ours))
     try:
         spoke(idle)
         while piece := await attempt.answer.read(None):
             if not upload.done():
                 spoke(idle)
+            if theirs is not None:
+                theirs.see(piece)
             await out.write((piece,), idle)
     finally:
         alarm.close()
@@ -99,11 +110,17 @@ async def tunnel(
 
 
 async def _upwards(
-    incoming: RequestBody, connection: Connection, idle: float, spoke: Callable[[float], None]
+    incoming: RequestBody,
+    connection: Connection,
+    idle: float,
+    spoke: Callable[[float], None],
+    watcher: Watcher | None,
 ) -> None:
     """What the client sends; its end is passed on, and what the upstream still says at once is not lost."""
     while piece := await incoming.read():
         spoke(idle)
+        if watcher is not None:
+            watcher.see(piece)
         connection.write(piece)
         await connection.drain(idle)
     connection.end_writing()

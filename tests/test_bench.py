@@ -232,7 +232,7 @@ def test_an_unknown_name_on_the_command_line_is_told(capsys: pytest.CaptureFixtu
     """With those that there are."""
     with pytest.raises(SystemExit):
         command.arguments(["--proxies", "ours,enovy"])
-    assert "unknown: enovy; there is ours, ours-pure, nginx" in capsys.readouterr().err
+    assert "unknown: enovy; there is ours, ours-unseen, ours-pure, nginx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("scheme", ["plain", "tls"])
@@ -244,7 +244,7 @@ def test_every_proxy_is_told_the_same(proxy: proxies.Proxy, scheme: Scheme, tmp_
     done = proxy.command(Job(tmp_path, 4713, upstream, "program", tmp_path, 32))
     told = " ".join(done.arguments) + "".join(path.read_text() for path in sorted(tmp_path.glob("*.*")))
     assert {"4711", "4713"} <= set(re.findall(r"\d{4}", told))
-    is_ours = proxy.command is proxies.ours
+    is_ours = proxy.command in {proxies.ours, proxies.unseen}
     assert ("ca.pem" in told) is (scheme == "tls" or is_ours or proxy.name == "naive" or "mitm" in proxy.name)
     # Ours logs in for it.
     assert ("the-token" in told) is not is_ours

@@ -99,7 +99,13 @@ async def test_both_attempts_of_a_repeated_request_are_there(
     assert "sent again with generation 2" in shown["why"]
     assert second["connection"] in {"new", "kept"}
     assert shown["timing"]["total_ms"] >= shown["timing"]["first_byte_ms"] > 0
-    assert [each["what"] for each in timelines["default"]] == ["requested", "obtained"] * 2
+    assert [each["what"] for each in timelines["default"]] == [
+        "requested",
+        "obtained",
+        "refused",
+        "requested",
+        "obtained",
+    ]
 
 
 @pytest.mark.threat(82)

@@ -26,10 +26,9 @@ from tests.support.inspectorfake import (
     retried,
     summary,
 )
+from tests.support.inspectorpage import Page
 from tests.support.vendors import Vendor
 
-ROOT: Final = Path(__file__).parents[1]
-SHOTS: Final = ROOT / ".artefacts" / "inspector"
 #: The rule for modules of Python is one for these too.
 LONGEST_MODULE: Final = 300
 #: What would make markup, or code, of a text.
@@ -44,18 +43,21 @@ PAYLOADS: Final = (
     "\"'><svg onload='globalThis.ran = 1'>",
     "javascript:globalThis.ran=1",
 )
-#: A browser says this of any answer that is no success; whether the page says something better is tested.
-REFUSED: Final = "the server responded with a status of 409"
 _GIF: Final = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="
 
 browsing = (needs_chromium, pytest.mark.asyncio(loop_scope="module"))
 
 
-def in_browser(test: Any) -> Any:
-    """The marks of a test that needs one."""
+def at_once(test: Any) -> Any:
+    """The marks of a test that needs a browser, and that every change is to pass."""
     for mark in browsing:
         test = mark(test)
     return test
+
+
+def in_browser(test: Any) -> Any:
+    """The same of one that `make test-slow` runs: browsers take their time."""
+    return pytest.mark.slow(at_once(test))
 
 
 def sources() -> list[Path]:
@@ -73,58 +75,6 @@ def test_a_file_of_the_page_makes_no_markup_of_text_and_is_short_enough(path: Pa
         assert text.startswith("/**")
     if path.suffix == ".html":
         assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\bon\w+=", text) == []
-
-
-class Page:
-    """The page in a tab, and what it complained of."""
-
-    def __init__(self, tab: Any, inspector: Inspector | None = None) -> None:
-        self.tab = tab
-        self.inspector = inspector or Inspector()
-        self.complaints: list[str] = []
-        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        tab.on("console", self._heard)
-
-    def _heard(self, message: Any) -> None:
-        if message.type in ("error", "warning") and REFUSED not in message.text:
-            self.complaints.append(message.text)
-
-    async def opens(self, url: str = "") -> None:
-        """It is there, and listens."""
-        await self.tab.goto(url or f"{self.inspector.url}/")
-        await self.says("#link", "live")
-        await self.says("#count", "exchanges")
-
-    async def says(self, where: str, text: str) -> None:
-        """Something there says this, sooner or later."""
-        await self.tab.locator(where, has_text=text).first.wait_for(state="attached")
-
-    async def text(self, where: str) -> str:
-        """What stands there."""
-        return str(await self.tab.locator(where).first.inner_text())
-
-    async def paths(self) -> list[str]:
-        """Of the rows, from the top."""
-        # What changes is drawn with the next frame.
-        await self.tab.evaluate(
-            "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-        )
-        rows = await self.tab.evaluate(
-            """() => [...document.querySelectorAll('.space .row')].sort((one, other) =>
-                one.getAttribute('aria-rowindex') - other.getAttribute('aria-rowindex'))
-                .map(row => row.querySelector('.c-path').textContent)"""
-        )
-        return list(rows)
-
-    async def press(self, *keys: str) -> None:
-        """One after another."""
-        for key in keys:
-            await self.tab.keyboard.press(key)
-
-    async def shot(self, name: str) -> None:
-        """Keep a picture of it."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        await self.tab.screenshot(path=SHOTS / f"{name}.png")
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -215,7 +165,7 @@ async def test_one_box_filters_by_status_route_method_and_text(browser: Any) -> 
             assert (typed, await page.paths()) == (typed, left)
 
 
-@in_browser
+@at_once
 async def test_five_thousand_exchanges_take_fewer_than_a_hundred_rows(browser: Any) -> None:
     """Wherever one looks, what one looks at is there; and it stays there while more come above."""
     async with visiting(browser, Inspector(some(5000))) as page:
@@ -303,7 +253,7 @@ async def test_bodies_that_are_off_can_be_switched_on_where_they_are_missed(brow
         assert await page.tab.locator(".keep").count() == 0
 
 
-@in_browser
+@at_once
 @pytest.mark.threat(82)
 async def test_markup_in_any_field_shows_as_text(browser: Any) -> None:
     """In each field of an exchange and of a credential, in the list, the detail, the dialogs and the toasts."""

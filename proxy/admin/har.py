@@ -75,4 +75,6 @@ def _content(body: Mapping[str, Any] | None, size: int) -> dict[str, Any]:
 
 
 def _cut(body: Mapping[str, Any]) -> dict[str, str]:
-    return {"comment": f"cut at {body['kept']} bytes"} if body["truncated"] else {}
+    said = [f"cut at {body['kept']} bytes"] if body["truncated"] else []
+    said += [body["note"]] if body["note"] else []
+    return {"comment": "; ".join(said)} if said else {}

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from proxy.admin.documents import Asked, Document, Paths, as_json, raw_json
+from proxy.admin.entries import Entry
 from proxy.admin.filters import Filters
 from proxy.admin.har import har
-from proxy.admin.journal import BODY_MOST, Entry, Journal
-from proxy.admin.resend import NotKept, again, resend
+from proxy.admin.journal import BODY_MOST, Journal
+from proxy.admin.resend import NotKept, again, resend, sendable
 from proxy.admin.timeline import Timeline
 from proxy.errors import BadRequest, NoRoute
 from proxy.listener.answer import block
@@ -125,7 +126,10 @@ class Inspector:
         )
 
     async def _exchange(self, asked: Asked) -> Document:
-        return raw_json(self._entry(asked.name).detail)
+        detail = self._journal.detail(asked.name)
+        if detail is None:
+            raise _no_such()
+        return raw_json(detail)
 
     async def _har(self, asked: Asked) -> Document:
         filters = Filters(asked.query)
@@ -145,9 +149,8 @@ class Inspector:
             words += ["-X", detail["method"]]
         target = detail["path"] + ("?" + detail["query"] if detail["query"] else "")
         words.append(url + target)
-        for name, value, note in (detail["request"] or {"fields": []})["fields"]:
-            if note is None:
-                words += ["-H", f"{name}: {value}"]
+        for name, value in sendable(detail):
+            words += ["-H", f"{name}: {value}"]
         command = shlex.join(words)
         if self._proxied.key_of(detail["client"]) is not None:
             command += ' -H "X-Proxy-Key: $PROXY_KEY"'
@@ -207,8 +210,12 @@ class Inspector:
     def _entry(self, request_id: str) -> Entry:
         entry = self._journal.find(request_id)
         if entry is None:
-            raise NoRoute("No exchange of this name is kept: it may have been pushed out by newer ones.")
+            raise _no_such()
         return entry
+
+
+def _no_such() -> NoRoute:
+    return NoRoute("No exchange of this name is kept: it may have been pushed out by newer ones.")
 
 
 async def _given(request: Request) -> dict[str, Any]:

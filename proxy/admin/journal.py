@@ -1,41 +1,43 @@
 """The journal: the last exchanges, as the inspector shows them.
 
 Law: what rests here was masked before, so no way of showing it can show more (threat 82). What an exchange was
-noted in waits for that at most a moment: under load most of them are pushed out before they cost anything.
+noted in waits for that a moment, or until it is its turn: under load most are pushed out before they cost anything.
 """
 
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from time import perf_counter
 from typing import Any, Final
 
 from proxy.accesslog import Exchange
-from proxy.admin import shown
-from proxy.admin.why import why
-from proxy.lines import timestamp
-from proxy.listener.request import Request
-from proxy.notes import FullNotes, Notes, Sent, begin
+from proxy.admin.entries import Entry, Scribe
+from proxy.admin.messages import Conversation, Events, Frames
+from proxy.body import Watcher
+from proxy.notes import FullNotes, Notebook
 from proxy.redact import Redactor
 
-#: How long what ended waits until it is looked at.
+#: How long what ended waits until it is looked at, and again where there is more than one look is for.
 MOMENT_SECONDS: Final = 0.1
+#: So long is one look, in which some ten exchanges are written down: 1 % of a processor. Longer where somebody
+#: looks on; and where nothing more came, the next one is soon.
+LOOK_SECONDS: Final = 0.001
+WATCHED_SECONDS: Final = 0.02
+SOON_SECONDS: Final = 0.01
+#: Once more waits than is kept at all, so many of the newest do, until none does: what waits costs memory and time.
+OVERLOAD_MOST: Final = 50
+#: Who asks for the list waits so long for what ended just now.
+ASKED_SECONDS: Final = 0.1
 #: More events than this wait for nobody who listens: the oldest go.
 WAITING_MOST: Final = 1000
 #: An exchange that has lasted so long is shown before it ends.
 LIVE_AFTER_SECONDS: Final = 0.5
+#: So many of these are shown, the newest.
+LIVE_MOST: Final = 200
 #: How much of a body can be switched on.
 BODY_MOST: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One exchange, masked: `summary` as in the list, `detail` all of it as JSON."""
-
-    summary: dict[str, Any]
-    detail: bytes = field(repr=False)
 
 
 class Listener:
@@ -70,47 +72,90 @@ class Journal:
 
     def __init__(self, most: int, bodies: int, redactor: Redactor, wall: Callable[[], float]) -> None:
         self.most = most
-        self.bodies = bodies
+        self.book = Notebook(self, bodies, most, min(most, OVERLOAD_MOST))
         self._redactor = redactor
+        self._scribe = Scribe(redactor)
         self._wall = wall
         self._entries: deque[Entry] = deque(maxlen=most)
-        self._ended: deque[tuple[Exchange, FullNotes | None, float]] = deque(maxlen=most)
-        self._open: dict[int, tuple[Exchange, FullNotes]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        #: The number of the newest that waited at the last look.
+        self._newest = 0
         self._listeners: set[Listener] = set()
+        #: What was told of those that go on: the status of each by its number; and when that is looked at again.
+        self._told: dict[int, int] = {}
+        self._pulse: asyncio.TimerHandle | None = None
+        #: Told of each refusal of a token: credential, generation, and what refused it.
+        self.on_refusal: Callable[[str, int, str], None] = lambda _credential, _generation, _detail: None
 
     # -- the relay's side
 
-    def begin(self, request: Request) -> tuple[Exchange, Notes]:
-        """The exchange of a request that begins, and what its way is noted in."""
-        exchange, _ = begin(request)
-        notes = FullNotes(request, self.bodies)
-        self._open[exchange.number] = exchange, notes
-        return exchange, notes
+    def waits(self) -> None:
+        """As `Onlooker` has it."""
+        self._timer = asyncio.get_running_loop().call_later(MOMENT_SECONDS, self._look)
 
-    def __call__(self, exchange: Exchange) -> None:
-        """An exchange ended."""
-        _, notes = self._open.pop(exchange.number, (None, None))
-        self._ended.append((exchange, notes, self._wall()))
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(MOMENT_SECONDS, self._look)
+    def refused(self, exchange: Exchange, notes: FullNotes) -> None:
+        """As `Onlooker` has it: told of at once, and not for each request anew."""
+        head = notes.sent[-1].head
+        status = 0 if head is None else head.status
+        self.on_refusal(exchange.credential, notes.sent[-1].generation, f"{status} on route {exchange.route}")
+
+    def hears_events(self, exchange: Exchange, notes: FullNotes) -> Watcher:
+        """As `Onlooker` has it."""
+        return Events(self._conversation(exchange, notes))
+
+    def hears_frames(self, exchange: Exchange, notes: FullNotes) -> tuple[Watcher, Watcher]:
+        """As `Onlooker` has it."""
+        conversation = self._conversation(exchange, notes)
+        return Frames(conversation, "client"), Frames(conversation, "upstream")
+
+    def _conversation(self, exchange: Exchange, notes: FullNotes) -> Conversation:
+        def tell(message: Mapping[str, Any]) -> None:
+            self.tell("message", {"id": exchange.request_id, **message})
+
+        made = notes.messages = Conversation(notes.bodies, self._redactor, self._wall, tell)
+        return made
 
     # -- whoever looks on
 
+    @property
+    def bodies(self) -> int:
+        """So many bytes are kept of each body."""
+        return self.book.bodies
+
+    @bodies.setter
+    def bodies(self, bodies: int) -> None:
+        self.book.bodies = bodies
+
     def entries(self) -> Iterator[Entry]:
         """What is kept, the newest first."""
-        self._look()
+        if self.book.ended:
+            self._look(ASKED_SECONDS)
         return reversed(self._entries)
 
     def live(self) -> list[dict[str, Any]]:
-        """Summaries of what has lasted for a while and goes on."""
-        now = self._wall()
-        started = [(*each, perf_counter() - each[0].started_at) for each in self._open.values()]
-        return [
-            self._summary(exchange, notes, now - lasts, lasts, live=True)
-            for exchange, notes, lasts in started
-            if lasts >= LIVE_AFTER_SECONDS
-        ]
+        """Summaries of what has lasted for a while and goes on, the newest first."""
+        now, wall = perf_counter(), self._wall()
+        least = now - LIVE_AFTER_SECONDS
+        lasting = (each for each in reversed(self.book.open.values()) if each.exchange.started_at <= least)
+        found = []
+        for notes in islice(lasting, LIVE_MOST):
+            exchange = notes.exchange
+            lasts = now - exchange.started_at
+            found.append(self._scribe.summary(exchange, notes, wall - lasts, lasts, live=True))
+        return found
+
+    def detail(self, request_id: str) -> bytes | None:
+        """All of the exchange of this name, as far as it has come, as JSON."""
+        kept = self.find(request_id)
+        if kept is not None:
+            return kept.detail
+        going = (each for each in self.book.open.values() if each.exchange.request_id == request_id)
+        notes = next(going, None)
+        if notes is None:
+            return None
+        exchange = notes.exchange
+        lasts = perf_counter() - exchange.started_at
+        return self._scribe.entry(exchange, notes, self._wall(), lasts, live=True).detail
 
     def find(self, request_id: str) -> Entry | None:
         """The exchange of this name."""
@@ -118,18 +163,36 @@ class Journal:
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._ended.clear()
+        self.book.ended.clear()
         self._entries.clear()
 
     def listen(self) -> Listener:
         """From now on it is told of what happens, until `leave`."""
         listener = Listener()
         self._listeners.add(listener)
+        self.book.least = self.most
+        if self._pulse is None:
+            self._beat()
         return listener
 
     def leave(self, listener: Listener) -> None:
         """It is told nothing more."""
         self._listeners.discard(listener)
+        if not self._listeners:
+            self.book.least = min(self.most, OVERLOAD_MOST)
+
+    def _beat(self) -> None:
+        """Tell of what goes on, once, and once more when its answer begins; for as long as somebody listens."""
+        self._pulse = None
+        if not self._listeners:
+            self._told.clear()
+            return
+        self._pulse = asyncio.get_running_loop().call_later(LIVE_AFTER_SECONDS, self._beat)
+        before, self._told = self._told, {}
+        for each in self.live():
+            self._told[each["number"]] = each["status"]
+            if before.get(each["number"]) != each["status"]:
+                self.tell("exchange", each)
 
     def tell(self, event: str, document: Any) -> None:  # noqa: ANN401  whatever JSON takes
         """Tell all who listen; what is told holds no secret."""
@@ -138,131 +201,32 @@ class Journal:
             for listener in self._listeners:
                 listener.tell(event, data)
 
-    # -- from notes to entries
-
-    def _look(self) -> None:
+    def _look(self, seconds: float = 0.0) -> None:
+        """Write down what ended, for so long, and the rest later; what is too much by then is pushed out unseen."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._ended:
-            entry = self._entry(*self._ended.popleft())
-            self._entries.append(entry)
-            self.tell("exchange", entry.summary)
+        until = perf_counter() + (seconds or (WATCHED_SECONDS if self._listeners else LOOK_SECONDS))
+        try:
+            while self.book.ended:
+                exchange, notes = self.book.ended.popleft()
+                since = perf_counter() - exchange.started_at - exchange.seconds
+                entry = self._scribe.entry(exchange, notes, self._wall() - since, exchange.seconds, live=False)
+                self._entries.append(entry)
+                self.tell("exchange", entry.summary)
+                if perf_counter() >= until:
+                    break
+        finally:
+            self._look_again()
 
-    def _entry(self, exchange: Exchange, notes: FullNotes | None, ended_at: float) -> Entry:
-        summary = self._summary(exchange, notes, ended_at - exchange.seconds, exchange.seconds, live=False)
-        detail = {
-            **summary,
-            "why": self._redactor.text(why(exchange, notes)),
-            "timing": _timing(exchange, notes),
-            "request": self._request(notes),
-            "attempts": [] if notes is None else [self._attempt(exchange, notes, sent) for sent in notes.sent],
-            "response": self._response(exchange, notes),
-        }
-        return Entry(summary, json.dumps(detail).encode())
-
-    def _summary(
-        self, exchange: Exchange, notes: FullNotes | None, began_at: float, seconds: float, *, live: bool
-    ) -> dict[str, Any]:
-        text = self._redactor.text
-        return {
-            "id": exchange.request_id,
-            "number": exchange.number,
-            "at": timestamp(began_at),
-            "client": text(exchange.client),
-            "method": text(exchange.method),
-            "route": exchange.route or None,
-            "path": shown.path(exchange.path, self._redactor),
-            "query": shown.clean(shown.query(exchange.query), self._redactor) if exchange.query else "",
-            "status": exchange.status,
-            "error": exchange.error or None,
-            "ms": _ms(seconds),
-            "token_wait_ms": _ms(exchange.token_wait),
-            "upstream_ms": _ms(exchange.upstream_seconds),
-            "bytes_in": exchange.bytes_in,
-            "bytes_out": exchange.bytes_out,
-            "credential": exchange.credential or None,
-            "generation": exchange.generation,
-            "retried": exchange.retried,
-            "refusals": exchange.refusals,
-            "kind": _kind(exchange, notes),
-            "live": live,
-        }
-
-    def _request(self, notes: FullNotes | None) -> dict[str, Any] | None:
-        if notes is None:
-            return None
-        section = notes.request.section
-        kind, encoding = (
-            b", ".join(section.values.get(name, ())) for name in (b"content-type", b"content-encoding")
-        )
-        return {
-            "http": f"1.{section.minor}",
-            "fields": shown.asked(section.fields, notes.sent, self._redactor),
-            "body": shown.body(notes.request_body, kind, encoding, self._redactor),
-        }
-
-    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent) -> dict[str, Any]:
-        outgoing, head = sent.outgoing, sent.head
-        target = shown.path(outgoing.path, self._redactor)
-        query = b"&".join(
-            part
-            for part in (
-                shown.query(outgoing.query) if outgoing.query else b"",
-                *(b"%b=***" % place.name.encode() for place in sent.places if place.kind == "query"),
-            )
-            if part
-        )
-        return {
-            "at_ms": _ms(sent.began_at - exchange.started_at),
-            "upstream": str(notes.binding.route.upstream) if notes.binding is not None else None,
-            "target": target + ("?" + shown.clean(query, self._redactor) if query else ""),
-            "generation": sent.generation or None,
-            "connection": None if head is None else "kept" if sent.is_kept else "new",
-            "first_byte_ms": None if head is None else _ms(sent.answered_at - sent.began_at),
-            "fields": shown.outgoing(sent, exchange.credential, self._redactor),
-            "status": None if head is None else head.status,
-            "refused": sent.is_refused,
-            "answer": [] if head is None else shown.fields(head.fields, self._redactor),
-            "error": sent.error or None,
-        }
-
-    def _response(self, exchange: Exchange, notes: FullNotes | None) -> dict[str, Any]:
-        lines = b"" if notes is None else notes.answer_lines
-        values = {line.partition(b":")[0].lower(): line.partition(b":")[2].strip() for line in lines.split(b"\r\n")}
-        kind, encoding = values.get(b"content-type", b""), values.get(b"content-encoding", b"")
-        return {
-            "status": exchange.status,
-            "fields": shown.lines(lines, self._redactor),
-            "body": None if notes is None else shown.body(notes.answer_body, kind, encoding, self._redactor),
-        }
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 2)
-
-
-def _kind(exchange: Exchange, notes: FullNotes | None) -> str:
-    if exchange.status == 101:
-        return "websocket"
-    head = notes.sent[-1].head if notes is not None and notes.sent else None
-    kinds = () if head is None else head.values.get(b"content-type", ())
-    return "sse" if any(each.lower().startswith(b"text/event-stream") for each in kinds) else "http"
-
-
-def _timing(exchange: Exchange, notes: FullNotes | None) -> dict[str, float | None]:
-    """How the time was spent, in milliseconds; None: it did not come to that."""
-    guard = first_byte = body = None
-    if notes is not None and notes.admitted_at:
-        guard = _ms(notes.admitted_at - exchange.started_at)
-    answered = [sent for sent in (() if notes is None else notes.sent) if sent.head is not None]
-    if answered:
-        first_byte = _ms(sum(sent.answered_at - sent.began_at for sent in answered))
-        body = _ms(max(0.0, exchange.started_at + exchange.seconds - answered[-1].answered_at))
-    return {
-        "guard_ms": guard,
-        "token_wait_ms": _ms(exchange.token_wait) if exchange.credential else None,
-        "first_byte_ms": first_byte,
-        "body_ms": body,
-        "total_ms": _ms(exchange.seconds),
-    }
+    def _look_again(self) -> None:
+        """Later, at what is left: soon where nothing more came since the last look."""
+        book = self.book
+        if not book.ended:
+            book.is_told = False
+            book.bound = self.most
+            return
+        newest = book.ended[-1][0].number
+        is_over, self._newest = newest == self._newest, newest
+        pause = SOON_SECONDS if is_over else MOMENT_SECONDS
+        self._timer = asyncio.get_running_loop().call_later(pause, self._look)

@@ -80,13 +80,23 @@ def again(detail: Mapping[str, Any], given: Mapping[str, Any]) -> Again:
     path, query = given.get("path", detail["path"]), given.get("query", detail["query"])
     if MASK in f"{path}{query}":
         raise NotKept("A part of its target is masked: edit it, and fill that in.")
-    kept = [(name, value) for name, value, note in (detail["request"] or {"fields": []})["fields"] if not note]
     target = f"{path}?{query}" if query else str(path)
     try:
-        fields = tuple((str(name), str(value)) for name, value in given.get("fields", kept))
+        fields = tuple((str(name), str(value)) for name, value in given.get("fields", sendable(detail)))
         return Again(str(given.get("method", detail["method"])), target, fields, _body(detail, given))
     except (TypeError, ValueError, binascii.Error):
         raise BadRequest("Write fields as a list of [name, value], and a body as text or base64.") from None
+
+
+def sendable(detail: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The fields of a request that are shown as they came, but for the coding of a body that is shown unpacked."""
+    asked = detail["request"] or {"fields": [], "body": None}
+    body = asked["body"] or {"encoding": None}
+    return [
+        (name, value)
+        for name, value, note in asked["fields"]
+        if not note and not (body["encoding"] and name.lower() == "content-encoding")
+    ]
 
 
 def _body(detail: Mapping[str, Any], given: Mapping[str, Any]) -> bytes:
@@ -99,8 +109,8 @@ def _body(detail: Mapping[str, Any], given: Mapping[str, Any]) -> bytes:
     kept = (detail["request"] or {}).get("body")
     if not kept or kept["truncated"]:
         raise NotKept("Its body was not kept, or not all of it: switch bodies on, or edit it and fill that in.")
-    if kept["base64"] is not None:
-        return base64.b64decode(kept["base64"])
+    if kept["base64"] is not None and len(data := base64.b64decode(kept["base64"])) == kept["kept"]:
+        return data
     if kept["text"] is None or MASK in kept["text"]:
-        raise NotKept("A part of its body is masked: edit it, and fill that in.")
+        raise NotKept("A part of its body is masked or left out: edit it, and fill that in.")
     return str(kept["text"]).encode()

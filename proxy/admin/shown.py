@@ -4,17 +4,14 @@ Law: what is not known to be harmless is not kept, whatever it is called; what i
 since a secret may stand anywhere (threat 82).
 """
 
-import base64
-import json
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from proxy.fields import Field
 from proxy.headers import CLIENT_KEY_HEADER, FORWARDING, FRAMING, HOP_BY_HOP
 from proxy.names import shown_words
-from proxy.notes import Piece, Sent
+from proxy.notes import Sent
 from proxy.redact import MASK, Redactor, printable
 
 #: Fields whose values are shown: those of HTTP itself (RFC 9110 to 9112, Fetch), and what services say of
@@ -56,35 +53,78 @@ _PARAMETERS: Final = frozenset(
     start state status to top type until version view
     """.split()
 )
-#: Members of bodies that are called a secret, in JSON and in forms; the value may be cut off.
-_WORDS: Final = (
-    r"(?:pass(?:word|wd|phrase|code)|secret|token|api[_-]?key|authorization|cookie|credential|session|otp)"
-)
-_JSON_MEMBER: Final = re.compile(
-    rf'("[^"\\]*{_WORDS}[^"\\]*"\s*:\s*)(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[0-9][^\s,}}]*)', re.IGNORECASE
-)
-_FORM_MEMBER: Final = re.compile(rf"((?:^|(?<=&))[^=&]*{_WORDS}[^=&]*=)[^&]*", re.IGNORECASE)
 _NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
 #: More of one value tells a reader nothing.
 _VALUE_MOST: Final = 2048
+
+#: So many texts and fields are remembered, up to this length.
+KEPT_TEXTS: Final = 2048
+KEPT_LENGTH: Final = 256
 
 #: Name, value, and a note or None.
 Shown = tuple[str, str, str | None]
 
 
-def fields(given: Iterable[Field], redactor: Redactor) -> list[Shown]:
+class Words:
+    """Masks short texts, and remembers those in which nothing was to be masked: heads repeat.
+
+    No secret rests here: of a field it is what `_field` shows by its value, of others by its name alone.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._version = redactor.version
+        self._clean: set[str] = set()
+        self._fields: dict[tuple[bytes, bytes], Shown] = {}
+
+    def text(self, text: str) -> str:
+        """As the redactor masks it."""
+        if self._version != self._redactor.version:
+            self._forget()
+        if text in self._clean:
+            return text
+        masked = self._redactor.text(text)
+        if masked == text and len(text) <= KEPT_LENGTH:
+            if len(self._clean) >= KEPT_TEXTS:
+                self._clean.clear()
+            self._clean.add(text)
+        return masked
+
+    def field(self, lower: bytes, value: bytes, name: bytes) -> Shown:
+        """A field that may be shown with its value."""
+        if self._version != self._redactor.version:
+            self._forget()
+        known = self._fields.get((name, value))
+        if known is None:
+            known = _listed(lower, value, name, self)
+            if len(value) <= KEPT_LENGTH and MASK not in known[1]:
+                if len(self._fields) >= KEPT_TEXTS:
+                    self._fields.clear()
+                self._fields[name, value] = known
+        return known
+
+    def _forget(self) -> None:
+        self._version = self._redactor.version
+        self._clean.clear()
+        self._fields.clear()
+
+
+def fields(given: Iterable[Field], words: Words) -> list[Shown]:
     """Fields as they came."""
-    return [_field(lower, value, line[: len(lower)], redactor) for lower, value, line in given]
+    return [_field(lower, value, line[: len(lower)], words) for lower, value, line in given]
 
 
-def _field(lower: bytes, value: bytes, name: bytes, redactor: Redactor) -> Shown:
-    told = clean(name, redactor)
-    if lower not in SHOWN:
-        return told, f"{MASK} ({len(value)} bytes)", _NOT_LISTED
-    text = clean(_with_clean_query(value) if lower in _REFERENCES else value, redactor)
+def _field(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
+    if lower in SHOWN:
+        return words.field(lower, value, name)
+    return clean(name, words), f"{MASK} ({len(value)} bytes)", _NOT_LISTED
+
+
+def _listed(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
+    text = clean(_with_clean_query(value) if lower in _REFERENCES else value, words)
     # Whoever answers may repeat what a client said in any of these.
     is_name = lower in _IDENTIFIERS and len(value) <= _IDENTIFIER_MOST
-    return told, text if is_name else shown_words(text), None
+    return clean(name, words), text if is_name else shown_words(text), None
 
 
 def _with_clean_query(value: bytes) -> bytes:
@@ -92,27 +132,27 @@ def _with_clean_query(value: bytes) -> bytes:
     return address + mark + query(rest) if mark else address
 
 
-def lines(block: bytes, redactor: Redactor) -> list[Shown]:
+def lines(block: bytes, words: Words) -> list[Shown]:
     """Field lines that we wrote, as `fields`."""
     given = []
     for line in block.split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if colon:
             given.append((name.lower(), value.strip(), line))
-    return fields(given, redactor)
+    return fields(given, words)
 
 
-def asked(given: Iterable[Field], sent: Sequence[Sent], redactor: Redactor) -> list[Shown]:
+def asked(given: Iterable[Field], sent: Sequence[Sent], words: Words) -> list[Shown]:
     """A request's fields, and of each that did not cross why."""
     if not sent:
-        return fields(given, redactor)
+        return fields(given, words)
     crossed = {line.partition(b":")[0].lower() for line in sent[0].outgoing.lines.split(b"\r\n")}
     if sent[0].outgoing.cookies:
         crossed.add(b"cookie")
     ours = {place.name.lower().encode() for place in sent[0].places if place.kind == "header"}
     found = []
     for lower, value, line in given:
-        name, text, note = _field(lower, value, line[: len(lower)], redactor)
+        name, text, note = _field(lower, value, line[: len(lower)], words)
         if lower not in crossed or lower in FRAMING:
             note = _why_not(lower, ours)
         found.append((name, text, note))
@@ -133,9 +173,9 @@ def _why_not(lower: bytes, ours: set[bytes]) -> str:
     return "dropped: a rule of the route, a credential of the client, or the client key in it"
 
 
-def outgoing(sent: Sent, credential: str, redactor: Redactor) -> list[Shown]:
+def outgoing(sent: Sent, credential: str, words: Words) -> list[Shown]:
     """What went upstream, the credential by its places."""
-    found = lines(sent.outgoing.lines, redactor)
+    found = lines(sent.outgoing.lines, words)
     if sent.outgoing.cookies:
         size = sum(map(len, sent.outgoing.cookies))
         found.append(("Cookie", f"{MASK} ({size} bytes)", _NOT_LISTED))
@@ -147,9 +187,9 @@ def outgoing(sent: Sent, credential: str, redactor: Redactor) -> list[Shown]:
     return found
 
 
-def path(raw: bytes, redactor: Redactor) -> str:
+def path(raw: bytes, words: Words) -> str:
     """A path as it may be shown."""
-    return clean(raw, redactor)
+    return clean(raw, words)
 
 
 def query(raw: bytes) -> bytes:
@@ -162,61 +202,6 @@ def query(raw: bytes) -> bytes:
     return b"&".join(kept)
 
 
-def clean(raw: bytes, redactor: Redactor) -> str:
+def clean(raw: bytes, words: Words) -> str:
     """Text of printable characters, without a secret in it."""
-    return printable(redactor.text(raw[:_VALUE_MOST].decode("latin-1")))
-
-
-def body(
-    piece: Piece | None, content_type: bytes, content_encoding: bytes, redactor: Redactor
-) -> dict[str, Any] | None:
-    """What was kept of a body: as text where it is some, else as bytes in base64. None: nothing was to be kept."""
-    if piece is None:
-        return None
-    kept = piece.kept
-    kind = clean(content_type, redactor)
-    shown: dict[str, Any] = {
-        "bytes": piece.size,
-        "kept": len(kept),
-        "truncated": piece.size > len(kept),
-        "type": kind,
-        "encoding": clean(content_encoding, redactor) or None,
-        "text": None,
-        "base64": None,
-    }
-    if not kept:
-        return shown
-    text = (
-        None if content_encoding.strip().lower() not in (b"", b"identity") else _text(kept, cut=shown["truncated"])
-    )
-    if text is not None:
-        shown["text"] = redactor.text(_without_members(text, form=b"urlencoded" in content_type.lower()))
-    elif redactor.text(kept.decode("latin-1")) == kept.decode("latin-1"):
-        shown["base64"] = base64.b64encode(kept).decode()
-    return shown
-
-
-def _without_members(text: str, *, form: bool) -> str:
-    """`text` without the values of what its names call a secret: those of the client and of the upstream, too."""
-    if form:
-        return _FORM_MEMBER.sub(rf"\1{MASK}", text)
-    return _JSON_MEMBER.sub(rf'\1"{MASK}"', text)
-
-
-def _text(kept: bytes, *, cut: bool) -> str | None:
-    """Bytes as text, if they are some; a character that was cut through at the end counts as none."""
-    try:
-        text = kept.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if not cut or error.start < len(kept) - 3:
-            return None
-        text = kept[: error.start].decode("utf-8")
-    return None if "\0" in text else text
-
-
-def as_json(text: str) -> object:
-    """What a JSON text says, None where it is none."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+    return printable(words.text(raw[:_VALUE_MOST].decode("latin-1")))

@@ -13,6 +13,8 @@ from proxy.lines import timestamp
 
 #: So many events are kept of each credential.
 KEPT: Final = 100
+#: So many refusals of one generation are told of: routes, and what they answered.
+REFUSALS_MOST: Final = 10
 
 
 class Timeline:
@@ -25,6 +27,9 @@ class Timeline:
         self._journal = journal
         self._reports = reports
         self._wall = wall
+        #: What was told of refusals, of one generation of each: a client that asks again and again is no news.
+        self._refused: dict[str, tuple[int, set[str]]] = {}
+        journal.on_refusal = self.token_refused
         self._of: dict[str, deque[Mapping[str, Any]]] = defaultdict(lambda: deque(maxlen=KEPT))
 
     def all(self) -> dict[str, list[Mapping[str, Any]]]:
@@ -46,14 +51,26 @@ class Timeline:
         self._events.token_failed(credential, code)
         self._note(credential, "failed", code)
 
-    def _note(self, credential: str, what: str, detail: str | None) -> None:
-        event = {"at": timestamp(self._wall()), "what": what, "detail": detail}
-        self._of[credential].append(event)
-        self._journal.tell("token", {"credential": credential, **event})
-        # What it changed is there when this turn of the loop is over.
-        asyncio.get_running_loop().call_soon(self._tell, credential)
+    def token_refused(self, credential: str, generation: int, detail: str) -> None:
+        """An upstream refused a token; told once of each generation."""
+        refused, told = self._refused.get(credential, (0, set()))
+        if refused != generation:
+            told = set()
+        if detail in told or len(told) >= REFUSALS_MOST:
+            return
+        self._refused[credential] = generation, told | {detail}
+        self._note(credential, "refused", detail, generation)
 
-    def _tell(self, credential: str) -> None:
-        for report in self._reports():
-            if report.name == credential:
-                self._journal.tell("credential", asdict(report))
+    def _note(self, credential: str, what: str, detail: str | None, generation: int | None = None) -> None:
+        event = {"at": timestamp(self._wall()), "what": what, "generation": generation, "detail": detail}
+        self._of[credential].append(event)
+        # What it changed is there when this turn of the loop is over.
+        asyncio.get_running_loop().call_soon(self._tell, credential, event)
+
+    def _tell(self, credential: str, event: dict[str, Any]) -> None:
+        report = next((each for each in self._reports() if each.name == credential), None)
+        if report is not None and event["what"] == "obtained":
+            event["generation"] = report.generation
+        self._journal.tell("token", {"credential": credential, **event})
+        if report is not None:
+            self._journal.tell("credential", asdict(report))

@@ -36,7 +36,8 @@ def _way(exchange: Exchange, notes: FullNotes | None) -> str:
     route = notes.binding.route
     begins = route.prefix.decode("latin-1") or "/"
     on = f" of host {route.host}" if route.host else ""
-    return f"Route {route.name} ({begins}{on}) led to {route.upstream}, which answered {exchange.status}."
+    answered = f"answered {exchange.status}" if exchange.status else "has not answered yet"
+    return f"Route {route.name} ({begins}{on}) led to {route.upstream}, which {answered}."
 
 
 def _of_token(exchange: Exchange) -> str:

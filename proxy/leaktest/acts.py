@@ -1,6 +1,7 @@
 """Everything that is done to a running copy, and what it shows of that."""
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from proxy.config import Config, CredentialConfig, ExecCredential, FileCredential, RouteConfig
 from proxy.leaktest import faults, process
-from proxy.leaktest.asking import ask, own
+from proxy.leaktest.asking import ask, hearing, own
 from proxy.leaktest.attempts import ADMIN, ATTEMPTS, CLIENT, COMMANDS, IMPROPER, PLAIN, WEBSOCKET, Attempt, Place
 from proxy.leaktest.evidence import Evidence
 from proxy.leaktest.farend import FarEnd, Played
@@ -17,6 +18,9 @@ from proxy.leaktest.stage import Stage
 T = TypeVar("T")
 
 ADMIN_KEY: Final = "the admin key"
+#: Exchanges in the inspector's list, and one in a path.
+_LISTED: Final = re.compile(r'"id": "([0-9a-f]+)"')
+_ID: Final = re.compile(r"(?<=/exchanges)/[0-9a-f]+")
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Acts:
         await _at_once(self._route, self.config.routes)
         await _at_once(self._refused, self.stage.servers.items())
         await self._admin()
+        await self._inspected()
         if self.commands:
             await _at_once(self._command, COMMANDS)
             await _at_once(self._mistaken, faults.MISTAKES)
@@ -147,17 +152,43 @@ class Acts:
 
     # -- the admin listener, other commands
 
-    async def _ask_admin(self, method: str, path: str, key: str) -> None:
-        lines = ("Host: localhost", f"Authorization: Bearer {key}", "Content-Length: 0", "Connection: close")
-        data = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode()
-        answer = await ask(self.running.found.admin_url or "", data)
-        self.evidence.add("answers of the admin listener", answer, where=path.partition("?")[0])
+    async def _ask_admin(
+        self, method: str, path: str, key: str, *, body: bytes = b"", may_hold: tuple[str, ...] = ()
+    ) -> bytes:
+        answer = await ask(self.running.found.admin_url or "", _to_admin(method, path, key, body))
+        where = _ID.sub("/ID", path.partition("?")[0])
+        self.evidence.add("answers of the admin listener", answer, may_hold, where=where)
+        return answer
 
     async def _admin(self) -> None:
+        key = self.running.found.admin_key
         for method, path in ADMIN:
-            await self._ask_admin(method, path, self.running.found.admin_key)
+            await self._ask_admin(method, path, key)
             await self._ask_admin(method, path, self.stage.copy.mint.secret("a wrong admin key"))
-            await self._ask_admin(method, f"{path}?key={self.running.found.admin_key}", "")
+            await self._ask_admin(method, f"{path}?key={key}", "")
+        await self._details()
+
+    async def _details(self, may_hold: tuple[str, ...] = ()) -> None:
+        """All that the inspector has of each exchange."""
+        key = self.running.found.admin_key
+        listed = await self._ask_admin("GET", "/api/exchanges?limit=200", key, may_hold=may_hold)
+        ids = _LISTED.findall(listed.decode("latin-1"))
+        for path in [f"{each}{form}" for each in ids for form in ("", "/curl")]:
+            await self._ask_admin("GET", f"/api/exchanges/{path}", key, may_hold=may_hold)
+
+    async def _inspected(self) -> None:
+        """With bodies kept, in which what clients say stands, and nothing of ours: on one route."""
+        key, url = self.running.found.admin_key, self.running.found.admin_url or ""
+        answer = await self._ask_admin("POST", "/api/inspector", key, body=b'{"bodies": 65536}')
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            return  # no inspector is configured
+        await self._ask_admin("POST", "/api/inspector/clear", key)
+        heard = bytearray()
+        async with hearing(url, _to_admin("GET", "/api/events", key), heard):
+            await self._route(self.config.routes[0])
+            await self._details((CLIENT,))
+            await self._ask_admin("GET", "/api/exchanges.har", key, may_hold=(CLIENT,))
+        self.evidence.add("answers of the admin listener", bytes(heard), (CLIENT,), where="/api/events")
 
     async def _command(self, arguments: tuple[str, ...]) -> None:
         said = await process.command(self.running, *arguments)
@@ -200,6 +231,11 @@ class Acts:
             path = copy.program(name).with_suffix(".given")
             if isinstance(given, ExecCredential) and path.exists():
                 evidence.add("what programs are given", path.read_bytes(), (f"credentials.{name}.env.",))
+
+
+def _to_admin(method: str, path: str, key: str, body: bytes = b"") -> bytes:
+    lines = ("Host: localhost", f"Authorization: Bearer {key}", f"Content-Length: {len(body)}", "Connection: close")
+    return "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode() + body
 
 
 async def _at_once(act: Callable[[T], Coroutine[Any, Any, None]], over: Iterable[T]) -> None:

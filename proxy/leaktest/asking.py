@@ -1,8 +1,8 @@
 """Asks the copy as clients do, with bytes of any kind, and says which part of an answer is the upstream's own."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from proxy.leaktest.farend import MARK
@@ -27,6 +27,25 @@ async def ask(url: str, data: bytes) -> bytes:
             finally:
                 writer.close()
     return bytes(received)
+
+
+@asynccontextmanager
+async def hearing(url: str, data: bytes, received: bytearray) -> AsyncIterator[None]:
+    """While the block lasts, what comes for `data` is added to `received`."""
+    reader, writer = await _connected(url)
+
+    async def hear() -> None:
+        with suppress(OSError):
+            while piece := await reader.read(65536):
+                received.extend(piece)
+
+    writer.write(data)
+    task = asyncio.create_task(hear())
+    try:
+        yield
+    finally:
+        task.cancel()
+        writer.close()
 
 
 async def _connected(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -173,6 +173,7 @@ ADMIN: Final = (
     ("GET", "/api/credentials"),
     ("GET", "/api/exchanges"),
     ("GET", "/api/exchanges.har"),
+    ("GET", "/api/timelines"),
     ("POST", "/api/credentials/nobody/refresh"),
     ("PUT", "/api/credentials"),
 )

@@ -100,9 +100,9 @@ def builds(wanted: Mapping[Proxy, Path], options: argparse.Namespace) -> dict[Pr
     found = {proxy: Ours(options.python, tree) for proxy, tree in wanted.items()}
     is_same = False
     for proxy, tree in wanted.items():
-        if proxy.command is not proxies.ours or proxy.name == PURE:
+        if proxy.command not in {proxies.ours, proxies.unseen} or proxy.name == PURE:
             continue
-        folder = BUILDS / proxy.name
+        folder = BUILDS / ("ours" if proxy.command is proxies.unseen else proxy.name)
         try:
             if not options.pure:
                 found[proxy] = Ours(build(tree, folder, options.python), folder)

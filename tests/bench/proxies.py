@@ -52,7 +52,7 @@ def write(job: Job, name: str, text: str) -> str:
 
 
 def ours(job: Job) -> Command:
-    """Defaults throughout: guard, access log, metrics. JSON goes to a file, and the credential logs in."""
+    """Defaults throughout: guard, access log, metrics, inspector; JSON to a file. The credential logs in."""
     config = {
         "listen": f"127.0.0.1:{job.port}",
         "routes": [
@@ -80,6 +80,16 @@ def ours(job: Job) -> Command:
     path = write(job, "ours.yaml", json.dumps(config, indent=1))
     homes = {name: str(job.folder) for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME")}
     return Command([job.program, "-m", "proxy", "run", "-c", path], job.tree, homes)
+
+
+def unseen(job: Job) -> Command:
+    """Ours, without the inspector."""
+    command = ours(job)
+    path = Path(command.arguments[-1])
+    config = json.loads(path.read_text())
+    config["admin"]["inspector"] = False
+    path.write_text(json.dumps(config, indent=1))
+    return command
 
 
 def watched(job: Job) -> Command:
@@ -286,6 +296,7 @@ def naive(job: Job) -> Command:
 
 ALL: Final = (
     Proxy("ours", "ours", ours),
+    Proxy("ours-unseen", "ours, no inspector", unseen),
     Proxy("ours-pure", "ours, not compiled", ours),
     Proxy("nginx", "nginx", nginx, "nginx"),
     Proxy("haproxy", "HAProxy", haproxy, "haproxy"),

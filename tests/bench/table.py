@@ -75,6 +75,8 @@ MUSTS: Final = (
     Must("CPU per request, plain, against Envoy", "plain", "cpu", "at most", 0.90, 0.60, "envoy"),
     Must("CPU per request, plain, against nginx", "plain", "cpu", "at most", 1.9, 1.2, "nginx"),
     Must("CPU per request, TLS, against Envoy", "tls", "cpu", "at most", 1.15, 0.9, "envoy"),
+    Must("CPU per request, inspector on, against off", "plain", "cpu", "at most", 1.15, 1.1, "ours-unseen"),
+    Must("the same, every request another head", "plain", "varied cpu", "at most", 1.15, 1.1, "ours-unseen"),
     Must("p50 at one connection, plain, against nginx", "plain", "p50", "at most", 1.5, 1.1, "nginx"),
     Must("download MB/s, plain, against Envoy", "plain", "down", "at least", 0.8, 1.0, "envoy"),
     Must("download MB/s, TLS, against Envoy", "tls", "down", "at least", 0.8, 1.0, "envoy"),

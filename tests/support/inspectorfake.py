@@ -56,7 +56,7 @@ def body(text: str | None, kind: str = "text/plain", **more: Any) -> JSON:
     """One that was kept whole, unless `more` says otherwise."""
     size = len(text or "")
     known = {"bytes": size, "kept": size, "truncated": False, "type": kind, "encoding": None}
-    return {**known, "text": text, "base64": None, **more}
+    return {**known, "text": text, "base64": None, "note": None, **more}
 
 
 def attempt(generation: int, status: int, **more: Any) -> JSON:

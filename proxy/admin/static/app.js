@@ -7,7 +7,7 @@ import './plots.js';
 import { api } from './api.js';
 import { BODY_BYTES } from './body.js';
 import { discreet } from './discreet.js';
-import { h, inFrame, say } from './dom.js';
+import { download, h, inFrame, say } from './dom.js';
 import { filter, parameters, toggled } from './filter.js';
 import { help, listen } from './keys.js';
 import { copyCurl, editDialog } from './replay.js';
@@ -82,6 +82,7 @@ const events = {
   exchange: take,
   credential: (told) => strip.take(told),
   token: (told) => strip.happened(told),
+  message: (told) => detail.said(told),
   lost: () => load(),
 };
 
@@ -208,10 +209,17 @@ const acts = {
   replay: () => chosen() && tried(() => sentAgain(chosen().id, {})),
   edit: () => {
     const shown = detail.detail;
-    if (discreet.on) toast('Not in presentation mode: it would show what is hidden.');
+    if (discreet.on) toast(discreet.reason);
     else if (shown) editDialog(shown, (changes) => sentAgain(shown.id, changes));
   },
-  curl: () => chosen() && tried(async () => toast(await copyCurl(chosen().id))),
+  curl: () => {
+    if (discreet.on) toast(discreet.reason);
+    else if (chosen()) tried(async () => toast(await copyCurl(chosen().id)));
+  },
+  har: () => {
+    if (discreet.on) toast(discreet.reason);
+    else if (chosen()) download(api.har(new URLSearchParams({ id: chosen().id })), `exchange-${chosen().number}.har`);
+  },
   keep: () => tried(() => keep(BODY_BYTES)),
   bodies: () => tried(() => keep(kept ? 0 : BODY_BYTES)),
   theme: () => say(get('theme'), `Theme: ${turn()}`),
@@ -221,15 +229,25 @@ const acts = {
     get('toasts').replaceChildren();
     detail.update();
     strip.update();
+    offerHar();
     changed();
   },
   help,
 };
 
+/** All that the filter lets through as a file; a link without an address is none. */
+function offerHar() {
+  const link = get('har');
+  if (discreet.on) link.removeAttribute('href');
+  else link.href = api.har(parameters(get('filter').value));
+  link.title = discreet.reason ?? 'All that the filter lets through as a HAR file';
+  link.setAttribute('aria-disabled', discreet.on);
+}
+
 function refilter() {
   const { value } = get('filter');
   store.filter(filter(value));
-  get('har').href = api.har(parameters(value));
+  offerHar();
   const terms = value.split(/\s+/);
   for (const chip of document.querySelectorAll('[data-term]')) {
     chip.setAttribute('aria-pressed', terms.includes(chip.dataset.term));
@@ -263,6 +281,7 @@ strip.refresh = (name) => tried(async () => {
 listen((name) => acts[name]());
 
 say(get('theme'), `Theme: ${theme()}`);
+offerHar();
 get('overview').open = !matchMedia('(max-width: 760px)').matches;
 list.store = store;
 stream.open();

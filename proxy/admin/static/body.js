@@ -61,7 +61,8 @@ function form(text) {
   )));
 }
 
-function shown(body) {
+/** What stands in a body or a message. */
+export function contentView(body) {
   const { type = '', text, base64, truncated } = body;
   if (typeof text === 'string') {
     if (IMAGES.test(type) && !truncated) return [image(text, type), h('pre', { tabindex: 0 }, text)];
@@ -70,28 +71,29 @@ function shown(body) {
     return [isJSON(type, text, truncated) ? pretty(text) : h('pre', { tabindex: 0 }, text)];
   }
   if (typeof base64 !== 'string') {
-    return [h('p', { class: 'none' }, 'Not shown: these bytes hold something that is masked.')];
+    return [h('p', { class: 'none' }, body.note || 'Nothing of it was kept.')];
   }
   const data = octets(base64);
-  if (IMAGES.test(type) && !truncated && !body.encoding) return [image(data, type)];
+  if (IMAGES.test(type) && !truncated) return [image(data, type)];
   return hex(data);
 }
 
-/** `keep` switches bodies on; `isKept`: they are. */
-export function bodyView(body, { isKept, keep }) {
+/** `keep` switches bodies on; `isKept`: they are; `isTold`: it is shown as messages. */
+export function bodyView(body, { isKept, keep, isTold = false }) {
   if (!body) {
     if (isKept) return h('p', { class: 'none' }, 'Not kept: bodies were off then.');
     return h('p', { class: 'none' }, 'Bodies are off. ', button('Switch on', keep, { class: 'keep' }));
   }
   if (!body.bytes) return h('p', { class: 'none' }, 'No body.');
   if (discreet.on) return h('p', { class: 'none' }, `${bytes(body.bytes)}, hidden in presentation mode.`);
-  const about = [bytes(body.bytes), body.type || 'no type', body.encoding && `encoded: ${body.encoding}`];
+  const about = [bytes(body.bytes), body.type || 'no type', body.encoding && `sent as ${body.encoding}`];
   return h(
     'div',
     { class: 'body' },
     h('p', { class: 'about' }, about.filter(Boolean).join(' · '), body.truncated && h(
       'span', { class: 'cut' }, ` cut at ${body.kept} bytes`,
     )),
-    body.kept ? shown(body) : h('p', { class: 'none' }, 'Nothing of it was kept.'),
+    isTold ? h('p', { class: 'none' }, 'Its events stand above, one by one.')
+      : body.kept ? contentView(body) : h('p', { class: 'none' }, 'Nothing of it was kept.'),
   );
 }

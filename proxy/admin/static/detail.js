@@ -7,13 +7,20 @@ import { discreet } from './discreet.js';
 import { button, h } from './dom.js';
 import { fieldTable } from './fields.js';
 import { bytes, moment, ms, tone, verdict } from './format.js';
+import { Messages } from './messages.js';
 import { timingBar } from './timing.js';
+
+/** So many messages are remembered beside those that the proxy keeps. */
+const HEARD_MOST = 500;
 
 class ExchangeDetail extends HTMLElement {
   #summary = null;
   #detail = null;
   #problem = '';
   #isKept = false;
+  /** Those that are shown, and those that came since the exchange was opened. */
+  #messages = null;
+  #heard = [];
 
   connectedCallback() {
     this.hidden = true;
@@ -42,6 +49,7 @@ class ExchangeDetail extends HTMLElement {
     this.hidden = false;
     if (isOther) {
       this.#detail = null;
+      this.#heard = [];
       this.#problem = '';
       this.scrollTop = 0;
       this.update();
@@ -53,11 +61,18 @@ class ExchangeDetail extends HTMLElement {
       this.#problem = '';
     } catch (error) {
       if (this.#summary?.id !== summary.id) return;
-      this.#problem = summary.live
-        ? 'It goes on. All of it shows here when it has ended.'
-        : error.status === 404 ? 'It is not kept any more.' : error.message;
+      this.#problem = error.status === 404 ? 'It is not kept any more.' : error.message;
     }
     this.update();
+  }
+
+  /** A message of some exchange came. */
+  said(message) {
+    if (message.id !== this.#summary?.id) return;
+    this.#heard.push(message);
+    if (this.#heard.length > HEARD_MOST) this.#heard.shift();
+    if (this.#messages) this.#messages.add(message);
+    else if (this.#detail) this.update();
   }
 
   close() {
@@ -71,6 +86,7 @@ class ExchangeDetail extends HTMLElement {
   update() {
     if (!this.#summary) return;
     forgetBodies();
+    this.#messages = null;
     const shown = this.#detail ?? this.#summary;
     const hadFocus = this.contains(document.activeElement) && document.activeElement !== this;
     this.replaceChildren(this.#head(shown), ...(this.#detail ? this.#parts(this.#detail) : [this.#waiting()]));
@@ -94,26 +110,43 @@ class ExchangeDetail extends HTMLElement {
           h('span', { class: 'path' }, discreet.path(shown.path) + discreet.query(shown.query)))),
       h('div', { class: 'acts' },
         button('Replay', act('replay')),
-        button('Edit and replay', act('edit'), { disabled: discreet.on || !this.#detail }),
-        button('Copy as curl', act('curl'))),
+        button('Edit and replay', act('edit'), { disabled: discreet.on || !this.#detail, title: discreet.reason }),
+        button('Copy as curl', act('curl'), { disabled: discreet.on, title: discreet.reason }),
+        button('HAR', act('har'), { disabled: discreet.on || shown.live, title: discreet.reason ?? 'This exchange as a HAR file' })),
     );
   }
 
   #parts(detail) {
     const keep = () => this.dispatchEvent(new CustomEvent('act', { detail: 'keep' }));
     const options = { isKept: this.#isKept, keep };
+    const response = { ...options, isTold: !!detail.messages && detail.kind === 'sse' };
     const isRetried = detail.attempts.length > 1;
     return [
       h('p', { class: `why ${tone(detail)}` }, discreet.sentence(detail.why)),
+      detail.live && h('p', { class: 'goes' }, 'It goes on: this is what there is of it so far.'),
       part('Timing', timingBar(detail.timing)),
       part('Facts', this.#facts(detail)),
       part(isRetried ? 'Both attempts' : 'Upstream', attemptsView(detail.attempts)),
+      this.#conversation(detail),
       part('Request', ...(detail.request
         ? [fieldTable('Came', detail.request.fields), bodyView(detail.request.body, options)]
         : [h('p', { class: 'none' }, 'It could not be read.')])),
       part(`Response ${detail.response.status ?? ''}`,
-        fieldTable('Went to the client', detail.response.fields), bodyView(detail.response.body, options)),
-    ];
+        fieldTable('Went to the client', detail.response.fields), bodyView(detail.response.body, response)),
+    ].filter(Boolean);
+  }
+
+  /** What was said, for streams; where it would stand, and why it does not. */
+  #conversation(detail) {
+    const { messages, kind } = detail;
+    if (messages || this.#heard.length) {
+      const kept = [...(messages?.kept ?? []), ...this.#heard].sort((one, other) => one.number - other.number);
+      this.#messages = new Messages({ count: messages?.count ?? 0, kept });
+      return part('Messages', this.#messages.element);
+    }
+    if (kind !== 'websocket') return null;
+    const why = this.#isKept ? 'Not kept: bodies were off when it began.' : 'Messages are kept where bodies are, from the handshake on.';
+    return part('Messages', h('p', { class: 'none' }, why));
   }
 
   #facts(detail) {

@@ -16,6 +16,11 @@ const HOST = /\b(?:[\w-]+\.)+[\w-]+(?::\d+)?\b|\[[0-9a-f:]+\](?::\d+)?|\blocalho
 export const discreet = {
   on: false,
 
+  /** Why something is not to be had; null: it is. */
+  get reason() {
+    return this.on ? 'Not in presentation mode: it would show what is hidden.' : null;
+  },
+
   /** The whole page, from now on; who shows something renders it anew. */
   set(on) {
     this.on = on;

@@ -45,3 +45,11 @@ export function inFrame(work) {
     });
   };
 }
+
+/** Have the browser keep what is at this path of our own. */
+export function download(path, name) {
+  const link = h('a', { download: name, href: path, hidden: true });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}

@@ -18,6 +18,7 @@ const KEYS = [
   [['r'], 'r', 'replay', 'replay'],
   [['e'], 'e', 'edit and replay', 'edit'],
   [['c'], 'c', 'copy as curl', 'curl'],
+  [['h'], 'h', 'this exchange as HAR', 'har'],
   [['t'], 't', 'dark or light', 'theme'],
   [['m'], 'm', 'presentation mode', 'discreet'],
   [['?'], '?', 'this help', 'help'],

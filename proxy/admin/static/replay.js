@@ -6,9 +6,15 @@ import { bytes } from './format.js';
 
 const MASK = '***';
 
-/** Fields that can be sent again: what was masked cannot, and what the proxy writes itself need not. */
-export function sendable(fields) {
-  return fields.filter(([, value, note]) => !note && !value.includes(MASK)).map(([name, value]) => [name, value]);
+/**
+ * Fields that can be sent again: what was masked cannot, what the proxy writes itself need not, and a body that is
+ * shown unpacked goes unpacked.
+ */
+export function sendable(request) {
+  const isUnpacked = !!request?.body?.encoding;
+  const stays = ([name, value, note]) => !note && !value.includes(MASK)
+    && !(isUnpacked && name.toLowerCase() === 'content-encoding');
+  return (request?.fields ?? []).filter(stays).map(([name, value]) => [name, value]);
 }
 
 function parsed(text) {
@@ -38,7 +44,7 @@ export function editDialog(detail, send) {
   const query = input('Query', detail.query ?? '', {
     name: 'query', hint: detail.query?.includes(MASK) ? `${MASK} stands for a value that was masked: fill it in.` : null,
   });
-  const fields = input('Fields, one a line', sendable(detail.request?.fields ?? []).map((each) => each.join(': ')).join('\n'), {
+  const fields = input('Fields, one a line', sendable(detail.request).map((each) => each.join(': ')).join('\n'), {
     name: 'fields', rows: 6, hint: 'The credential is added by the proxy: the current token.',
   });
   const text = input('Body', (isWhole && body.text) || '', { name: 'body', rows: 6, hint: bodyHint(body) });

@@ -1,6 +1,6 @@
 /** The events as they happen, again and again: a proxy that restarts is found again. */
 
-const KINDS = ['exchange', 'credential', 'token', 'lost'];
+const KINDS = ['exchange', 'credential', 'token', 'message', 'lost'];
 const SHORTEST_MS = 500;
 const LONGEST_MS = 8000;
 
