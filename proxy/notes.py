@@ -32,6 +32,7 @@ class Sent:
     __slots__ = (
         "answered_at",
         "began_at",
+        "connected_at",
         "constants",
         "error",
         "generation",
@@ -54,7 +55,7 @@ class Sent:
             if rendered.credential.constants:
                 self.constants = [name for name, _value in rendered.credential.constants]
         self.head: AnswerHead | None = None
-        self.answered_at = 0.0
+        self.answered_at = self.connected_at = 0.0
         self.is_kept = False
         self.is_refused = False
         self.error = ""
@@ -63,6 +64,7 @@ class Sent:
         """The head of its answer is there."""
         self.head = attempt.head
         self.is_kept = attempt.is_kept
+        self.connected_at = attempt.connected_at
         self.answered_at = perf_counter()
 
 

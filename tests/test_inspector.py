@@ -108,6 +108,19 @@ async def test_both_attempts_of_a_repeated_request_are_there(
     ]
 
 
+async def test_who_needs_a_connection_sees_how_long_that_took(proxying: StartProxy, keyed: Keyed) -> None:
+    """Of the first request; the second one finds it open."""
+    async with api() as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
+        await proxy.ask("GET", "/a")
+        first = await newest(proxy)
+        await proxy.ask("GET", "/a")
+        second = await newest(proxy)
+    [made], [found] = first["attempts"], second["attempts"]
+    assert (made["connection"], found["connection"], found["connect_ms"]) == ("new", "kept", None)
+    assert first["timing"]["connect_ms"] == made["connect_ms"] > 0
+    assert second["timing"]["connect_ms"] == 0
+
+
 @pytest.mark.threat(82)
 async def test_082_bodies_are_off_until_they_are_switched_on_and_then_masked_and_cut(
     proxying: StartProxy, keyed: Keyed

@@ -106,7 +106,8 @@ class Scribe:
             "target": target + ("?" + shown.clean(query, self._words) if query else ""),
             "generation": sent.generation or None,
             "connection": None if head is None else "kept" if sent.is_kept else "new",
-            "first_byte_ms": None if head is None else _ms(sent.answered_at - sent.began_at),
+            "connect_ms": _ms(_connecting(sent)) if head is not None and sent.connected_at else None,
+            "first_byte_ms": None if head is None else _ms(_first_byte(sent)),
             "fields": shown.outgoing(sent, exchange.credential, self._words),
             "status": None if head is None else head.status,
             "refused": sent.is_refused,
@@ -135,18 +136,30 @@ def _kind(exchange: Exchange, notes: FullNotes | None) -> str:
     return "sse" if notes is not None and notes.is_of_events else "http"
 
 
+def _connecting(sent: Sent) -> float:
+    """Seconds until there was a connection."""
+    return sent.connected_at - sent.began_at if sent.connected_at else 0.0
+
+
+def _first_byte(sent: Sent) -> float:
+    """Seconds from then to the answer."""
+    return sent.answered_at - (sent.connected_at or sent.began_at)
+
+
 def _timing(exchange: Exchange, notes: FullNotes | None, seconds: float) -> dict[str, float | None]:
     """How the time was spent, in milliseconds; None: it did not come to that."""
-    guard = first_byte = rest = None
+    guard = connect = first_byte = rest = None
     if notes is not None and notes.admitted_at:
         guard = _ms(notes.admitted_at - exchange.started_at)
     answered = [sent for sent in (() if notes is None else notes.sent) if sent.head is not None]
     if answered:
-        first_byte = _ms(sum(sent.answered_at - sent.began_at for sent in answered))
+        connect = _ms(sum(map(_connecting, answered)))
+        first_byte = _ms(sum(_first_byte(sent) for sent in answered))
         rest = _ms(max(0.0, exchange.started_at + seconds - answered[-1].answered_at))
     return {
         "guard_ms": guard,
         "token_wait_ms": _ms(exchange.token_wait) if exchange.credential else None,
+        "connect_ms": connect,
         "first_byte_ms": first_byte,
         "body_ms": rest,
         "total_ms": _ms(seconds),

@@ -50,7 +50,13 @@ def _entry(detail: Mapping[str, Any]) -> dict[str, Any]:
             "bodySize": detail["bytes_out"],
         },
         "cache": {},
-        "timings": {"blocked": detail["token_wait_ms"], "send": 0, "wait": wait, "receive": receive},
+        "timings": {
+            "blocked": detail["token_wait_ms"],
+            "connect": timing["connect_ms"] or -1,
+            "send": 0,
+            "wait": wait,
+            "receive": receive,
+        },
         "comment": detail["why"],
     }
 

@@ -6,6 +6,7 @@ by itself only where the upstream cannot have acted on it, and at most once (thr
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import Final
 
 from proxy.body import RequestBody
@@ -25,7 +26,17 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class Attempt:
     """A request on one connection. `end` gives the connection back; call it whatever happened."""
 
-    __slots__ = ("_connection", "_ended", "_pool", "_upload", "answer", "head", "is_kept", "was_resent")
+    __slots__ = (
+        "_connection",
+        "_ended",
+        "_pool",
+        "_upload",
+        "answer",
+        "connected_at",
+        "head",
+        "is_kept",
+        "was_resent",
+    )
 
     def __init__(self, pool: Pool, connection: Connection, answer: Answer) -> None:
         self._pool = pool
@@ -37,6 +48,8 @@ class Attempt:
         self.head: AnswerHead
         #: A lost connection was replaced on the way to this answer; and this one had served before.
         self.was_resent = self.is_kept = False
+        #: The instant of `perf_counter` at which the connection was there, had it to be waited for; else 0.
+        self.connected_at = 0.0
 
     def start(self, head: bytes, body: RequestBody | None, first_byte: float) -> None:
         """Send the head, and begin with the body."""
@@ -138,11 +151,15 @@ async def send(
     """
     was_resent = False
     while True:
-        connection = (None if fresh else pool.take()) or await pool.acquire(fresh=fresh)
+        connected_at = 0.0
+        connection = None if fresh else pool.take()
+        if connection is None:
+            connection = await pool.acquire(fresh=fresh)
+            connected_at = perf_counter()
         was_used = connection.used > 0
         answer = connection.begin(method, may_switch=may_switch, on_interim=on_interim)
         attempt = Attempt(pool, connection, answer)
-        attempt.was_resent, attempt.is_kept = was_resent, was_used
+        attempt.was_resent, attempt.is_kept, attempt.connected_at = was_resent, was_used, connected_at
         try:
             attempt.start(head, body, first_byte)
             attempt.head = await answer.wait_for_head()

@@ -67,6 +67,7 @@ def attempt(generation: int, status: int, **more: Any) -> JSON:
         "target": "/v2/things",
         "generation": generation,
         "connection": "kept",
+        "connect_ms": None,
         "first_byte_ms": 10.1,
         "fields": [["Accept", "*/*", None], ["Authorization", "Bearer ***", "added: credential default"]],
         "status": status,
@@ -85,6 +86,7 @@ def detail(shown: JSON, **more: Any) -> JSON:
         "timing": {
             "guard_ms": 0.3,
             "token_wait_ms": 2.0,
+            "connect_ms": 0.0,
             "first_byte_ms": 8.0,
             "body_ms": 1.5,
             "total_ms": shown["ms"],

@@ -18,6 +18,7 @@ function facts(attempt) {
     ['Token', attempt.generation ? `generation ${attempt.generation}` : 'none'],
     ['Connection', { new: 'new', kept: 'used before' }[attempt.connection] ?? '–'],
     ['Began after', ms(attempt.at_ms)],
+    ['Connect', ms(attempt.connect_ms)],
     ['First byte', ms(attempt.first_byte_ms)],
   ];
 }

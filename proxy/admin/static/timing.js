@@ -6,6 +6,7 @@ import { ms } from './format.js';
 const PARTS = [
   ['guard_ms', 'Guard', 'guard'],
   ['token_wait_ms', 'Token wait', 'token'],
+  ['connect_ms', 'Connect', 'connect'],
   ['first_byte_ms', 'First byte', 'first'],
   ['body_ms', 'Body', 'body'],
 ];
