@@ -261,6 +261,26 @@ async def test_a_client_key_is_shown_for_a_repeated_request(proxying: StartProxy
     assert '-H "X-Proxy-Key: $PROXY_KEY"' in curl
 
 
+async def test_a_command_says_what_of_the_request_it_lacks(proxying: StartProxy, keyed: Keyed) -> None:
+    """In a line before it; nothing is said where it is the same request."""
+    fields = {"Content-Type": "application/json", "X-Tenant": "acme"}
+    async with api() as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
+        await ask(proxy, "POST", "/api/inspector", document={"bodies": 1000})
+        await proxy.ask("POST", "/a?ticket=4711", fields, b'{"password": "kept by nobody"}')
+        await proxy.ask("POST", "/b", {"Content-Type": "application/json"}, b'{"page": 1}')
+        second, first = await listed(proxy)
+        lacking, whole = [
+            (await ask(proxy, "GET", f"/api/exchanges/{each['id']}/curl")).body.decode().splitlines()
+            for each in (first, second)
+        ]
+    said = "a part of its target, 1 of its fields, its body, or a part of it"
+    assert lacking[0] == f"# Left out, since it is masked or was not kept: {said}"
+    assert lacking[1].startswith("curl -sS -X POST")
+    assert whole == [
+        f"curl -sS -X POST {proxy.url}/b -H 'Content-Type: application/json' --data-raw '{{\"page\": 1}}'"
+    ]
+
+
 async def test_events_tell_of_exchanges_and_tokens_as_they_come(
     proxying: StartProxy, tracker: Vendor[TeleTracker]
 ) -> None:

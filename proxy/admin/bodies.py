@@ -10,17 +10,10 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
+from proxy.admin.members import without_members
 from proxy.notes import Piece
 from proxy.redact import MASK, Redactor, printable
 
-#: Members of bodies that are called a secret, in JSON and in forms; the value may be cut off.
-_WORDS: Final = (
-    r"(?:pass(?:word|wd|phrase|code)|secret|token|api[_-]?key|authorization|cookie|credential|session|otp)"
-)
-_JSON_MEMBER: Final = re.compile(
-    rf'("[^"\\]*{_WORDS}[^"\\]*"\s*:\s*)(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[0-9][^\s,}}]*)', re.IGNORECASE
-)
-_FORM_MEMBER: Final = re.compile(rf"((?:^|(?<=&))[^=&]*{_WORDS}[^=&]*=)[^&]*", re.IGNORECASE)
 #: What gzip, zip, zstd and zlib begin with, in base64.
 _PACKED_TEXT: Final = re.compile(
     r"(?<![A-Za-z0-9+/_-])(?:H4sI|UEsDB|KLUv|eJ|eN|eF|eAE)[A-Za-z0-9+/_-]{14,}={0,2}(?![A-Za-z0-9+/_-])"
@@ -81,18 +74,20 @@ def body(
             return {**shown, "note": f"not kept: {shown['encoding']} cannot be read here, so not searched either"}
         kept, is_cut = unpacked
         shown["truncated"] = shown["truncated"] or is_cut
-    return shown | part(kept, redactor, cut=shown["truncated"], form=b"urlencoded" in content_type.lower())
+    return shown | part(kept, redactor, cut=shown["truncated"], content_type=content_type)
 
 
-def part(data: bytes, redactor: Redactor, *, cut: bool, form: bool = False) -> dict[str, Any]:
+def part(data: bytes, redactor: Redactor, *, cut: bool, content_type: bytes = b"") -> dict[str, Any]:
     """Of these bytes `text` or `base64`, or the `note` that says why neither."""
     text = _text(data, cut=cut)
     if text is not None:
-        clean = redactor.text(_PACKED_TEXT.sub(MASK, _without_members(text, form=form)))
+        clean = redactor.text(_PACKED_TEXT.sub(MASK, without_members(text, content_type)))
         return {"text": clean, "base64": None, "note": None}
     reason = None
     if data.startswith(_PNG):
         data, reason = _picture(data, redactor)
+    elif content_type.lower().lstrip().startswith(b"multipart/"):
+        reason = "not kept: some of its parts are no text"
     elif _hides(data):
         reason = "not kept: something packed or encrypted is in it, which cannot be searched"
     if reason is None and _knows(data, redactor):
@@ -199,13 +194,6 @@ def _picture(data: bytes, redactor: Redactor) -> tuple[bytes, str | None]:
 
 
 # -- what is text
-
-
-def _without_members(text: str, *, form: bool) -> str:
-    """`text` without the values of what its names call a secret: those of the client and of the upstream, too."""
-    if form:
-        return _FORM_MEMBER.sub(rf"\1{MASK}", text)
-    return _JSON_MEMBER.sub(rf'\1"{MASK}"', text)
 
 
 def _text(kept: bytes, *, cut: bool) -> str | None:

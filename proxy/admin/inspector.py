@@ -14,7 +14,7 @@ from proxy.admin.entries import Entry
 from proxy.admin.filters import Filters
 from proxy.admin.har import har
 from proxy.admin.journal import BODY_MOST, Journal
-from proxy.admin.resend import NotKept, again, resend, sendable
+from proxy.admin.resend import NotKept, again, left_out, resend, sendable
 from proxy.admin.timeline import Timeline
 from proxy.errors import BadRequest, NoRoute
 from proxy.listener.answer import block
@@ -138,7 +138,7 @@ class Inspector:
         return Document(json.dumps(har(reversed(chosen))).encode(), "application/json", more=(name,))
 
     async def _curl(self, asked: Asked) -> Document:
-        """A command that asks the proxy for the same; it holds no secret, since the proxy adds that."""
+        """A command that asks the proxy for the same, as far as it is shown; the proxy adds the token."""
         detail = json.loads(self._entry(asked.name).detail)
         url = next(iter(self._proxied.urls), "http://127.0.0.1:8080")
         words = ["curl", "-sS"]
@@ -159,7 +159,9 @@ class Inspector:
             command += " --data-raw " + shlex.quote(body["text"])
         elif detail["bytes_in"]:
             command += " --data-binary @body"
-        return Document(command.encode() + b"\n", "text/plain; charset=utf-8")
+        lacks = ", ".join(left_out(detail))
+        first = f"# Left out, since it is masked or was not kept: {lacks}\n" if lacks else ""
+        return Document(f"{first}{command}\n".encode(), "text/plain; charset=utf-8")
 
     async def _replay(self, asked: Asked) -> Document:
         """Send it again, with the current token, changed as asked. Raises `NotKept`, `BadRequest`, `NoRoute`."""

@@ -99,6 +99,26 @@ def sendable(detail: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def left_out(detail: Mapping[str, Any]) -> list[str]:
+    """What a request made of `detail` lacks, in words: no name or value of it."""
+    found = []
+    if MASK in detail["path"] + detail["query"]:
+        found.append("a part of its target")
+    masked = [
+        note for _, _, note in (detail["request"] or {"fields": []})["fields"] if note and note.startswith("masked")
+    ]
+    if masked:
+        found.append(f"{len(masked)} of its fields")
+    try:
+        _body(detail, {})
+    except NotKept:
+        found.append("its body, or a part of it")
+    else:
+        if detail["bytes_in"] and detail["request"]["body"]["text"] is None:
+            found.append("its body, which is no text: put it into a file called body")
+    return found
+
+
 def _body(detail: Mapping[str, Any], given: Mapping[str, Any]) -> bytes:
     if "body" in given:
         return str(given["body"]).encode()

@@ -118,8 +118,8 @@ class ExchangeDetail extends HTMLElement {
 
   #parts(detail) {
     const keep = () => this.dispatchEvent(new CustomEvent('act', { detail: 'keep' }));
-    const options = { isKept: this.#isKept, keep };
-    const response = { ...options, isTold: !!detail.messages && detail.kind === 'sse' };
+    const options = { isKept: this.#isKept, keep, size: detail.live ? undefined : detail.bytes_in };
+    const response = { ...options, size: detail.live ? undefined : detail.bytes_out, isTold: !!detail.messages && detail.kind === 'sse' };
     const isRetried = detail.attempts.length > 1;
     return [
       h('p', { class: `why ${tone(detail)}` }, discreet.sentence(detail.why)),

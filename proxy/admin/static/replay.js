@@ -103,7 +103,8 @@ export async function copyCurl(id) {
   const command = await api.curl(id);
   try {
     await navigator.clipboard.writeText(command);
-    return 'Copied. The command goes to the proxy and holds no secret.';
+    if (command.startsWith('#')) return 'Copied, but for what is masked or was not kept: its first line says what.';
+    return 'Copied. The command goes to the proxy, which adds the token.';
   } catch {
     const text = h('textarea', { rows: 8, readonly: true, 'aria-label': 'The command' });
     text.value = command;

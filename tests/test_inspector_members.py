@@ -1,0 +1,58 @@
+"""What names call a secret in a body that is kept: masked, in whatever form it comes."""
+
+import json
+
+import pytest
+
+from proxy.admin.members import without_members
+
+SECRET = "zz-secret-4711"
+KEPT = "kept-as-it-is"
+ONE = json.dumps({"password": f'{SECRET}"\\', "page": KEPT})
+PARTS = (
+    f'--B\r\nContent-Disposition: form-data; name="password"\r\n\r\n{SECRET}\r\n--x{SECRET}\r\n'
+    f'--B\r\nContent-Disposition: form-data; name="page"\r\n\r\n{KEPT}\r\n--B--\r\n'
+)
+XML = (
+    f'<a><w:Password t="{KEPT}">{SECRET}</w:Password><token><![CDATA[{SECRET}]]></token><u apiKey="{SECRET}"/></a>'
+)
+BODIES = {
+    "json": ("application/json", ONE),
+    "json in json": ("application/json", json.dumps({"body": ONE})),
+    "json in json in json": ("application/json", json.dumps({"body": json.dumps({"body": ONE})})),
+    "an escaped name": ("application/json", f'{{"pass\\u0077ord": "{SECRET}", "page": "{KEPT}"}}'),
+    "a list": ("application/json", json.dumps({"tokens": [SECRET, SECRET], "page": KEPT})),
+    "cut": ("application/json", f'{{"page": "{KEPT}", "access_token": "{SECRET}'),
+    "a form": ("application/x-www-form-urlencoded", f"page={KEPT}&pass%77ord={SECRET}"),
+    "json in a form": (
+        "application/x-www-form-urlencoded",
+        f"page={KEPT}&data=%7B%22password%22%3A%22{SECRET}%22%7D",
+    ),
+    "parts": ('multipart/form-data; boundary="B"', PARTS),
+    "parts without a boundary": ("multipart/form-data", PARTS),
+    "xml": ("text/xml", XML),
+    "xml of no type": ("", XML),
+}
+
+
+@pytest.mark.threat(82)
+@pytest.mark.parametrize(("content_type", "text"), BODIES.values(), ids=BODIES)
+def test_082_what_names_call_a_secret_is_masked_in_whatever_form(content_type: str, text: str) -> None:
+    """And the rest stays as it is."""
+    masked = without_members(text, content_type.encode())
+    assert SECRET not in masked
+    assert KEPT in masked
+    assert "***" in masked
+
+
+@pytest.mark.parametrize("text", [ONE, json.dumps({"body": ONE, "page": [1, {"token": SECRET}]})])
+def test_what_is_masked_is_still_json(text: str) -> None:
+    """The page indents it."""
+    assert json.loads(without_members(text, b"application/json")).keys() == json.loads(text).keys()
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/html", "application/x-www-form-urlencoded"])
+def test_what_holds_no_secret_stays_byte_for_byte(content_type: str) -> None:
+    """Also where it is nearly something else."""
+    text = 'page=1&size="a\\"&<b class="x">y</b>\\\\"{"a": "b"}&=&'
+    assert without_members(text, content_type.encode()) == text
