@@ -257,7 +257,7 @@ async def test_a_client_key_is_shown_for_a_repeated_request(proxying: StartProxy
         assert (await ask(proxy, "POST", path)).json()["status"] == 200
         assert (await ask(proxy, "POST", path, document={"method": "POST"})).json()["status"] == 403
         curl = (await ask(proxy, "GET", f"/api/exchanges/{first['id']}/curl")).body.decode()
-    assert curl.startswith(f"curl -sS {proxy.url}/a")
+    assert curl.startswith(f"curl -sS --globoff --path-as-is {proxy.url}/a")
     assert '-H "X-Proxy-Key: $PROXY_KEY"' in curl
 
 
@@ -275,10 +275,9 @@ async def test_a_command_says_what_of_the_request_it_lacks(proxying: StartProxy,
         ]
     said = "a part of its target, 1 of its fields, its body, or a part of it"
     assert lacking[0] == f"# Left out, since it is masked or was not kept: {said}"
-    assert lacking[1].startswith("curl -sS -X POST")
-    assert whole == [
-        f"curl -sS -X POST {proxy.url}/b -H 'Content-Type: application/json' --data-raw '{{\"page\": 1}}'"
-    ]
+    assert lacking[1].startswith("curl -sS --globoff --path-as-is -X POST")
+    command = f"curl -sS --globoff --path-as-is -X POST {proxy.url}/b -H 'Content-Type: application/json'"
+    assert whole == [f"{command} --data-raw '{{\"page\": 1}}'"]
 
 
 async def test_events_tell_of_exchanges_and_tokens_as_they_come(

@@ -21,6 +21,13 @@ BODIES = {
     "json in json": ("application/json", json.dumps({"body": ONE})),
     "json in json in json": ("application/json", json.dumps({"body": json.dumps({"body": ONE})})),
     "an escaped name": ("application/json", f'{{"pass\\u0077ord": "{SECRET}", "page": "{KEPT}"}}'),
+    "an object": ("application/json", json.dumps({"credentials": {"user": "me", "v": [SECRET]}, "page": KEPT})),
+    "a list with brackets": ("application/json", json.dumps({"tokens": ["a]b", [SECRET]], "page": KEPT})),
+    "an object in json in json": (
+        "",
+        json.dumps({"a": json.dumps({"token": {"v": "}", "w": SECRET}}), "page": KEPT}),
+    ),
+    "another word": ("application/x-www-form-urlencoded", f"page={KEPT}&user=a&pass={SECRET}"),
     "a list": ("application/json", json.dumps({"tokens": [SECRET, SECRET], "page": KEPT})),
     "cut": ("application/json", f'{{"page": "{KEPT}", "access_token": "{SECRET}'),
     "a form": ("application/x-www-form-urlencoded", f"page={KEPT}&pass%77ord={SECRET}"),

@@ -86,6 +86,8 @@ def part(data: bytes, redactor: Redactor, *, cut: bool, content_type: bytes = b"
     reason = None
     if data.startswith(_PNG):
         data, reason = _picture(data, redactor)
+    elif any(without_members(each, content_type) != each for each in (data.decode("latin-1"), _without_nul(data))):
+        reason = "not kept: these bytes hold something that is masked"
     elif content_type.lower().lstrip().startswith(b"multipart/"):
         reason = "not kept: some of its parts are no text"
     elif _hides(data):

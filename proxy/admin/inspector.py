@@ -141,11 +141,14 @@ class Inspector:
         """A command that asks the proxy for the same, as far as it is shown; the proxy adds the token."""
         detail = json.loads(self._entry(asked.name).detail)
         url = next(iter(self._proxied.urls), "http://127.0.0.1:8080")
-        words = ["curl", "-sS"]
+        # Braces, brackets and dots are the request's own.
+        words = ["curl", "-sS", "--globoff", "--path-as-is"]
         if url.startswith("unix:"):
             words += ["--unix-socket", url.removeprefix("unix:")]
             url = "http://localhost"
-        if detail["method"] != "GET":
+        if detail["method"] == "HEAD":
+            words.append("--head")
+        elif detail["method"] != "GET" or detail["bytes_in"]:
             words += ["-X", detail["method"]]
         target = detail["path"] + ("?" + detail["query"] if detail["query"] else "")
         words.append(url + target)

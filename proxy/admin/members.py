@@ -11,14 +11,16 @@ from urllib.parse import unquote_plus
 from proxy.redact import MASK
 
 _WORDS: Final = (
-    r"(?:pass(?:word|wd|phrase|code)|secret|token|api[_-]?key|authorization|cookie|credential|session|otp)"
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|access|private)[_.\x20-]?key|authorization|cookie|credential"
+    r"|session|otp|jwt|assertion|(?<![a-z])(?:pass|pin|auth)(?![a-z]))"
 )
 _CALLED: Final = re.compile(_WORDS, re.IGNORECASE)
 #: A name in JSON, also in JSON that is a text in JSON, where the quotes have backslashes before them.
 _NAME: Final = re.compile(r'(?<!\\)(\\*)"((?:[^"\\]|\\+u[0-9a-f]{4})*)\1"\s*:\s*', re.IGNORECASE)
 _ESCAPED: Final = re.compile(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
-#: A number, or a list of plain values, cut off or not; a text is found by its quotes.
-_PLAIN: Final = re.compile(r"-?[0-9][^\s,}\]\\]*|\[[^\[\]{}]*\]?")
+#: A number; a text is found by its quotes, a list and an object by their brackets.
+_PLAIN: Final = re.compile(r"-?[0-9][^\s,}\]\\]*")
+_BRACKET: Final = re.compile(r'["\[\]{}]')
 #: Elements and attributes of XML: their names are words of at most so many characters.
 _TAG: Final = rf"(?<![\w:.-])[\w:.-]{{0,64}}{_WORDS}[\w:.-]{{0,64}}"
 _ELEMENT: Final = re.compile(
@@ -77,13 +79,34 @@ def _json(text: str) -> Iterator[str]:
 def _end(text: str, start: int, slashes: str) -> int:
     """Where the value that begins at `start` is over; `start`: it is none to be masked.
 
-    `slashes` stand before the quotes of this depth: a quote with fewer ends the text around it.
+    `slashes` stand before the quotes of this depth: a quote with fewer ends the text around it. Of what is cut off
+    the end is the end of the text.
     """
     quote = f'{slashes}"'
-    if not text.startswith(quote, start):
-        plain = _PLAIN.match(text, start)
-        return start if plain is None else plain.end()
-    at, depth = start + len(quote), len(slashes)
+    if text.startswith(quote, start):
+        return _end_of_text(text, start + len(quote), len(slashes))
+    if text.startswith(("[", "{"), start):
+        return _end_of_brackets(text, start, slashes)
+    plain = _PLAIN.match(text, start)
+    return start if plain is None else plain.end()
+
+
+def _end_of_brackets(text: str, start: int, slashes: str) -> int:
+    quote, open_ones, at = f'{slashes}"', 0, start
+    while (found := _BRACKET.search(text, at)) is not None:
+        at = found.end()
+        if found[0] == '"':
+            if not text.startswith(quote, found.start() - len(slashes)):
+                return found.start()  # the text around it is over
+            at = _end_of_text(text, at, len(slashes))
+            continue
+        open_ones += 1 if found[0] in "[{" else -1
+        if not open_ones:
+            return at
+    return len(text)
+
+
+def _end_of_text(text: str, at: int, depth: int) -> int:
     while (found := text.find('"', at)) >= 0:
         before = found - len(text[at:found].rstrip("\\")) - at
         if before < depth:
