@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from proxy.admin.bodies import part
 from proxy.admin.members import without_members
+from proxy.redact import Redactor
 
 SECRET = "zz-secret-4711"
 KEPT = "kept-as-it-is"
@@ -50,6 +52,23 @@ def test_082_what_names_call_a_secret_is_masked_in_whatever_form(content_type: s
     assert SECRET not in masked
     assert KEPT in masked
     assert "***" in masked
+
+
+@pytest.mark.threat(82)
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize(
+    ("content_type", "text"),
+    [
+        ("text/xml", f"<u>José</u><password>{SECRET}</password>"),
+        ("application/json", f'{{"u": "José", "api_key": "{SECRET}"}}'),
+        ("application/x-www-form-urlencoded", f"u=José&otp={SECRET}"),
+    ],
+)
+def test_082_bytes_that_are_no_text_are_looked_through_as_well(content_type: str, text: str, encoding: str) -> None:
+    """Nothing of them is kept, since it would be shown as it came."""
+    shown = part(text.encode(encoding), Redactor(), cut=False, content_type=content_type.encode())
+    assert (shown["text"], shown["base64"]) == (None, None)
+    assert shown["note"] == "not kept: these bytes hold something that is masked"
 
 
 @pytest.mark.parametrize("text", [ONE, json.dumps({"body": ONE, "page": [1, {"token": SECRET}]})])
