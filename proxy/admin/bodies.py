@@ -86,13 +86,11 @@ def part(data: bytes, redactor: Redactor, *, cut: bool, content_type: bytes = b"
     reason = None
     if data.startswith(_PNG):
         data, reason = _picture(data, redactor)
-    elif any(without_members(each, content_type) != each for each in (data.decode("latin-1"), _without_nul(data))):
-        reason = "not kept: these bytes hold something that is masked"
     elif content_type.lower().lstrip().startswith(b"multipart/"):
         reason = "not kept: some of its parts are no text"
     elif _hides(data):
         reason = "not kept: something packed or encrypted is in it, which cannot be searched"
-    if reason is None and _knows(data, redactor):
+    if reason is None and _knows(data, redactor, content_type):
         reason = "not kept: these bytes hold something that is masked"
     return {"text": None, "base64": None if reason else base64.b64encode(data).decode(), "note": reason}
 
@@ -101,9 +99,10 @@ def _word(raw: bytes, redactor: Redactor) -> str:
     return printable(redactor.text(raw[:_TYPE_MOST].decode("latin-1")))
 
 
-def _knows(data: bytes, redactor: Redactor) -> bool:
+def _knows(data: bytes, redactor: Redactor, content_type: bytes = b"") -> bool:
     """Is something in it that would be masked, in UTF-16 or UTF-32 as well?"""
-    return any(redactor.text(text) != text for text in (data.decode("latin-1"), _without_nul(data)))
+    texts = (data.decode("latin-1"), _without_nul(data))
+    return any(redactor.text(text) != text or without_members(text, content_type) != text for text in texts)
 
 
 def _without_nul(data: bytes) -> str:
