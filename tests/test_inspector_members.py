@@ -1,46 +1,136 @@
 """What names call a secret in a body that is kept: masked, in whatever form it comes."""
 
 import json
+from collections.abc import Callable
+from html import escape
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.admin.bodies import part
 from proxy.admin.members import without_members
-from proxy.redact import Redactor
+from proxy.redact import Redactor, Secret
 
 SECRET = "zz-secret-4711"
 KEPT = "kept-as-it-is"
+FORM = "application/x-www-form-urlencoded"
 ONE = json.dumps({"password": f'{SECRET}"\\', "page": KEPT})
-PARTS = (
-    f'--B\r\nContent-Disposition: form-data; name="password"\r\n\r\n{SECRET}\r\n--x{SECRET}\r\n'
-    f'--B\r\nContent-Disposition: form-data; name="page"\r\n\r\n{KEPT}\r\n--B--\r\n'
-)
+
+
+def parts(*given: tuple[str, str], end: str = "\r\n") -> str:
+    """Parts between boundaries "B": head and value of each."""
+    return "".join(f"--B{end}{head}{end}{end}{value}{end}" for head, value in given) + f"--B--{end}"
+
+
+def named(name: str) -> str:
+    """The head of a part with this name."""
+    return f'Content-Disposition: form-data; name="{name}"'
+
+
+PARTS = parts((named("password"), f"{SECRET}\r\n--x{SECRET}"), (named("page"), KEPT))
 XML = (
     f'<a><w:Password t="{KEPT}">{SECRET}</w:Password><token><![CDATA[{SECRET}]]></token><u apiKey="{SECRET}"/></a>'
 )
+ELEMENT = f"<a><u>{KEPT}</u><password>{SECRET}</password></a>"
 BODIES = {
     "json": ("application/json", ONE),
     "json in json": ("application/json", json.dumps({"body": ONE})),
     "json in json in json": ("application/json", json.dumps({"body": json.dumps({"body": ONE})})),
+    "json after a quote": ("", f'5" {ONE}'),
     "an escaped name": ("application/json", f'{{"pass\\u0077ord": "{SECRET}", "page": "{KEPT}"}}'),
+    "an escaped slash": ("application/json", f'{{"oauth\\/token": "{SECRET}", "page": "{KEPT}"}}'),
     "an object": ("application/json", json.dumps({"credentials": {"user": "me", "v": [SECRET]}, "page": KEPT})),
     "a list with brackets": ("application/json", json.dumps({"tokens": ["a]b", [SECRET]], "page": KEPT})),
     "an object in json in json": (
         "",
         json.dumps({"a": json.dumps({"token": {"v": "}", "w": SECRET}}), "page": KEPT}),
     ),
-    "another word": ("application/x-www-form-urlencoded", f"page={KEPT}&user=a&pass={SECRET}"),
+    "a name beside its value": (
+        "application/json",
+        json.dumps([{"value": SECRET, "key": "api_key"}, {"name": "x", "value": KEPT}]),
+    ),
+    "graphql": (
+        "application/json",
+        json.dumps({"query": f'mutation {{ in(a: "{KEPT}", password: "{SECRET} x") }}'}),
+    ),
     "a list": ("application/json", json.dumps({"tokens": [SECRET, SECRET], "page": KEPT})),
     "cut": ("application/json", f'{{"page": "{KEPT}", "access_token": "{SECRET}'),
-    "a form": ("application/x-www-form-urlencoded", f"page={KEPT}&pass%77ord={SECRET}"),
-    "json in a form": (
-        "application/x-www-form-urlencoded",
-        f"page={KEPT}&data=%7B%22password%22%3A%22{SECRET}%22%7D",
+    "too deep": (
+        "application/json",
+        json.dumps({"page": KEPT, "a": quote(quote(quote(quote(quote(quote(f"password={SECRET}&a=b"))))))}),
     ),
+    "a form": (FORM, f"page={KEPT}&pass%77ord={SECRET}"),
+    "another word": (FORM, f"page={KEPT}&user=a&pass={SECRET}"),
+    "json in a form": (FORM, f"page={KEPT}&data={quote(ONE)}"),
+    "json without a name in a form": (FORM, f"page={KEPT}&{quote(ONE)}"),
+    "json called a form": (FORM, json.dumps({"password": f"a=b&{SECRET}", "page": KEPT})),
+    "a form in a form in a form": (FORM, f"page={KEPT}&x=" + quote("y=" + quote(f"a=1&pass%77ord={SECRET}"))),
+    "xml in a form": (FORM, f"page={KEPT}&x={quote(ELEMENT)}"),
     "parts": ('multipart/form-data; boundary="B"', PARTS),
     "parts without a boundary": ("multipart/form-data", PARTS),
+    "parts with another parameter": ("multipart/form-data; myboundary=Q; boundary=B", PARTS),
+    "parts of short lines": (
+        "multipart/form-data; boundary=B",
+        parts((named("password"), SECRET), ("", KEPT), end="\n"),
+    ),
+    "parts in parts": (
+        "multipart/mixed; boundary=A",
+        f"--A\r\nContent-Type: multipart/form-data; boundary=B\r\n\r\n{PARTS}\r\n--A--",
+    ),
+    "a part with a name in other words": (
+        "multipart/form-data; boundary=B",
+        parts((named("pass%77ord"), SECRET), (named("page"), KEPT)),
+    ),
+    "a part with a name in a charset": (
+        "multipart/form-data; boundary=B",
+        parts((named("=?utf-8?B?cGFzc3dvcmQ=?="), SECRET), (named("page"), KEPT)),
+    ),
+    "a part that is encoded": (
+        "multipart/form-data; boundary=B",
+        parts((f"{named('x')}\r\nContent-Transfer-Encoding: base64", SECRET), (named("page"), KEPT)),
+    ),
+    "xml in a part": ("multipart/form-data; boundary=B", parts((named("x"), ELEMENT))),
     "xml": ("text/xml", XML),
     "xml of no type": ("", XML),
+    "xml with a mark before": ("", f"\ufeff{ELEMENT}"),
+    "xml that is cut": ("text/xml", f"<a><u>{KEPT}</u><credentials><x>{SECRET}"),
+    "elements in one": (
+        "text/xml",
+        f"<a><credentials><pin>1</pin><b>{SECRET}</b></credentials><u>{KEPT}</u></a>",
+    ),
+    "the same element in one": ("text/xml", f"<a><token><token>1</token>{SECRET}</token><u>{KEPT}</u></a>"),
+    "comments and two texts": (
+        "text/xml",
+        f"<a><token><!-- x -->{SECRET}<![CDATA[</token>{SECRET}]]><![CDATA[{SECRET}]]></token><u>{KEPT}</u></a>",
+    ),
+    "an attribute beside its value": (
+        "text/html",
+        f'<p><input type="hidden" name="csrf" value="{SECRET}"><input name="a" value="{KEPT}"></p>',
+    ),
+    "a property": ("text/xml", f'<a><p name="db.password">{SECRET}</p><p name="u">{KEPT}</p></a>'),
+    "an element beside its value": (
+        "text/xml",
+        f"<a><m><name>password</name><value><string>{SECRET}</string></value></m><name>u</name><v>{KEPT}</v></a>",
+    ),
+    "xml in json": ("application/json", json.dumps({"x": ELEMENT})),
+    "json in xml": ("text/xml", f"<a><u>{KEPT}</u><p>{escape(json.dumps({'token': SECRET}))}</p></a>"),
+    "yaml": ("text/yaml", f"user: {KEPT}\npassword: {SECRET} {SECRET}\nnext: 1\n"),
+    "yaml in lines": (
+        "text/yaml",
+        f"user: {KEPT}\nprivate_key: |\n  {SECRET}\n\n  {SECRET}\nnext: 1\n",
+    ),
+    "a key file": (
+        "text/plain",
+        f"a={KEPT} secret=-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----",
+    ),
+    "a request": ("application/http", f"GET / HTTP/1.1\r\nAuthorization: A b, {SECRET}\r\nX: {KEPT}\r\n\r\n"),
+    "a scheme": ("text/plain", f"{{a: {KEPT}, authorization: Basic {SECRET}}}"),
+    "python": ("text/plain", str({"password": f"{SECRET} {SECRET}", "page": KEPT})),
+    "an object of a program": ("", f"in({{token: {{a: [{SECRET}]}}, page: '{KEPT}'}})"),
+    "a line of a log": ("", f"{KEPT} user[password]={SECRET} 200"),
+    "an address in a text": ("", f"{KEPT}\nhttps://x/cb?u=https%3A%2F%2Fy%3Ftoken%3D{SECRET}"),
 }
 
 
@@ -54,6 +144,58 @@ def test_082_what_names_call_a_secret_is_masked_in_whatever_form(content_type: s
     assert "***" in masked
 
 
+#: Ways to put a text into another one, with the type of the whole.
+LAYERS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "json": ("application/json", lambda text: json.dumps({"page": KEPT, "x": text})),
+    "ascii json": (
+        "application/json",
+        lambda text: '{"x":"' + "".join(f"\\u{ord(letter):04x}" for letter in text) + '"}',
+    ),
+    "form": (FORM, lambda text: f"page={KEPT}&x={quote(text)}"),
+    "plain form": (FORM, quote),
+    "xml": ("text/xml", lambda text: f"<a><page>{KEPT}</page><x>{escape(text)}</x></a>"),
+    "attribute": ("text/html", lambda text: f'<a page="{KEPT}" x="{escape(text)}"></a>'),
+    "parts": ("multipart/form-data; boundary=B", lambda text: parts((named("page"), KEPT), (named("x"), text))),
+    "lines": ("text/plain", lambda text: f"page {KEPT}\n{text}\n"),
+}
+CORES = [
+    json.dumps({"page": KEPT, "access_token": SECRET}),
+    f"page={KEPT}&password={SECRET}",
+    f"<a><page>{KEPT}</page><secret>{SECRET}</secret></a>",
+    parts((named("page"), KEPT), (named("password"), SECRET)),
+    f"page: {KEPT}\npassword: {SECRET}",
+]
+
+
+@pytest.mark.threat(82)
+@given(st.sampled_from(CORES), st.lists(st.sampled_from(list(LAYERS)), min_size=1, max_size=4))
+def test_082_a_secret_with_a_name_is_masked_in_a_text_in_a_text(core: str, layers: list[str]) -> None:
+    """Whatever they are."""
+    text, content_type = core, ""
+    for layer in layers:
+        content_type, put = LAYERS[layer]
+        text = put(text)
+    assert SECRET not in without_members(text, content_type.encode())
+
+
+@given(
+    st.lists(st.sampled_from([*"\"\\{}[]<>=&%:'/ \n\t\r-;é", "token", "a", "%2", "\\u00", "&#", "--B", "\ud800"])),
+    st.sampled_from(["", FORM, "text/xml", "multipart/form-data; boundary=B", "multipart/x; boundary*0*=%"]),
+)
+def test_no_text_is_too_odd(pieces: list[str], content_type: str) -> None:
+    """Nothing is raised."""
+    without_members("".join(pieces), content_type.encode())
+
+
+@pytest.mark.threat(82)
+def test_082_a_token_that_holds_a_name_is_masked_whole() -> None:
+    """A name in the middle of what is known does not make the first half something that is not."""
+    redactor = Redactor()
+    redactor.register(Secret("first-half/pass=second-half"))
+    shown = part(b"see first-half/pass=second-half", redactor, cut=False)
+    assert shown["text"] == "see ***"
+
+
 @pytest.mark.threat(82)
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 @pytest.mark.parametrize(
@@ -61,7 +203,7 @@ def test_082_what_names_call_a_secret_is_masked_in_whatever_form(content_type: s
     [
         ("text/xml", f"<u>José</u><password>{SECRET}</password>"),
         ("application/json", f'{{"u": "José", "api_key": "{SECRET}"}}'),
-        ("application/x-www-form-urlencoded", f"u=José&otp={SECRET}"),
+        (FORM, f"u=José&otp={SECRET}"),
     ],
 )
 def test_082_bytes_that_are_no_text_are_looked_through_as_well(content_type: str, text: str, encoding: str) -> None:
@@ -77,8 +219,15 @@ def test_what_is_masked_is_still_json(text: str) -> None:
     assert json.loads(without_members(text, b"application/json")).keys() == json.loads(text).keys()
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "text/html", "application/x-www-form-urlencoded"])
-def test_what_holds_no_secret_stays_byte_for_byte(content_type: str) -> None:
+@pytest.mark.parametrize("content_type", ["application/json", "text/html", FORM])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'page=1&size="a\\"&<b class="x">y</b>\\\\"{"a": "b"}&=&',
+        '{"token": null, "password": true, "author": "a", "path": "https://x/y%20z?a=b&c=d"}',
+        "<p>Your password:</p><p>it's <b and the token</p>",
+    ],
+)
+def test_what_holds_no_secret_stays_byte_for_byte(content_type: str, text: str) -> None:
     """Also where it is nearly something else."""
-    text = 'page=1&size="a\\"&<b class="x">y</b>\\\\"{"a": "b"}&=&'
     assert without_members(text, content_type.encode()) == text

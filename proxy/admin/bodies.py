@@ -81,7 +81,9 @@ def part(data: bytes, redactor: Redactor, *, cut: bool, content_type: bytes = b"
     """Of these bytes `text` or `base64`, or the `note` that says why neither."""
     text = _text(data, cut=cut)
     if text is not None:
-        clean = redactor.text(_PACKED_TEXT.sub(MASK, without_members(text, content_type)))
+        # What is known goes first: a name may stand in the middle of it.
+        named = without_members(redactor.values(text), content_type)
+        clean = redactor.text(_PACKED_TEXT.sub(MASK, named))
         return {"text": clean, "base64": None, "note": None}
     reason = None
     if data.startswith(_PNG):
