@@ -54,7 +54,9 @@ _PARAMETERS: Final = frozenset(
     """.split()
 )
 _NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
-#: More of one value tells a reader nothing.
+#: Masked, escaped or cut: what has a note is not what came, so nobody takes it for that.
+_IN_PART: Final = "masked: not all of it is shown as it came"
+#: More of one value tells a reader nothing; what is cut ends in a mask.
 _VALUE_MOST: Final = 2048
 
 #: So many texts and fields are remembered, up to this length.
@@ -97,7 +99,7 @@ class Words:
         known = self._fields.get((name, value))
         if known is None:
             known = _listed(lower, value, name, self)
-            if len(value) <= KEPT_LENGTH and MASK not in known[1]:
+            if len(value) <= KEPT_LENGTH and known[2] is None:
                 if len(self._fields) >= KEPT_TEXTS:
                     self._fields.clear()
                 self._fields[name, value] = known
@@ -124,7 +126,9 @@ def _listed(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
     text = clean(_with_clean_query(value) if lower in _REFERENCES else value, words)
     # Whoever answers may repeat what a client said in any of these.
     is_name = lower in _IDENTIFIERS and len(value) <= _IDENTIFIER_MOST
-    return clean(name, words), text if is_name else shown_words(text), None
+    shown = clean(name, words), text if is_name else shown_words(text)
+    came = name.decode("latin-1"), value.decode("latin-1")
+    return *shown, None if shown == came else _IN_PART
 
 
 def _with_clean_query(value: bytes) -> bytes:
@@ -204,4 +208,5 @@ def query(raw: bytes) -> bytes:
 
 def clean(raw: bytes, words: Words) -> str:
     """Text of printable characters, without a secret in it."""
-    return printable(words.text(raw[:_VALUE_MOST].decode("latin-1")))
+    text = printable(words.text(raw[:_VALUE_MOST].decode("latin-1")))
+    return text if len(raw) <= _VALUE_MOST else text + MASK
