@@ -174,7 +174,7 @@ def _why_no_body(detail: Mapping[str, Any]) -> str | None:
 def _is_short(detail: Mapping[str, Any]) -> bool:
     """Did less of its body come than was announced? The client went, or it was refused by its head alone."""
     announced = {name.lower(): value for name, value, _ in came(detail) if name.lower() in _ANNOUNCING}
-    length = str(announced.get("content-length", ""))
+    length = announced.get("content-length", "")
     if length.isdigit():
-        return int(length) > detail["bytes_in"]
+        return int(length) > int(detail["bytes_in"])
     return bool(announced) and not detail["attempts"]
