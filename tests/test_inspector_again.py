@@ -96,8 +96,7 @@ async def test_a_large_body_from_a_file_arrives_as_it_came(
     assert arrived(second) == arrived(first)
 
 
-@pytest.mark.threat(82)
-async def test_082_a_field_that_is_masked_within_is_left_out_and_told(proxying: StartProxy, keyed: Keyed) -> None:
+async def test_a_field_that_is_masked_within_is_left_out_and_told(proxying: StartProxy, keyed: Keyed) -> None:
     """Whatever was masked, cut or escaped of it: `***` is not sent in its place, nor curl's own value."""
     fields = {
         "User-Agent": f"own/1 ({keyed.token})",
