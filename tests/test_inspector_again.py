@@ -144,6 +144,20 @@ async def test_a_target_that_is_cut_is_not_sent_again(proxying: StartProxy, keye
     assert len(upstream.seen) == 1
 
 
+async def test_a_client_key_is_not_said_to_be_left_out(proxying: StartProxy, keyed: Keyed) -> None:
+    """Also where the request went no further than the proxy: the key is added to what is repeated."""
+    top = {**ALL, "guard": {"client_keys": {"reader": {"key": {"env": "READER"}}}}}
+    config = keyed.config("http://localhost:1", top=top, deny=[{"methods": ["GET"]}])
+    key = "reader-key-0123456789"
+    async with proxying(config, environ={**keyed.environ, "READER": key}) as proxy:
+        assert (await proxy.ask("GET", "/a", {"X-Proxy-Key": key})).code == "path_denied"
+        exchange = f"/api/exchanges/{(await newest(proxy))['id']}"
+        replayed = (await ask(proxy, "POST", f"{exchange}/replay")).json()
+        command = (await ask(proxy, "GET", f"{exchange}/curl")).body.decode()
+    assert (replayed["status"], replayed["left_out"]) == (403, [])
+    assert command.startswith("curl ")
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_body_that_nobody_read_is_not_sent_again_as_none(
     proxying: StartProxy, keyed: Keyed, framing: str

@@ -54,6 +54,8 @@ _PARAMETERS: Final = frozenset(
     """.split()
 )
 _NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
+#: Also where nothing crossed: whoever repeats the request adds the key, so nothing of it is missing.
+_OF_THE_PROXY: Final = "dropped: a client key is for the proxy alone"
 #: Masked, escaped or cut: what has a note is not what came, so nobody takes it for that.
 _IN_PART: Final = "masked: not all of it is shown as it came"
 #: More of one value tells a reader nothing; what is cut ends in a mask.
@@ -119,7 +121,8 @@ def fields(given: Iterable[Field], words: Words) -> list[Shown]:
 def _field(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
     if lower in SHOWN:
         return words.field(lower, value, name)
-    return clean(name, words), f"{MASK} ({len(value)} bytes)", _NOT_LISTED
+    note = _OF_THE_PROXY if lower == CLIENT_KEY_HEADER else _NOT_LISTED
+    return clean(name, words), f"{MASK} ({len(value)} bytes)", note
 
 
 def _listed(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
@@ -169,7 +172,7 @@ def _why_not(lower: bytes, ours: set[bytes]) -> str:
     if lower in ours:
         return "dropped: ours stands in its place"
     if lower == CLIENT_KEY_HEADER:
-        return "dropped: a client key is for the proxy alone"
+        return _OF_THE_PROXY
     if lower in HOP_BY_HOP:
         return "dropped: of this connection alone"
     if lower in FORWARDING:
