@@ -277,7 +277,7 @@ async def test_a_command_says_what_of_the_request_it_lacks(proxying: StartProxy,
     assert lacking[0] == f"# Left out, since it is masked or was not kept: {said}"
     assert lacking[1].startswith("curl -sS --globoff --path-as-is -X POST")
     command = f"curl -sS --globoff --path-as-is -X POST {proxy.url}/b -H 'Content-Type: application/json'"
-    assert whole == [f"{command} --data-raw '{{\"page\": 1}}'"]
+    assert whole == [f"{command} -H User-Agent: -H Accept: --data-raw '{{\"page\": 1}}'"]
 
 
 async def test_events_tell_of_exchanges_and_tokens_as_they_come(

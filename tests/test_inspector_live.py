@@ -207,8 +207,7 @@ async def living(around: Around, **context: Any) -> AsyncIterator[Live]:
             await made.grant_permissions(["clipboard-read", "clipboard-write"])
             made.set_default_timeout(10_000)
             page = Page(await made.new_page())
-            await page.opens(f"{proxy.instance.admin_url}/?key={proxy.instance.admin_key.reveal()}")
-            assert "key=" not in page.tab.url
+            await page.enters(proxy)
             try:
                 yield Live(page, proxy, tracker, site)
                 proxy.artefacts.add("page", await page.tab.content())
@@ -291,8 +290,7 @@ async def _explains(live: Live) -> None:
     page, tab = live.page, live.tab
     await live.opens("retried")
     await page.says(".why", "sent again with generation 2, and that was accepted")
-    heads = await tab.locator(".attempt h4").all_inner_texts()
-    assert heads == ["Attempt 1: 401, token refused", "Attempt 2: 200"]
+    assert await page.attempts() == ["Attempt 1: 401, token refused", "Attempt 2: 200"]
     await page.says(".attempt", "added credential tracker, generation 2")
     assert "First byte" in str(await tab.locator(".spent").get_attribute("aria-label"))
     await live.sees("retried")
@@ -302,8 +300,7 @@ async def _explains(live: Live) -> None:
     await page.says("exchange-detail h2", "ticket=***")
     await page.says(".fields", "masked only fields known to be harmless are shown")
     await page.says("exchange-detail .none", "Bodies are off.")
-    await tab.click(".keep >> nth=0")
-    await page.says("#bodies", "Bodies: on")
+    await page.keeps_bodies()
     await live.closes()
 
 

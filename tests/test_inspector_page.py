@@ -193,8 +193,7 @@ async def test_a_retried_exchange_shows_both_attempts_side_by_side(browser: Any)
     async with visiting(browser, Inspector([retried(1)])) as page:
         await page.tab.click(".space .row")
         await page.says(".why", "which answered 200")
-        heads = await page.tab.locator(".attempt h4").all_inner_texts()
-        assert heads == ["Attempt 1: 401, token refused", "Attempt 2: 200"]
+        assert await page.attempts() == ["Attempt 1: 401, token refused", "Attempt 2: 200"]
         boxes = [await each.bounding_box() for each in await page.tab.locator(".attempt").all()]
         assert boxes[0]["y"] == boxes[1]["y"]
         assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
@@ -247,8 +246,7 @@ async def test_bodies_that_are_off_can_be_switched_on_where_they_are_missed(brow
     """The button stands where a body would."""
     async with visiting(browser, Inspector(some(1))) as page:
         await page.tab.click(".space .row")
-        await page.tab.locator(".keep").first.click()
-        await page.says("#bodies", "Bodies: on")
+        await page.keeps_bodies()
         assert ("POST", "/api/inspector", {"bodies": 65536}) in page.inspector.asked
         assert await page.tab.locator(".keep").count() == 0
 
@@ -345,7 +343,7 @@ async def test_an_exchange_can_be_changed_before_it_is_sent_again(browser: Any) 
             "body": body('{"a":1}', "application/json"),
         },
     )
-    inspector = Inspector([first], replayed=(200, {"id": "id2", "status": 200}))
+    inspector = Inspector([first], replayed=(200, {"id": "id2", "status": 200, "left_out": []}))
     async with visiting(browser, inspector) as page:
         await page.tab.click(".space .row")
         await page.tab.click("text=Edit and replay")
@@ -370,6 +368,34 @@ async def test_an_exchange_can_be_changed_before_it_is_sent_again(browser: Any) 
         )
         inspector.happens(detail(summary(2)))
         await page.says("exchange-detail h2", "/v2/things/2")
+
+
+@in_browser
+async def test_what_is_left_out_of_a_request_is_said_before_it_goes_and_after(browser: Any) -> None:
+    """How many fields; of a body only where there was one. A value that came as `***` is none of them."""
+    request = {
+        "http": "1.1",
+        "fields": [
+            ["Via", "***", None],
+            ["User-Agent", "own/1 (***)", "masked: not all of it is shown as it came"],
+            ["X-Tenant", "*** (4 bytes)", "masked: only fields known to be harmless are shown"],
+            ["Connection", "keep-alive", "dropped: of this connection alone"],
+        ],
+        "body": None,
+    }
+    shown = [detail(summary(number, bytes_in=number - 1), request=request) for number in (1, 2)]
+    lacks = "Left out, since it is masked or was not kept: 2 of its fields."
+    answer = {"id": None, "status": 200, "left_out": ["2 of its fields"]}
+    async with visiting(browser, Inspector(shown, replayed=(200, answer))) as page:
+        for row, hints in (2, ["The body was not kept: write one, or leave it empty."]), (3, []):
+            await page.tab.click(f".space .row[aria-rowindex='{row}']")
+            await page.tab.click("text=Edit and replay")
+            await page.says("dialog label:has([name=fields]) small", lacks)
+            assert await page.tab.input_value("[name=fields]") == "Via: ***"
+            assert await page.tab.locator("dialog label:has([name=body]) small").all_inner_texts() == hints
+            await page.press("Escape")
+        await page.press("r")
+        await page.says(".toast", f"Sent again: 200. {lacks}")
 
 
 @in_browser
@@ -512,7 +538,7 @@ async def test_it_shows_what_the_proxy_itself_does(
     ):
         page = Page(await browser.new_page(viewport={"width": 1280, "height": 800}))
         page.tab.set_default_timeout(10_000)
-        await page.opens(f"{proxy.instance.admin_url}/?key={proxy.instance.admin_key.reveal()}")
+        await page.enters(proxy)
         assert (await proxy.ask("GET", "/calls")).status == 200
         tracker.double.expire()
         assert (await proxy.ask("GET", "/calls?page=2")).status == 200
@@ -522,10 +548,8 @@ async def test_it_shows_what_the_proxy_itself_does(
         assert await page.tab.locator(".timeline .m-good").count() == 2
         await page.press("j", "Enter")
         await page.says(".why", "sent again with generation 2")
-        heads = await page.tab.locator(".attempt h4").all_inner_texts()
-        assert heads == ["Attempt 1: 401, token refused", "Attempt 2: 200"]
-        await page.tab.locator(".keep").first.click()
-        await page.says("#bodies", "Bodies: on")
+        assert await page.attempts() == ["Attempt 1: 401, token refused", "Attempt 2: 200"]
+        await page.keeps_bodies()
         await page.press("r")
         await page.says(".toast", "Sent again: 200.")
         await page.says("#count", "3 exchanges")

@@ -5,16 +5,16 @@ Law: only what the journal holds is shown, which holds no secret (threat 82).
 
 import asyncio
 import json
-import shlex
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from proxy.admin.curl import command
 from proxy.admin.documents import Asked, Document, Paths, as_json, raw_json
 from proxy.admin.entries import Entry
 from proxy.admin.filters import Filters
 from proxy.admin.har import har
 from proxy.admin.journal import BODY_MOST, Journal
-from proxy.admin.resend import NotKept, again, left_out, resend, sendable
+from proxy.admin.resend import NotKept, again, left_out, resend
 from proxy.admin.timeline import Timeline
 from proxy.errors import BadRequest, NoRoute
 from proxy.listener.answer import block
@@ -141,37 +141,16 @@ class Inspector:
         """A command that asks the proxy for the same, as far as it is shown; the proxy adds the token."""
         detail = json.loads(self._entry(asked.name).detail)
         url = next(iter(self._proxied.urls), "http://127.0.0.1:8080")
-        # Braces, brackets and dots are the request's own.
-        words = ["curl", "-sS", "--globoff", "--path-as-is"]
-        if url.startswith("unix:"):
-            words += ["--unix-socket", url.removeprefix("unix:")]
-            url = "http://localhost"
-        if detail["method"] == "HEAD":
-            words.append("--head")
-        elif detail["method"] != "GET" or detail["bytes_in"]:
-            words += ["-X", detail["method"]]
-        target = detail["path"] + ("?" + detail["query"] if detail["query"] else "")
-        words.append(url + target)
-        for name, value in sendable(detail):
-            words += ["-H", f"{name}: {value}"]
-        command = shlex.join(words)
-        if self._proxied.key_of(detail["client"]) is not None:
-            command += ' -H "X-Proxy-Key: $PROXY_KEY"'
-        body = (detail["request"] or {}).get("body")
-        if body and body["text"] is not None and not body["truncated"]:
-            command += " --data-raw " + shlex.quote(body["text"])
-        elif detail["bytes_in"]:
-            command += " --data-binary @body"
-        lacks = ", ".join(left_out(detail))
-        first = f"# Left out, since it is masked or was not kept: {lacks}\n" if lacks else ""
-        return Document(f"{first}{command}\n".encode(), "text/plain; charset=utf-8")
+        needs_key = self._proxied.key_of(detail["client"]) is not None
+        return Document(command(detail, url, needs_key=needs_key).encode(), "text/plain; charset=utf-8")
 
     async def _replay(self, asked: Asked) -> Document:
         """Send it again, with the current token, changed as asked. Raises `NotKept`, `BadRequest`, `NoRoute`."""
         detail = json.loads(self._entry(asked.name).detail)
-        wanted = again(detail, await _given(asked.request))
+        given = await _given(asked.request)
+        wanted = again(detail, given)
         if (problem := wanted.problem()) is not None:
-            raise BadRequest(problem[0].upper() + problem[1:] + ".")
+            raise BadRequest(problem)
         urls = self._proxied.urls
         if not urls:
             raise NotKept("The proxy does not listen any more.")
@@ -189,7 +168,7 @@ class Inspector:
             if each.summary["number"] > newest
             and (each.summary["method"], each.summary["path"]) == (wanted.method, path)
         )
-        return as_json({"id": next(found, None), "status": status})
+        return as_json({"id": next(found, None), "status": status, "left_out": left_out(detail, given)})
 
     async def _events(self, asked: Asked) -> None:
         """Server-sent events (WHATWG HTML, section 9.2) until the client has gone."""

@@ -54,7 +54,11 @@ _PARAMETERS: Final = frozenset(
     """.split()
 )
 _NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
-#: More of one value tells a reader nothing.
+#: Also where nothing crossed: whoever repeats the request adds the key, so nothing of it is missing.
+_OF_THE_PROXY: Final = "dropped: a client key is for the proxy alone"
+#: Masked, escaped or cut: what has a note is not what came, so nobody takes it for that.
+_IN_PART: Final = "masked: not all of it is shown as it came"
+#: More of one value tells a reader nothing; what is cut ends in a mask.
 _VALUE_MOST: Final = 2048
 
 #: So many texts and fields are remembered, up to this length.
@@ -97,7 +101,7 @@ class Words:
         known = self._fields.get((name, value))
         if known is None:
             known = _listed(lower, value, name, self)
-            if len(value) <= KEPT_LENGTH and MASK not in known[1]:
+            if len(value) <= KEPT_LENGTH and known[2] is None:
                 if len(self._fields) >= KEPT_TEXTS:
                     self._fields.clear()
                 self._fields[name, value] = known
@@ -117,14 +121,17 @@ def fields(given: Iterable[Field], words: Words) -> list[Shown]:
 def _field(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
     if lower in SHOWN:
         return words.field(lower, value, name)
-    return clean(name, words), f"{MASK} ({len(value)} bytes)", _NOT_LISTED
+    note = _OF_THE_PROXY if lower == CLIENT_KEY_HEADER else _NOT_LISTED
+    return clean(name, words), f"{MASK} ({len(value)} bytes)", note
 
 
 def _listed(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
     text = clean(_with_clean_query(value) if lower in _REFERENCES else value, words)
     # Whoever answers may repeat what a client said in any of these.
     is_name = lower in _IDENTIFIERS and len(value) <= _IDENTIFIER_MOST
-    return clean(name, words), text if is_name else shown_words(text), None
+    shown = clean(name, words), text if is_name else shown_words(text)
+    came = name.decode("latin-1"), value.decode("latin-1")
+    return *shown, None if shown == came else _IN_PART
 
 
 def _with_clean_query(value: bytes) -> bytes:
@@ -165,7 +172,7 @@ def _why_not(lower: bytes, ours: set[bytes]) -> str:
     if lower in ours:
         return "dropped: ours stands in its place"
     if lower == CLIENT_KEY_HEADER:
-        return "dropped: a client key is for the proxy alone"
+        return _OF_THE_PROXY
     if lower in HOP_BY_HOP:
         return "dropped: of this connection alone"
     if lower in FORWARDING:
@@ -204,4 +211,5 @@ def query(raw: bytes) -> bytes:
 
 def clean(raw: bytes, words: Words) -> str:
     """Text of printable characters, without a secret in it."""
-    return printable(words.text(raw[:_VALUE_MOST].decode("latin-1")))
+    text = printable(words.text(raw[:_VALUE_MOST].decode("latin-1")))
+    return text if len(raw) <= _VALUE_MOST else text + MASK

@@ -142,7 +142,7 @@ class Inspector:
     credentials: list[JSON] = field(default_factory=lambda: [report()])
     timelines: dict[str, list[JSON]] = field(default_factory=dict)
     settings: JSON = field(default_factory=lambda: {"bodies": 0, "exchanges": 5000})
-    replayed: tuple[int, JSON] = (200, {"id": None, "status": 200})
+    replayed: tuple[int, JSON] = (200, {"id": None, "status": 200, "left_out": []})
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
     listeners: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
     url: str = ""

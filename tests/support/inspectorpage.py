@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.harness import Proxy
 from tests.support.inspectorfake import Inspector
 
 ROOT: Final = Path(__file__).parents[2]
@@ -32,6 +33,11 @@ class Page:
         await self.says("#link", "live")
         await self.says("#count", "exchanges")
 
+    async def enters(self, proxy: Proxy) -> None:
+        """The same, before a real proxy: its key does not stay in the address."""
+        await self.opens(f"{proxy.instance.admin_url}/?key={proxy.instance.admin_key.reveal()}")
+        assert "key=" not in self.tab.url
+
     async def says(self, where: str, text: str) -> None:
         """Something there says this, sooner or later."""
         await self.tab.locator(where, has_text=text).first.wait_for(state="attached")
@@ -52,6 +58,15 @@ class Page:
                 .map(row => row.querySelector('.c-path').textContent)"""
         )
         return list(rows)
+
+    async def attempts(self) -> list[str]:
+        """What the open exchange says above each of its attempts."""
+        return list(await self.tab.locator(".attempt h4").all_inner_texts())
+
+    async def keeps_bodies(self) -> None:
+        """Switch them on where one is missed."""
+        await self.tab.locator(".keep").first.click()
+        await self.says("#bodies", "Bodies: on")
 
     async def press(self, *keys: str) -> None:
         """One after another."""

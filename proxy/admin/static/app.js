@@ -10,7 +10,7 @@ import { discreet } from './discreet.js';
 import { download, h, inFrame, say } from './dom.js';
 import { filter, parameters, toggled } from './filter.js';
 import { help, listen } from './keys.js';
-import { copyCurl, editDialog } from './replay.js';
+import { copyCurl, editDialog, leftOut } from './replay.js';
 import { Store } from './store.js';
 import { Stream } from './stream.js';
 import { theme, turn } from './theme.js';
@@ -159,7 +159,7 @@ function close() {
 
 async function sentAgain(id, changes) {
   const answer = await api.replay(id, changes);
-  toast(`Sent again: ${answer.status}.`);
+  toast(`Sent again: ${answer.status}.${leftOut(answer.left_out)}`);
   if (!answer.id) return;
   awaited = answer.id;
   const there = store.find(answer.id);

@@ -7,14 +7,23 @@ import { bytes } from './format.js';
 const MASK = '***';
 
 /**
- * Fields that can be sent again: what was masked cannot, what the proxy writes itself need not, and a body that is
+ * Fields that can be sent again: what has a note is not what came, or is the proxy's to write; and a body that is
  * shown unpacked goes unpacked.
  */
 export function sendable(request) {
   const isUnpacked = !!request?.body?.encoding;
-  const stays = ([name, value, note]) => !note && !value.includes(MASK)
-    && !(isUnpacked && name.toLowerCase() === 'content-encoding');
+  const stays = ([name, _value, note]) => !note && !(isUnpacked && name.toLowerCase() === 'content-encoding');
   return (request?.fields ?? []).filter(stays).map(([name, value]) => [name, value]);
+}
+
+/** What a request that is sent again lacks, in a sentence; `lacks` are the proxy's words for it. */
+export function leftOut(lacks) {
+  return lacks.length ? ` Left out, since it is masked or was not kept: ${lacks.join(', ')}.` : '';
+}
+
+function maskedFields(request) {
+  const count = (request?.fields ?? []).filter(([, , note]) => note?.startsWith('masked')).length;
+  return count ? [`${count} of its fields`] : [];
 }
 
 function parsed(text) {
@@ -45,9 +54,9 @@ export function editDialog(detail, send) {
     name: 'query', hint: detail.query?.includes(MASK) ? `${MASK} stands for a value that was masked: fill it in.` : null,
   });
   const fields = input('Fields, one a line', sendable(detail.request).map((each) => each.join(': ')).join('\n'), {
-    name: 'fields', rows: 6, hint: 'The credential is added by the proxy: the current token.',
+    name: 'fields', rows: 6, hint: `The credential is added by the proxy: the current token.${leftOut(maskedFields(detail.request))}`,
   });
-  const text = input('Body', (isWhole && body.text) || '', { name: 'body', rows: 6, hint: bodyHint(body) });
+  const text = input('Body', (isWhole && body.text) || '', { name: 'body', rows: 6, hint: detail.bytes_in ? bodyHint(body) : null });
   const problem = h('p', { class: 'error', role: 'alert' });
   const go = h('button', { type: 'submit', class: 'first' }, 'Send');
   const form = h(
