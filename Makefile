@@ -21,10 +21,11 @@ COMPILED = not patches and not slow
 # Tests start the program hundreds of times; where nothing may be kept, each would compile all of it anew.
 KEEP = PYTHONDONTWRITEBYTECODE=
 
-.PHONY: help venv demo newcomer test types covered test-slow test-compiled test-long fuzz mutants nightly bench format clean
+.PHONY: help venv demo newcomer pictures test types covered test-slow test-compiled test-long fuzz mutants nightly bench format clean
 
 help:
 	@echo 'make demo       install, then show the main job against embedded vendor APIs'
+	@echo 'make pictures   take those of docs/images anew, from the tests of the page (needs Chromium)'
 	@echo 'make newcomer   time the way from a clone to the first answer, in a folder of its own'
 	@echo 'make test       install, then lint, check types, run every test with coverage'
 	@echo 'make test-slow  test what takes longer (at most 8 minutes): test-compiled and test-long, side by side'
@@ -76,6 +77,14 @@ demo: .venv/.installed
 
 newcomer: .venv/.made
 	@$(BIN)/python -m tests.support.newcomer
+
+# Tests leave them in .artefacts/screenshots.
+pictures: .venv/.tested
+	@$(BIN)/python -m pytest --quiet -m slow tests/test_inspector_live.py -k every_function
+	@for pair in list-light-1280:list retried-light-1280:retried websocket-light-1280:websocket \
+	    presentation-dark-400:narrow; do \
+	    cp ".artefacts/screenshots/$${pair%%:*}.png" "docs/images/inspector-$${pair#*:}.png"; \
+	done
 
 test: .venv/.tested
 	@$(BIN)/ruff check --quiet
