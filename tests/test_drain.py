@@ -258,7 +258,7 @@ async def test_122_the_whole_end_is_in_time_where_everything_hangs(instances: Fl
             "credentials": {"login": {**login, "client_secret": {"env": "SECRET"}}},
             "tracing": {"otlp": far},
         }
-        running = await instances.start(also=config, SECRET=canaries.mint("secret"))
+        running = await instances.start(also=config, SECRET=canaries.mint("key"))
         async with (
             connected(running.url, running.artefacts) as one,
             connected(running.url, running.artefacts) as two,
