@@ -37,6 +37,11 @@ log: Final = logging.getLogger("proxy")
 ADMIN_SECONDS: Final = 5.0
 #: How long a token request in flight may take to end on shutdown.
 TOKEN_DRAIN_SECONDS: Final = 10.0
+#: What everything behind the drain has at least, whatever hangs there: with `limits.drain` (25 s) less than the
+#: 30 s after which Compose and Kubernetes kill.
+END_SECONDS: Final = 4.0
+#: Of that, what is left for the store and the connections when no token request is waited for any more.
+_LAST_SECONDS: Final = 1.0
 
 
 class Instance:
@@ -151,9 +156,10 @@ class Instance:
     async def reload(self, config: Config) -> dict[str, str]:
         """Serve by `config` from now on; gives what is `added`, `removed` and `changed`, by names. One at a time.
 
-        Raises `ConfigError`, and has changed nothing then. Requests in flight end with what they began with.
+        Raises `ConfigError`, and has changed nothing then. Requests in flight end with what they began with; on the
+        admin listener they end at once if its key is another one.
         """
-        before = self._present
+        before, admin_key = self._present, self.admin_key
         if problems := fixed(before.config, config):
             raise ConfigError(problems)
         observe = self._observe
@@ -173,7 +179,10 @@ class Instance:
         self._present, self._observe = present, observe
         old, self._peers = self._peers, peers
         works = self._data.change(self._terms())
-        self._admin.change(self._admin_terms())
+        opened = self._admin.change(self._admin_terms())
+        if self.admin_key != admin_key:
+            for work in opened:  # a page that the key before opened is told of every exchange
+                work.cancel()
         if old is not None and old is not peers:
             old.close()
         self._past.add(before)
@@ -194,21 +203,24 @@ class Instance:
     async def drain(self) -> None:
         """No new connections; requests in flight finish within `limits.drain` seconds; then everything closes.
 
+        All of it ends within `END_SECONDS` more, or 10 s more where `limits.drain` is shorter than a token request.
         The admin listener stays until then, so that `/readyz` can say what goes on (threat 122).
         """
         log.info("draining")
+        patience, now = self._present.config.limits.drain, asyncio.get_running_loop().time
+        ends_at = now() + max(patience, TOKEN_DRAIN_SECONDS) + END_SECONDS
         for each in (self._present, *self._past):
             each.relay.draining = True
         late = [each for door in self._doors for each in take_waiting(door)]
         self._close_doors()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._present.config.limits.drain):
+            async with asyncio.timeout(patience):
                 await self._data.drain(late)
-        await self.close()
+        await self.close(ends_at - now())
         log.info("stopped")
 
-    async def close(self) -> None:
-        """Close everything at once, but let a token request in flight end."""
+    async def close(self, seconds: float = TOKEN_DRAIN_SECONDS + END_SECONDS) -> None:
+        """Close everything at once, but let a token request in flight end; what takes longer than this is left."""
         self._waking.stop()
         self._lag.stop()
         self._close_doors()
@@ -218,11 +230,13 @@ class Instance:
             bound.close()
         for peers in filter(None, (self._peers, self._owner)):
             peers.close()
-        await asyncio.gather(self._data.close(), self._admin.close())
-        await asyncio.gather(self._present.end(TOKEN_DRAIN_SECONDS), *self._endings)
-        self._observe.close()
-        await self._around.store.close()
-        await self._office.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(self._data.close(), self._admin.close())
+                self._observe.close()
+                tokens = min(TOKEN_DRAIN_SECONDS, seconds - _LAST_SECONDS)
+                await asyncio.gather(self._present.end(tokens), self._office.close(), *self._endings)
+                await self._around.store.close()
 
     def _close_doors(self) -> None:
         for bound in self._sockets:

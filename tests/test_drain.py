@@ -19,7 +19,7 @@ from proxy.demo.serving import serving
 from tests.support.api import Seen, api
 from tests.support.client import Answer, connected
 from tests.support.instances import Fleet, Running, fleet
-from tests.support.leaks import Artefacts
+from tests.support.leaks import Artefacts, Canaries
 from tests.support.longer import TIMES
 from tests.support.upstreams import turns
 
@@ -232,3 +232,42 @@ async def test_122_a_signal_behind_quit_is_the_first(instances: Fleet, signals: 
                 assert await client.at_end()
             await gone(running)
         go.set()
+
+
+async def test_122_the_whole_end_is_in_time_where_everything_hangs(instances: Fleet, canaries: Canaries) -> None:
+    """The upstream, the token request of another route, and the collector of spans: each has its time at once."""
+    hanging: list[str] = []
+    release, arrived = asyncio.Event(), asyncio.Condition()
+
+    async def hang(request: web.Request) -> web.Response:
+        async with arrived:
+            hanging.append(request.path)
+            arrived.notify_all()
+        await release.wait()
+        return web.Response(text="late")
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", hang)
+    async with serving(app) as far:
+        login = {"type": "oauth2", "grant": "client_credentials", "token_url": f"{far}/token", "client_id": "me"}
+        config = {
+            "routes": [
+                {"prefix": "/", "upstream": far},
+                {"prefix": "/api", "upstream": far, "credential": "login"},
+            ],
+            "credentials": {"login": {**login, "client_secret": {"env": "SECRET"}}},
+            "tracing": {"otlp": far},
+        }
+        running = await instances.start(also=config, SECRET=canaries.mint("key"))
+        async with (
+            connected(running.url, running.artefacts) as one,
+            connected(running.url, running.artefacts) as two,
+        ):
+            one.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            two.send(b"GET /api/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            async with arrived:
+                await arrived.wait_for(lambda: {"/slow", "/token"} <= set(hanging))
+            await by_signal(instances)
+            await gone(running)
+        assert "/v1/traces" in hanging
+        release.set()

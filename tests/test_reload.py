@@ -9,7 +9,7 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,7 @@ from proxy.errors import ConfigError
 from tests.support.api import Seen, api, fine
 from tests.support.client import connected
 from tests.support.harness import HeldClock, Proxy, StartProxy
-from tests.support.instances import Fleet, Running, fleet
+from tests.support.instances import DEADLINE, ROOT, Fleet, Running, fleet
 from tests.support.leaks import Artefacts, Canaries
 from tests.support.longer import TIMES
 from tests.support.routes import Keyed
@@ -565,6 +565,31 @@ async def test_the_admin_key_of_a_reload_opens_and_the_one_before_does_not(
         assert proxy.instance.admin_key == random
 
 
+@pytest.mark.parametrize("is_changed", [True, False])
+async def test_what_the_admin_key_before_opened_ends_with_it(
+    proxying: StartProxy, canaries: Canaries, *, is_changed: bool
+) -> None:
+    """A page listens to every exchange; whoever has the old key hears of none behind the reload."""
+    keys = [canaries.mint("key"), canaries.mint("key")]
+    admin = {"listen": "127.0.0.1:0", "key": {"env": "KEY"}}
+    async with api() as upstream:
+        config = {"upstream": upstream.url, "admin": admin}
+        async with (
+            proxying(config, environ={"KEY": keys[0]}) as proxy,
+            connected(str(proxy.instance.admin_url), proxy.artefacts) as client,
+        ):
+            field = b"Authorization: Bearer " + keys[0].encode()
+            client.send(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n" + field + b"\r\n\r\n")
+            async with asyncio.timeout(DEADLINE):
+                await client.reader.readuntil(b"\r\n\r\n")
+                await proxy.reload({**config, "exec": {}}, environ={"KEY": keys[is_changed]})
+                await proxy.ask("GET", "/behind-the-reload")
+                if is_changed:
+                    assert b"behind-the-reload" not in await client.reader.read()
+                else:
+                    await client.reader.readuntil(b"behind-the-reload")
+
+
 # -- what is refused
 
 
@@ -673,6 +698,47 @@ async def test_the_run_file_follows_the_admin_key(
             running.process.send_signal(signal.SIGHUP)
             assert (await running.event("reloaded"))["changed"] == "admin"
             await until(lambda: getattr(runfile.read(found), "admin_key", None) == key)
+
+
+async def test_what_is_no_file_is_not_read_again(keyed: Keyed, tmp_path: Path, artefacts: Artefacts) -> None:
+    """A pipe that nobody writes to would hold up this reload and all that follow."""
+    async with (
+        api() as upstream,
+        fleet(tmp_path, keyed.config(upstream.url), keyed.environ, artefacts) as instances,
+    ):
+        running = await instances.start()
+        path = instances.folder / "instance-1" / "config.yaml"
+        kept = path.rename(path.with_name("kept.yaml"))
+        os.mkfifo(path)
+        running.process.send_signal(signal.SIGHUP)
+        assert "no file that can be read again" in (await running.event("reload_refused"))["detail"]
+        kept.replace(path)
+        change(instances, keyed.config(upstream.url, **named("new")))
+        running.process.send_signal(signal.SIGHUP)
+        await running.event("reloaded")
+
+
+#: A thread that waits for what never comes, and nothing else to do.
+HANGS: Final = """
+import asyncio, threading
+from proxy.cli.run import run_to_end
+async def main():
+    asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+    return 3
+raise SystemExit(run_to_end(main()))
+"""
+
+
+@pytest.mark.threat(122)
+async def test_122_a_file_system_that_hangs_does_not_hold_up_the_end() -> None:
+    """What reads from it in a thread cannot be broken off; the status is what it would have been."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGS, cwd=ROOT)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            assert await process.wait() == 3
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
 
 
 # -- who asks for it

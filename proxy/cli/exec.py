@@ -16,7 +16,7 @@ from proxy.build.guard import in_a_host_field, key_for
 from proxy.child import NOT_EXECUTABLE, NOT_FOUND, Child
 from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, masking, state_folder
 from proxy.cli.reload import warn
-from proxy.cli.run import LOOP_FACTORY, end
+from proxy.cli.run import end, run_to_end
 from proxy.config import Config, RouteConfig, TcpAddress, find, quick
 from proxy.config.exported import DEFAULT, default_route, variable_of
 from proxy.config.model import LogConfig
@@ -69,8 +69,7 @@ def exec_(
     world = World(redactor, state_folder(os.environ), lines=lines)
     child = Child()
     raise_descriptors()
-    with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
-        return runner.run(_serve(loaded, world, child, command))
+    return run_to_end(_serve(loaded, world, child, command))
 
 
 def beside_a_program(config: Config) -> Config:

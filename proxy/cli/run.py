@@ -5,7 +5,9 @@ import logging
 import os
 import signal
 import sys
-from typing import Final
+import threading
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import click
 
@@ -31,6 +33,8 @@ log: Final = logging.getLogger("proxy")
 _STDIN_LIMIT: Final = 64 * 1024
 #: A second signal means now; this long the sockets and the token requests get to close.
 _ABORT_SECONDS: Final = 0.5
+#: So long what still runs in threads may take, when everything has ended.
+_THREADS_SECONDS: Final = 0.5
 
 
 @click.command()
@@ -73,9 +77,21 @@ def run(
     raise_descriptors()
     logs.set_up(redactor, level=loaded.log.level, style=loaded.log.format, lines=lines)
     world = World(redactor, state_folder(os.environ), lines=lines, passed=passed)
+    return run_to_end(_serve(loaded, world, source, manager))
+
+
+def run_to_end(main: Coroutine[Any, Any, int]) -> int:
+    """Run `main` in a loop of its own; gives its status. No thread that hangs holds up the end of the process.
+
+    A read from a file system that does not answer would do that for ever: nothing can break it off.
+    """
     with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
-        runner.run(_serve(loaded, world, source, manager))
-    return 0
+        status = runner.run(main)
+        last = threading.Timer(_THREADS_SECONDS, os._exit, (status,))
+        last.daemon = True
+        last.start()
+    last.cancel()
+    return status
 
 
 class _Signals:
@@ -99,8 +115,8 @@ class _Signals:
         self.leave.set()
 
 
-async def _serve(config: Config, world: World, source: Source, manager: Manager) -> None:
-    """Start, serve until told to end, end."""
+async def _serve(config: Config, world: World, source: Source, manager: Manager) -> int:
+    """Start, serve until told to end, end; gives the status."""
     signals = _Signals()
     warn(config)
     instance = await Instance.start(config, world)
@@ -129,6 +145,7 @@ async def _serve(config: Config, world: World, source: Source, manager: Manager)
         following.cancel()
         watching.cancel()
         runfile.remove(path, os.getpid())
+    return 0
 
 
 def _write_run_file(path: str, instance: Instance) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -76,8 +78,17 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Source:
 def again(source: Source) -> Source:
     """What `source` says by now. Raises `ConfigError` where it is gone, or was never anything that lasts."""
     if source.path is not None:
+        _check_rests(source)
         return replace(_read(str(source.path)), name=source.name)
     raise ConfigError([f"{source.name} cannot be read again while the proxy runs: restart it to apply a change"])
+
+
+def _check_rests(source: Source) -> None:
+    """A pipe (`-c <(…)`) has said all that it had to say, and to open it would wait for ever for a writer."""
+    with suppress(OSError):
+        if source.path is not None and not stat.S_ISREG(source.path.stat().st_mode):
+            sentence = "this is no file that can be read again while the proxy runs: restart it to apply a change"
+            raise ConfigError([f"{source.name}: {sentence}"])
 
 
 def _read(named: str) -> Source:
