@@ -119,7 +119,10 @@ class Passage:
         self.exchange.refusals = 1
         self.notes.refused()
         if not rendered.credential.changes:
-            return attempt, rendered, [REJECTED] if refusal.explicit else []
+            if not refusal.explicit:
+                return attempt, rendered, []
+            await rendered.credential.source.newer_than(rendered.token, wait=0.0, ask=False)
+            return attempt, rendered, [REJECTED]
         gate = self._gate(refusal)
         # What the upstream did not wait for it does not want, and what the client has not sent yet may be needed.
         await attempt.stop_upload()

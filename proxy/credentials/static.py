@@ -9,20 +9,21 @@ from proxy.lifecycle import Life, Token, state
 class StaticSource:
     """Always the same token; nothing newer can be had."""
 
-    __slots__ = ("_clock", "_name", "_token")
+    __slots__ = ("_clock", "_name", "_refused_at", "_token")
 
     def __init__(self, name: str, token: Token, clock: Clock) -> None:
         self._name = name
         self._token = token
         self._clock = clock
+        self._refused_at: float | None = None
 
     async def token(self, wait: float) -> Token:  # noqa: ARG002  the contract's; nothing is waited for
         """The token, also past its end: whether it still serves is for the upstream to say."""
         return self._token
 
     async def newer_than(self, refused: Token, *, wait: float, ask: bool) -> None:  # noqa: ARG002  same
-        """Never."""
-        return
+        """Never, but people are told that it was refused."""
+        self._refused_at = self._clock.now()
 
     async def refresh(self, wait: float) -> None:  # noqa: ARG002  same
         """Cannot be done."""
@@ -31,11 +32,20 @@ class StaticSource:
         )
 
     def report(self) -> Report:
-        """Its state, as far as the token itself tells its expiry."""
+        """Its state, as far as the token itself tells its expiry, and whether an upstream said that it is bad.
+
+        The state is none of the upstream's: what refuses it on one path may take it on all others.
+        """
         now = self._clock.now()
         expires_at = self._token.expires_at
         left = None if expires_at is None else expires_at - now
-        return Report(self._name, state(Life(token=self._token), now), self._token.generation, left)
+        error = None
+        if self._refused_at is not None:
+            error = (
+                f"{now - self._refused_at:.0f} s ago an upstream said that the fixed token of credential "
+                f"{self._name!r} is bad: make a new one at the vendor and put it in its place."
+            )
+        return Report(self._name, state(Life(token=self._token), now), self._token.generation, left, last_error=error)
 
     @property
     def problem(self) -> CredentialRejected | None:
