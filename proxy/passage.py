@@ -119,10 +119,7 @@ class Passage:
         self.exchange.refusals = 1
         self.notes.refused()
         if not rendered.credential.changes:
-            if not refusal.explicit:
-                return attempt, rendered, []
-            await rendered.credential.source.newer_than(rendered.token, wait=0.0, ask=False)
-            return attempt, rendered, [REJECTED]
+            return attempt, rendered, await self._told(rendered, refusal)
         gate = self._gate(refusal)
         # What the upstream did not wait for it does not want, and what the client has not sent yet may be needed.
         await attempt.stop_upload()
@@ -158,6 +155,13 @@ class Passage:
             self.notes.refused()
             self._gate(refused_again).not_cured(newer.generation, self.clock.now())
         return second, again, []
+
+    async def _told(self, rendered: Rendered, refusal: Refusal) -> list[bytes]:
+        """Who answers for a token that cannot change hears of this refusal; gives field lines for the client."""
+        if not refusal.explicit:
+            return []
+        await rendered.credential.source.newer_than(rendered.token, wait=0.0, ask=False)
+        return [REJECTED]
 
     def _gate(self, refusal: Refusal) -> Gate:
         """The gate of this kind of refusal, on this route."""

@@ -423,7 +423,7 @@ async def test_a_static_token_goes_where_its_places_say(
     ],
 )
 async def test_a_static_token_that_is_refused_is_told_and_not_tried_again(
-    proxying: StartProxy, keyed: Keyed, clock: HeldClock, status: int, challenge: str, said: list[str]
+    proxying: StartProxy, keyed: Keyed, *, clock: HeldClock, status: int, challenge: str, said: list[str]
 ) -> None:
     """The upstream's answer passes unchanged; a bare 403 says nothing about the token. So it is in its state."""
 

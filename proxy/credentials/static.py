@@ -45,7 +45,8 @@ class StaticSource:
                 f"{now - self._refused_at:.0f} s ago an upstream said that the fixed token of credential "
                 f"{self._name!r} is bad: make a new one at the vendor and put it in its place."
             )
-        return Report(self._name, state(Life(token=self._token), now), self._token.generation, left, last_error=error)
+        life = Life(token=self._token)
+        return Report(self._name, state(life, now), life.generation, left, last_error=error)
 
     @property
     def problem(self) -> CredentialRejected | None:
