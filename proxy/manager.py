@@ -1,7 +1,7 @@
 """The service manager that started the process, systemd mostly: what it passes, and what it is told.
 
-Source: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3). Law: no child of `run` sees any of it, and what is told
-holds no secret.
+Source: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3). Law: no child of `run` sees any of it, and what is
+told holds no secret.
 """
 
 import asyncio
