@@ -90,14 +90,14 @@ EDITS: Final = (
         "from proxy.listener.answer import ClientAnswer, block\n",
         "from proxy.listener.answer import ClientAnswer, block\nfrom proxy.tokenguard import TokenGuard\n",
     ),
-    Edit("delivery.py", "watchers: Sequence[Watcher] = (),", "guard: TokenGuard | None = None,"),
+    Edit("delivery.py", "watchers: list[Watcher],\n", "guard: TokenGuard | None = None,\n"),
     Edit(
         "delivery.py",
         "    for watcher in watchers:\n        watcher.see(first)",
         "    if guard is not None:\n        guard.see(first)",
     ),
     Edit("delivery.py", "out.takes_chunks else None, watchers)", "out.takes_chunks else None, guard)"),
-    Edit("delivery.py", "watchers: Sequence[Watcher]\n)", "guard: TokenGuard | None\n)"),
+    Edit("delivery.py", "watchers: list[Watcher]\n)", "guard: TokenGuard | None\n)"),
     Edit(
         "delivery.py",
         "        for watcher in watchers:\n            watcher.see(piece)",

@@ -76,6 +76,8 @@ def keeping(exchanges: int, bodies: int = 0) -> Callable[[Job], Command]:
             "inspector": {"exchanges": exchanges, "bodies": bodies},
         }
         path.write_text(json.dumps(config, indent=1))
+        # It holds a key.
+        path.chmod(0o600)
         return command
 
     return start

@@ -38,7 +38,7 @@ class Extent:
     looked_at: int
 
 
-FULL: Final = Extent(seconds=4, rounds=3, size=1 << 30, streams=1000, counted=5000, exchanges=5000, looked_at=20)
+FULL: Final = Extent(seconds=4, rounds=3, size=1 << 30, streams=1000, counted=2000, exchanges=5000, looked_at=20)
 SMOKE: Final = Extent(seconds=1, rounds=1, size=16 << 20, streams=50, counted=100, exchanges=500, looked_at=2)
 
 
