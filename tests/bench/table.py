@@ -134,7 +134,7 @@ MUSTS: Final = (
     Must("the same with bodies, 200 others", "plain", "kept growth bodies", "at most", 4, 1, unit=" MiB"),
     *(
         Must(
-            f"page of 5,000 at {width} px, {what}",
+            f"page, {width} px, {what}",
             "plain",
             f"page {width} {number}",
             "at most",
