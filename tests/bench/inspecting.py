@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench import loads
-from tests.bench.processes import Command, DidNotWork, Running, free_port
+from tests.bench.processes import Command, DidNotWork, Running, free_port, pinned
 from tests.bench.proxies import Job, ours
 
 KEY: Final = "the-key-of-the-bench-0123456789"
@@ -158,7 +158,7 @@ def memory(filled: Filled, count: int) -> Mapping[str, float]:
     }
 
 
-def page(filled: Filled, chromium: str, count: int, seconds: int) -> Mapping[str, float]:
+def page(filled: Filled, chromium: str, cores: frozenset[int], count: int, seconds: int) -> Mapping[str, float]:
     """What frames take while a page with `count` exchanges is scrolled and filtered, wide and narrow."""
     try:
         from playwright.sync_api import sync_playwright
@@ -166,7 +166,8 @@ def page(filled: Filled, chromium: str, count: int, seconds: int) -> Mapping[str
         raise DidNotWork("Playwright is not installed") from error
     filled.fill(count)
     found: dict[str, float] = {}
-    with sync_playwright() as driver, filled.live(LIVE_RATE):
+    # A browser does not get on with a core that it has to share with a load.
+    with pinned(cores), sync_playwright() as driver, filled.live(LIVE_RATE):
         browser = driver.chromium.launch(executable_path=chromium)
         for width, height in WIDTHS.items():
             tab = browser.new_page(viewport={"width": width, "height": height})

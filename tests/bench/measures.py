@@ -206,7 +206,10 @@ def not_kept(stage: Stage) -> Numbers:
 def page(stage: Stage) -> Numbers:
     """Frames of the inspector's page, while requests come."""
     filled = inspecting.Filled(stage.running, stage.folder, loads.varied)
-    return inspecting.page(filled, stage.programs["chromium"], stage.extent.exchanges, stage.extent.looked_at)
+    cores = stage.cores.proxy | stage.cores.load
+    return inspecting.page(
+        filled, stage.programs["chromium"], cores, stage.extent.exchanges, stage.extent.looked_at
+    )
 
 
 def _seconds(clock: Path) -> float:
