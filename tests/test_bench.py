@@ -227,28 +227,6 @@ def test_a_round_that_is_missing_leaves_no_pairs() -> None:
     assert "| 1.10× |" in said
 
 
-def test_the_source_without_hooks_has_no_call_of_them_and_serves(tmp_path: Path) -> None:
-    """Each replacement fits once; what is left answers with the credential, as the bench starts it."""
-    tree = bare.copy(command.ROOT, tmp_path / "bare")
-    data_path = "".join((tree / "proxy" / f"{name}.py").read_text() for name in ("relay", "passage", "delivery"))
-    assert not re.search(r"\bnotes\.\w+\(|\bnoted\.\w|\bwatchers?\.\w|\bwatchers=", data_path)
-    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
-    arguments = Arguments(free_port(), free_port(), str(tmp_path / "server.pem"), token="the-token", most=1 << 20)
-    sink = Command(
-        [sys.executable, str(proxies.HERE / "sink.py"), json.dumps(dataclasses.asdict(arguments))], tmp_path
-    )
-    upstream = Upstream("plain", arguments.plain, tmp_path / "server.pem", "the-token", arguments.plain)
-    job = Job(tmp_path, free_port(), upstream, sys.executable, tree, 32)
-    cores = frozenset(os.sched_getaffinity(0))
-    with (
-        started(sink, arguments.plain, cores, tmp_path / "sink.log"),
-        started(proxies.unseen(job), job.port, cores, tmp_path / "ours.log"),
-    ):
-        loads.check(job.port)
-        loads.one_by_one(job.port, map(inspecting.with_bodies, range(3)))
-    assert "Traceback" not in (tmp_path / "ours.log").read_text()
-
-
 @pytest.mark.parametrize("text", ["", "self._noted(request)\nexchange, notes = self._noted(request)\n" * 2])
 def test_a_source_that_hooks_do_not_fit_is_told(text: str, tmp_path: Path) -> None:
     """With the file and the text, and nothing is half done."""
@@ -424,3 +402,18 @@ def test_a_program_that_does_not_listen_is_told_with_what_it_said(tmp_path: Path
         started(program, free_port(), cores, tmp_path / "output.log"),
     ):
         pass
+
+
+@linux
+def test_the_source_without_hooks_has_no_call_of_them_and_serves(sink: Running, tmp_path: Path) -> None:
+    """Each replacement fits once; what is left answers with the credential, as the bench starts it."""
+    tree = bare.copy(command.ROOT, tmp_path / "bare")
+    data_path = "".join((tree / "proxy" / f"{name}.py").read_text() for name in ("relay", "passage", "delivery"))
+    assert not re.search(r"\bnotes\.\w+\(|\bnoted\.\w|\bwatchers?\.\w|\bwatchers=", data_path)
+    upstream = Upstream("plain", sink.port, tmp_path / "server.pem", "the-token", sink.port)
+    job = Job(tmp_path, free_port(), upstream, sys.executable, tree, 32)
+    cores = frozenset(os.sched_getaffinity(0))
+    with started(proxies.unseen(job), job.port, cores, tmp_path / "ours.log"):
+        loads.check(job.port)
+        loads.one_by_one(job.port, map(inspecting.with_bodies, range(3)))
+    assert "Traceback" not in (tmp_path / "ours.log").read_text()
