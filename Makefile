@@ -34,7 +34,7 @@ help:
 	@echo 'make fuzz       look for inputs that break something, 10 seconds for each target (SECONDS=600)'
 	@echo 'make mutants    turn each defence off: do the tests of its case notice? (ARGS=--starred: the starred ones)'
 	@echo 'make nightly    test-slow, ten times as long, fuzz, ten minutes for each target, and mutants'
-	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (20 minutes; docs/performance.md)'
+	@echo 'make bench      install, then compare with nginx, HAProxy, Envoy and mitmproxy (half an hour; docs/performance.md)'
 	@echo 'make format     let ruff format and mend what it can'
 	@echo 'make clean      remove .venv and everything a run leaves behind'
 

@@ -18,7 +18,7 @@ from proxy.config import Source, load
 from proxy.config.model import GuardConfig, LimitsConfig
 from proxy.config.routing import PoolConfig
 from tests.bench import __main__ as command
-from tests.bench import loads, measures, proxies, table, tools
+from tests.bench import bare, inspecting, loads, measures, proxies, table, tools
 from tests.bench.processes import Command, Cores, DidNotWork, Running, family, free_port, started
 from tests.bench.proxies import Job
 from tests.bench.sink import Arguments
@@ -188,7 +188,7 @@ def test_the_command_line_chooses() -> None:
     )
     assert options.only == ["cpu", "up"]
     assert [proxy.name for proxy in command.columns(options)] == ["ours", "before", "envoy"]
-    assert command.extent(options, smoke=False) == measures.Extent(7, measures.FULL.rounds, 3 << 20, 1000)
+    assert command.extent(options, smoke=False) == dataclasses.replace(measures.FULL, seconds=7, size=3 << 20)
     assert command.extent(options, smoke=True).rounds == 1
 
 
@@ -201,6 +201,57 @@ def test_where_ours_is_not_compiled_it_is_measured_once(
     built = command.builds(command.columns(options), options)
     assert {proxy.name: ours.tree for proxy, ours in built.items()} == {"ours": tmp_path, "nginx": tmp_path}
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("off", "verdict"),
+    [
+        ([99, 99, 100, 101, 100, 100], "1.000× (0.990 to 1.010) | ≤ 1.01× | ≤ 1.01× | ok, aim reached"),
+        ([104, 104, 104, 104, 104, 102], "1.040× (1.020 to 1.040) | ≤ 1.01× | ≤ 1.01× | MISSED"),
+        ([90, 104, 100, 98, 101, 99], "0.995× (0.900 to 1.040) | ≤ 1.01× | ≤ 1.01× | not told apart: more rounds"),
+        (
+            [90, 104, 100, 98, 101, 99, 100, 100, 100],
+            "1.000× (0.980 to 1.010) | ≤ 1.01× | ≤ 1.01× | ok, aim reached",
+        ),
+    ],
+)
+def test_a_per_cent_is_judged_by_what_rounds_differ(off: list[float], verdict: str) -> None:
+    """Where the median may as well be on the other side of the bound, nothing is claimed."""
+    said = table.verdicts(found(**{"ours-unseen": {"cpu": off}, "ours-bare": {"cpu": [100.0] * len(off)}}))
+    assert said.splitlines()[-1] == f"| CPU per request, inspector off, against none | {verdict} |"
+
+
+def test_a_round_that_is_missing_leaves_no_pairs() -> None:
+    """Rounds are compared with those of the same minute."""
+    said = table.verdicts(found(**{"ours-unseen": {"cpu": [100, 120]}, "ours-bare": {"cpu": [100]}}))
+    assert "| 1.10× |" in said
+
+
+@pytest.mark.parametrize("text", ["", "self._noted(request)\nexchange, notes = self._noted(request)\n" * 2])
+def test_a_source_that_hooks_do_not_fit_is_told(text: str, tmp_path: Path) -> None:
+    """With the file and the text, and nothing is half done."""
+    tree = bare.copy(command.ROOT, tmp_path / "bare")
+    (tree / "proxy" / "relay.py").write_text(text)
+    before = (tree / "proxy" / "passage.py").read_text()
+    with pytest.raises(bare.DoesNotFit, match=r"proxy/relay.py has this \d times, not once: 'exchange, notes"):
+        bare.strip(tree)
+    assert (tree / "proxy" / "passage.py").read_text() == before
+
+
+SEEN = {"frames": [16.0, 17.0, 60.0], "long": 1, "rows": 40, "bottom": 1.0, "shown": 5000}
+
+
+def test_frames_of_the_page_are_read() -> None:
+    """Half of them, nearly all, and the longest."""
+    read = inspecting.frames(SEEN, 5000)
+    assert dict(read) == {"median": 17.0, "p95": 60.0, "worst": 60.0, "long": 1, "rows": 40}
+
+
+@pytest.mark.parametrize("change", [{"bottom": 0.5}, {"shown": 4999}])
+def test_a_page_that_was_not_shown_to_its_end_is_not_measured(change: dict[str, float]) -> None:
+    """A list that is short scrolls well."""
+    with pytest.raises(DidNotWork, match="the page showed"):
+        inspecting.frames(SEEN | change, 5000)
 
 
 def test_ours_is_compiled_again_only_where_the_source_has_changed(tmp_path: Path) -> None:
@@ -232,7 +283,7 @@ def test_an_unknown_name_on_the_command_line_is_told(capsys: pytest.CaptureFixtu
     """With those that there are."""
     with pytest.raises(SystemExit):
         command.arguments(["--proxies", "ours,enovy"])
-    assert "unknown: enovy; there is ours, ours-unseen, ours-pure, nginx" in capsys.readouterr().err
+    assert "unknown: enovy; there is ours, ours-unseen, ours-bare, ours-pure, nginx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("scheme", ["plain", "tls"])
@@ -351,3 +402,18 @@ def test_a_program_that_does_not_listen_is_told_with_what_it_said(tmp_path: Path
         started(program, free_port(), cores, tmp_path / "output.log"),
     ):
         pass
+
+
+@linux
+def test_the_source_without_hooks_has_no_call_of_them_and_serves(sink: Running, tmp_path: Path) -> None:
+    """Each replacement fits once; what is left answers with the credential, as the bench starts it."""
+    tree = bare.copy(command.ROOT, tmp_path / "bare")
+    data_path = "".join((tree / "proxy" / f"{name}.py").read_text() for name in ("relay", "passage", "delivery"))
+    assert not re.search(r"\bnotes\.\w+\(|\bnoted\.\w|\bwatchers?\.\w|\bwatchers=", data_path)
+    upstream = Upstream("plain", sink.port, tmp_path / "server.pem", "the-token", sink.port)
+    job = Job(tmp_path, free_port(), upstream, sys.executable, tree, 32)
+    cores = frozenset(os.sched_getaffinity(0))
+    with started(proxies.unseen(job), job.port, cores, tmp_path / "ours.log"):
+        loads.check(job.port)
+        loads.one_by_one(job.port, map(inspecting.with_bodies, range(3)))
+    assert "Traceback" not in (tmp_path / "ours.log").read_text()

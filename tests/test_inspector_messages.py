@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from proxy.accesslog import Exchange
 from proxy.admin.entries import Entry, Scribe
-from proxy.admin.journal import Journal
+from proxy.admin.journal import WAITING_BYTES, WAITING_MOST, Journal, Listener
 from proxy.admin.messages import KEPT, Conversation, Events, Frames
 from proxy.admin.shown import KEPT_TEXTS, Words
 from proxy.demo.serving import serving
@@ -419,3 +419,20 @@ def test_082_what_was_found_clean_is_looked_at_again_when_another_secret_is_know
         words.field(b"accept", b"%d" % number, b"Accept")
     assert len(vars(words)["_clean"]) <= KEPT_TEXTS
     assert len(vars(words)["_fields"]) <= KEPT_TEXTS
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"),
+    [(100, WAITING_MOST), (WAITING_BYTES >> 4, 16), (WAITING_BYTES + 1, 1)],
+    ids=["many", "long", "too-long"],
+)
+async def test_what_waits_for_a_slow_listener_is_bounded_in_number_and_bytes(size: int, kept: int) -> None:
+    """The newest wait, one at least; it is told how many it missed."""
+    listener = Listener()
+    for number in range(WAITING_MOST + 100):
+        listener.tell("message", f"{number}".encode().ljust(size))
+    *told, (event, lost) = await listener.next()
+    assert [int(data) for _, data in told] == list(range(WAITING_MOST + 100 - kept, WAITING_MOST + 100))
+    assert (event, json.loads(lost)) == ("lost", {"lost": WAITING_MOST + 100 - kept})
+    listener.tell("message", b"next")
+    assert await listener.next() == [("message", b"next")]

@@ -30,8 +30,10 @@ SOON_SECONDS: Final = 0.01
 OVERLOAD_MOST: Final = 50
 #: Who asks for the list waits so long for what ended just now.
 ASKED_SECONDS: Final = 0.1
-#: More events than this wait for nobody who listens: the oldest go.
+#: More events than this, or more bytes of them, wait for nobody who listens: the oldest go. A message may be as
+#: long as what is kept of a body.
 WAITING_MOST: Final = 1000
+WAITING_BYTES: Final = 8 << 20
 #: An exchange that has lasted so long is shown before it ends.
 LIVE_AFTER_SECONDS: Final = 0.5
 #: So many of these are shown, the newest.
@@ -45,22 +47,24 @@ class Listener:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[str, bytes]] = deque()
+        self._size = 0
         self._news = asyncio.Event()
         self.lost = 0
 
     def tell(self, event: str, data: bytes) -> None:
         """Something happened."""
-        if len(self._waiting) >= WAITING_MOST:
-            self._waiting.popleft()
-            self.lost += 1
         self._waiting.append((event, data))
+        self._size += len(data)
+        while len(self._waiting) > 1 and (len(self._waiting) > WAITING_MOST or self._size > WAITING_BYTES):
+            self._size -= len(self._waiting.popleft()[1])
+            self.lost += 1
         self._news.set()
 
     async def next(self) -> list[tuple[str, bytes]]:
         """All that waits, once something does."""
         await self._news.wait()
         self._news.clear()
-        told, self._waiting = list(self._waiting), deque()
+        told, self._waiting, self._size = list(self._waiting), deque(), 0
         if self.lost:
             told.append(("lost", json.dumps({"lost": self.lost}).encode()))
             self.lost = 0

