@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from proxy.clock import Clock
+from proxy.credentials.grant import AnewGrant
 from proxy.errors import CredentialUnavailable
 from proxy.grants.command import OUTPUT_LIMIT, BadOutput, Form, read
 from proxy.grants.request import Granted
@@ -24,7 +25,7 @@ OUTPUT_SECONDS: Final = 0.5
 END_SECONDS: Final = 1.0
 
 
-class CommandGrant:
+class CommandGrant(AnewGrant):
     """Runs `command`, program first: `stdin` on its input, `environ()` over the proxy's own (None: without it)."""
 
     def __init__(
@@ -47,15 +48,6 @@ class CommandGrant:
         self._timeout = timeout
         self._clock = clock
         self._register = register
-
-    @property
-    def begins_anew(self) -> bool:
-        """It always does."""
-        return True
-
-    def can_refresh(self, _refresh_token: Secret | None, _token: Secret | None) -> bool:
-        """It always begins anew."""
-        return False
 
     async def obtain(
         self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None

@@ -46,6 +46,19 @@ class AroundGrant:
         return self._grant.can_refresh(refresh_token, token)
 
 
+class AnewGrant:
+    """What a grant is that asks for each token from the beginning, and needs no refresh token."""
+
+    @property
+    def begins_anew(self) -> bool:
+        """It always does."""
+        return True
+
+    def can_refresh(self, _refresh_token: Secret | None, _token: Secret | None) -> bool:
+        """It never has to."""
+        return False
+
+
 class Endpoint(Protocol):
     """A client for token endpoints."""
 

@@ -1,26 +1,18 @@
 """Obtains the machine's own token from the cloud's metadata service."""
 
 from proxy.credentials.asking import Asking
+from proxy.credentials.grant import AnewGrant
 from proxy.grants.metadata import Metadata
 from proxy.grants.request import Granted
 from proxy.redact import Secret
 
 
-class MetadataGrant:
+class MetadataGrant(AnewGrant):
     """Asks as `metadata` describes; `asking` judges by it, too."""
 
     def __init__(self, metadata: Metadata, asking: Asking) -> None:
         self._metadata = metadata
         self._asking = asking
-
-    @property
-    def begins_anew(self) -> bool:
-        """It always does."""
-        return True
-
-    def can_refresh(self, _refresh_token: Secret | None, _token: Secret | None) -> bool:
-        """It always begins anew."""
-        return False
 
     async def obtain(
         self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None

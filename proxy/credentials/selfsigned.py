@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy.credentials.asking import Asking
+from proxy.credentials.grant import AnewGrant
 from proxy.credentials.signing import BEHIND_SECONDS, ServerClock, Signing
 from proxy.errors import CredentialRejected
 from proxy.grants.github_app import PROOF_SECONDS, REPLY, GitHubApp
@@ -12,22 +13,13 @@ from proxy.grants.request import Granted
 from proxy.redact import Secret
 
 
-class JWTGrant:
+class JWTGrant(AnewGrant):
     """Signs `claims` anew for each token; each is good for `lifetime` seconds."""
 
     def __init__(self, signing: Signing, claims: Mapping[str, Any], *, lifetime: float) -> None:
         self._signing = signing
         self._claims = claims
         self._lifetime = lifetime
-
-    @property
-    def begins_anew(self) -> bool:
-        """It always does."""
-        return True
-
-    def can_refresh(self, _refresh_token: Secret | None, _token: Secret | None) -> bool:
-        """It always begins anew."""
-        return False
 
     async def obtain(
         self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
@@ -36,7 +28,7 @@ class JWTGrant:
         return Granted(self._signing.sign(self._claims, seconds=self._lifetime), lifetime=self._lifetime)
 
 
-class GitHubAppGrant:
+class GitHubAppGrant(AnewGrant):
     """Proves to be the app, and asks for the installation's token."""
 
     def __init__(self, *, name: str, app: GitHubApp, signing: Signing, clock: ServerClock, asking: Asking) -> None:
@@ -45,15 +37,6 @@ class GitHubAppGrant:
         self._app = app
         self._signing = signing
         self._asking = asking
-
-    @property
-    def begins_anew(self) -> bool:
-        """It always does."""
-        return True
-
-    def can_refresh(self, _refresh_token: Secret | None, _token: Secret | None) -> bool:
-        """It always begins anew."""
-        return False
 
     async def obtain(
         self, _refresh_token: Secret | None, _token: Secret | None = None, _barred: str | None = None
