@@ -274,9 +274,8 @@ def normal(transcript: str) -> str:
     return text
 
 
-def test_the_transcript_is_what_demo_prints() -> None:
+def test_the_transcripts_are_what_demo_prints() -> None:
     """Each part between the marked cuts stands in a real run, and the parts come in its order."""
-    [block] = fenced("text", pages=["README.md"])
     run = subprocess.run(
         [sys.executable, "-m", "proxy", "demo"],
         capture_output=True,
@@ -285,14 +284,16 @@ def test_the_transcript_is_what_demo_prints() -> None:
         timeout=DEADLINE,
         cwd=ROOT,
     )
-    parts = [normal(part) for part in block.text.split("[...]")]
-    assert len(parts) > 3
-    rest = normal(run.stdout)
-    for part in parts:
-        found = rest.find(part)
-        assert found >= 0, part
-        rest = rest[found + len(part) :]
-    assert rest == ""
+    for page, cuts in (("README.md", 2), ("docs/demo.md", 1)):
+        [block] = fenced("text", pages=[page])
+        parts = [normal(part) for part in block.text.split("[...]")]
+        assert len(parts) == cuts + 1
+        rest = normal(run.stdout)
+        for part in parts:
+            found = rest.find(part)
+            assert found >= 0, part
+            rest = rest[found + len(part) :]
+        assert rest == ""
 
 
 def test_the_table_of_commands_is_complete() -> None:
