@@ -31,7 +31,7 @@ PATTERNS: Final = (
     Pattern(
         re.compile(
             r"(?i)((?:access_token|refresh_token|id_token|client_secret|private_token|privatetoken|password|refreshtoken)"
-            r"""\\*["']?\s*[=:]\s*\\*["']?)[^\s"'&,;}\x00-\x1f]+"""
+            r"""\\*["']?\s*[=:]\s*\\*["']?)(?:\\*[^\s"'&,;}\\\x00-\x1f])+"""
         ),
         frozenset({"token", "password", "client_secret"}),
     ),

@@ -91,7 +91,8 @@ class Site:
             "Content-Type": f"text/html; a={PAYLOAD}",
         }
         said = request.headers.get("User-Agent", "")
-        return web.Response(status=418, reason=PAYLOAD, body=f"{PAYLOAD} {said}".encode(), headers=fields)
+        body = f"{PAYLOAD} {said}".encode()
+        return web.Response(status=418, reason=f"{PAYLOAD} {said}", body=body, headers=fields)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -452,7 +453,10 @@ async def _rules(live: Live) -> None:
 async def test_082_what_is_hostile_shows_as_text_and_what_is_secret_does_not_show(
     around: Around,
 ) -> None:
-    """Markup and live tokens in the method, path, query, names and values of fields, bodies, the status text."""
+    """Markup and live tokens in the method, path, query, names and values of fields, bodies, the status text.
+
+    Of a method that is none nothing shows, since nothing of a malformed request does.
+    """
     async with living(around, viewport={"width": 1280, "height": 800}) as live:
         page, tab = live.page, live.tab
         await tab.click("#bodies")
@@ -465,6 +469,7 @@ async def test_082_what_is_hostile_shows_as_text_and_what_is_secret_does_not_sho
         lines = [f"User-Agent: {said}", f"X-{TOKEN}: {said}", f"Referer: http://x/{secrets[0]}?q={PAYLOAD}"]
         for method, path in (
             (TOKEN, PATH),
+            (secrets[0], PATH),
             ("PUT", PATH),
             ("POST", f"/site/evil/{secrets[0]}?q={PAYLOAD.replace(' ', '+')}&{secrets[-1]}={secrets[0]}"),
         ):
@@ -473,14 +478,17 @@ async def test_082_what_is_hostile_shows_as_text_and_what_is_secret_does_not_sho
                 client.send(head(method, path, *lines, f"Content-Length: {len(body)}") + body)
                 answer = await within(client.reader.readuntil(b"\r\n\r\n"))
             assert answer.startswith(b"HTTP/1.1 4")
-        await page.says("#count", "4 exchanges")
-        for number in (2, 3, 4):
+        await page.says("#count", "5 exchanges")
+        for number in (2, 3, 4, 5):
             await tab.locator(f".space .row[aria-rowindex='{number}']").click()
             await tab.locator("exchange-detail .part").first.wait_for()
             await live.proxy.ask("GET", "/site/json")
             shown = await tab.content()
             assert not [each for each in secrets if each in shown]
+        await live.opens("bad_request")
+        assert await tab.locator("exchange-detail h2").inner_text() == "400 -"
         await live.opens("method:POST")
+        await page.says(".attempt dl", f"{PAYLOAD} {PAYLOAD} ***")
         await page.says("pre", PAYLOAD)
         await page.says("exchange-detail .fields", PAYLOAD)
         await page.says("exchange-detail h2", "***")

@@ -216,7 +216,8 @@ def test_082_bytes_that_are_no_text_are_looked_through_as_well(content_type: str
 @pytest.mark.parametrize("text", [ONE, json.dumps({"body": ONE, "page": [1, {"token": SECRET}]})])
 def test_what_is_masked_is_still_json(text: str) -> None:
     """The page indents it."""
-    assert json.loads(without_members(text, b"application/json")).keys() == json.loads(text).keys()
+    shown = part(text.encode(), Redactor(), cut=False, content_type=b"application/json")["text"]
+    assert json.loads(shown).keys() == json.loads(text).keys()
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/html", FORM])

@@ -360,6 +360,8 @@ def test_only_exact_values_are_masked_by_values() -> None:
         ("x eyJhbGciOiJub25lIn0.eyJhIjoxfQ. y", "x *** y"),
         ("?access_token=x&a=b", "?access_token=***&a=b"),
         ('{"password": "hunter2", "a": 1}', '{"password": "***", "a": 1}'),
+        (r'{"a": "{\"password\": \"hunter2\"}"}', r'{"a": "{\"password\": \"***\"}"}'),
+        (r'{"query": "in(password: \"hun\\ter2\")"}', r'{"query": "in(password: \"***\")"}'),
         ("client_secret : x", "client_secret : ***"),
         ("CLIENT_SECRET\n=x", "CLIENT_SECRET\n=***"),
         ("na\u00efve pas\u017fword=x", "na\u00efve pas\u017fword=***"),

@@ -110,6 +110,7 @@ class Scribe:
             "first_byte_ms": None if head is None else _ms(_first_byte(sent)),
             "fields": shown.outgoing(sent, exchange.credential, self._words),
             "status": None if head is None else head.status,
+            "reason": None if head is None else shown.reason(head.whole, self._words),
             "refused": sent.is_refused,
             "answer": [] if head is None else shown.fields(head.fields, self._words),
             "error": sent.error or None,

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from proxy import __version__
+from proxy.problem import status_line
 
 
 def har(details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def _entry(detail: Mapping[str, Any]) -> dict[str, Any]:
         },
         "response": {
             "status": detail["status"],
-            "statusText": "",
+            "statusText": status_line(detail["status"]).split(b" ", 2)[2].decode(),
             "httpVersion": "HTTP/1.1",
             "cookies": [],
             "headers": _headers(detail["response"]["fields"]),

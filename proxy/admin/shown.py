@@ -194,6 +194,11 @@ def outgoing(sent: Sent, credential: str, words: Words) -> list[Shown]:
     return found
 
 
+def reason(head: bytes, words: Words) -> str:
+    """The text behind the status of an answer (RFC 9112 section 4), which no client gets (threat 70)."""
+    return shown_words(clean(head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[2], words))
+
+
 def path(raw: bytes, words: Words) -> str:
     """A path as it may be shown."""
     return clean(raw, words)

@@ -71,6 +71,7 @@ def attempt(generation: int, status: int, **more: Any) -> JSON:
         "first_byte_ms": 10.1,
         "fields": [["Accept", "*/*", None], ["Authorization", "Bearer ***", "added: credential default"]],
         "status": status,
+        "reason": "",
         "refused": status == 401,
         "answer": [["Content-Type", "application/json", None]],
         "error": None,

@@ -12,6 +12,7 @@ function outcome(attempt) {
 }
 
 function facts(attempt) {
+  const said = attempt.reason ? [['Status text', discreet.host(attempt.reason)]] : [];
   return [
     ['Went to', discreet.host(attempt.upstream) ?? '–'],
     ['Target', discreet.target(attempt.target)],
@@ -20,6 +21,7 @@ function facts(attempt) {
     ['Began after', ms(attempt.at_ms)],
     ['Connect', ms(attempt.connect_ms)],
     ['First byte', ms(attempt.first_byte_ms)],
+    ...said,
   ];
 }
 

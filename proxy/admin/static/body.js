@@ -78,10 +78,14 @@ export function contentView(body) {
   return hex(data);
 }
 
-/** `keep` switches bodies on; `isKept`: they are; `isTold`: it is shown as messages; `size`: how many bytes there were. */
-export function bodyView(body, { isKept, keep, isTold = false, size }) {
+/**
+ * `keep` switches bodies on; `isKept`: they are; `isTold`: it is shown as messages; `isLive`: it still comes; `size`: how
+ * many bytes there were.
+ */
+export function bodyView(body, { isKept, keep, isTold = false, isLive = false, size }) {
   if (!body) {
     if (size === 0) return h('p', { class: 'none' }, 'No body.');
+    if (isKept && isLive) return h('p', { class: 'none' }, 'Nothing of it so far.');
     if (isKept) return h('p', { class: 'none' }, 'Not kept: bodies were off then.');
     return h('p', { class: 'none' }, 'Bodies are off. ', button('Switch on', keep, { class: 'keep' }));
   }
