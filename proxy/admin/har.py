@@ -4,11 +4,14 @@ Source: http://www.softwareishard.com/blog/har-12-spec/
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from proxy import __version__
-from proxy.problem import status_line
+
+#: What clients get: the upstream's own are not passed on.
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 def har(details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def _entry(detail: Mapping[str, Any]) -> dict[str, Any]:
         },
         "response": {
             "status": detail["status"],
-            "statusText": status_line(detail["status"]).split(b" ", 2)[2].decode(),
+            "statusText": _PHRASES.get(detail["status"], ""),
             "httpVersion": "HTTP/1.1",
             "cookies": [],
             "headers": _headers(detail["response"]["fields"]),
