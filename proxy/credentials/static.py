@@ -1,5 +1,7 @@
 """A credential that cannot change: a personal access token, an API key."""
 
+import time
+
 from proxy.clock import Clock
 from proxy.credentials.credential import Report
 from proxy.errors import CredentialRejected
@@ -15,6 +17,7 @@ class StaticSource:
         self._name = name
         self._token = token
         self._clock = clock
+        #: In epoch seconds.
         self._refused_at: float | None = None
 
     async def token(self, wait: float) -> Token:  # noqa: ARG002  the contract's; nothing is waited for
@@ -23,7 +26,7 @@ class StaticSource:
 
     async def newer_than(self, refused: Token, *, wait: float, ask: bool) -> None:  # noqa: ARG002  same
         """Never, but people are told that it was refused."""
-        self._refused_at = self._clock.now()
+        self._refused_at = self._clock.wall()
 
     async def refresh(self, wait: float) -> None:  # noqa: ARG002  same
         """Cannot be done."""
@@ -42,8 +45,8 @@ class StaticSource:
         error = None
         if self._refused_at is not None:
             error = (
-                f"{now - self._refused_at:.0f} s ago an upstream said that the fixed token of credential "
-                f"{self._name!r} is bad: make a new one at the vendor and put it in its place."
+                f"At {time.strftime('%H:%M:%SZ, %Y-%m-%d', time.gmtime(self._refused_at))}, an upstream said that the "
+                f"fixed token of credential {self._name!r} is bad: make a new one at the vendor and put it in its place."
             )
         life = Life(token=self._token)
         return Report(self._name, state(life, now), life.generation, left, last_error=error)
