@@ -45,8 +45,9 @@ class StaticSource:
         error = None
         if self._refused_at is not None:
             error = (
-                f"At {time.strftime('%H:%M:%SZ, %Y-%m-%d', time.gmtime(self._refused_at))}, an upstream said that the "
-                f"fixed token of credential {self._name!r} is bad: make a new one at the vendor and put it in its place."
+                f"At {time.strftime('%H:%M:%SZ, %Y-%m-%d', time.gmtime(self._refused_at))}, an upstream said that "
+                f"the fixed token of credential {self._name!r} is bad: make a new one at the vendor, "
+                "and put it in its place."
             )
         life = Life(token=self._token)
         return Report(self._name, state(life, now), life.generation, left, last_error=error)
