@@ -205,6 +205,12 @@ class Redactor:
             text = pattern.regex.sub(_mask_match, text)
         return text
 
+    def line(self, text: str) -> str:
+        """The same in printable ASCII. Escapes may spell a value out, so they are looked at as well."""
+        masked = self.text(text)
+        shown = printable(masked)
+        return shown if shown == masked else self.text(shown)
+
     def _likely(self, text: str) -> Iterable[Pattern]:
         """The patterns that may match in `text`."""
         if not text.isascii():

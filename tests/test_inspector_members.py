@@ -114,6 +114,10 @@ BODIES = {
         "text/xml",
         f"<a><m><name>password</name><value><string>{SECRET}</string></value></m><name>u</name><v>{KEPT}</v></a>",
     ),
+    "an attribute in json": (
+        "application/json",
+        json.dumps({"page": KEPT, "x": f'<user name="x" password="{SECRET}"/>'}),
+    ),
     "xml in json": ("application/json", json.dumps({"x": ELEMENT})),
     "json in xml": ("text/xml", f"<a><u>{KEPT}</u><p>{escape(json.dumps({'token': SECRET}))}</p></a>"),
     "yaml": ("text/yaml", f"user: {KEPT}\npassword: {SECRET} {SECRET}\nnext: 1\n"),
@@ -197,6 +201,29 @@ def test_082_a_token_that_holds_a_name_is_masked_whole() -> None:
 
 
 @pytest.mark.threat(82)
+@pytest.mark.parametrize("secret", ["pässwort-geheim-4711", "€uro-geheim-4711"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("before", [b"\0", b"\xff", b"\0\xff\0"])
+def test_082_a_token_beyond_ascii_is_known_in_bytes_that_are_no_text(
+    secret: str, encoding: str, before: bytes
+) -> None:
+    """Whatever stands in front of it, and in whatever encoding it is."""
+    redactor = Redactor()
+    redactor.register(Secret(secret))
+    shown = part(before + secret.encode(encoding), redactor, cut=False)
+    assert (shown["text"], shown["base64"]) == (None, None)
+
+
+@pytest.mark.threat(82)
+@pytest.mark.parametrize(
+    "text", ["Bearer H4sIAAAAAAAAAAAAAAAA.rest-of-it-4711", "ya29.eJaaaaaaaaaaaaaaaa.rest-of-it-4711"]
+)
+def test_082_a_credential_that_looks_packed_is_masked_whole(text: str) -> None:
+    """What is packed is cut out of the rest, and is not the beginning of a token alone."""
+    assert "rest-of-it" not in part(text.encode(), Redactor(), cut=False)["text"]
+
+
+@pytest.mark.threat(82)
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 @pytest.mark.parametrize(
     ("content_type", "text"),
@@ -227,6 +254,8 @@ def test_what_is_masked_is_still_json(text: str) -> None:
         'page=1&size="a\\"&<b class="x">y</b>\\\\"{"a": "b"}&=&',
         '{"token": null, "password": true, "author": "a", "path": "https://x/y%20z?a=b&c=d"}',
         "<p>Your password:</p><p>it's <b and the token</p>",
+        '{"token_type": "Bearer", "token_endpoint": "https://x/", "total_tokens": 3}',
+        '<body id="session"><p>kept</p></body>',
     ],
 )
 def test_what_holds_no_secret_stays_byte_for_byte(content_type: str, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from proxy.admin.members import without_members
 from proxy.notes import Piece
-from proxy.redact import MASK, Redactor, printable
+from proxy.redact import MASK, Redactor
 
 #: What gzip, zip, zstd and zlib begin with, in base64.
 _PACKED_TEXT: Final = re.compile(
@@ -41,6 +41,8 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS: Final = frozenset(
     {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"sRGB", b"cHRM", b"pHYs", b"bKGD"}
 )
+#: What text may be in that holds more than ASCII, and how many bytes a character of it has at least.
+_ENCODINGS: Final = {"utf-8": 1, "cp1252": 1, "utf-16-le": 2, "utf-16-be": 2, "utf-32-le": 4, "utf-32-be": 4}
 #: So much of what is unpacked only to be looked at.
 _LOOKED_AT: Final = 1 << 20
 
@@ -83,7 +85,8 @@ def part(data: bytes, redactor: Redactor, *, cut: bool, content_type: bytes = b"
     if text is not None:
         # What is known goes first: a name may stand in the middle of it.
         named = without_members(redactor.values(text), content_type)
-        clean = redactor.text(_PACKED_TEXT.sub(MASK, named))
+        # Also before what is packed is cut out: a credential may begin with the same letters.
+        clean = redactor.text(_PACKED_TEXT.sub(MASK, redactor.text(named)))
         return {"text": clean, "base64": None, "note": None}
     reason = None
     if data.startswith(_PNG):
@@ -98,13 +101,16 @@ def part(data: bytes, redactor: Redactor, *, cut: bool, content_type: bytes = b"
 
 
 def _word(raw: bytes, redactor: Redactor) -> str:
-    return printable(redactor.text(raw[:_TYPE_MOST].decode("latin-1")))
+    return redactor.line(raw[:_TYPE_MOST].decode("latin-1"))
 
 
 def _knows(data: bytes, redactor: Redactor, content_type: bytes = b"") -> bool:
     """Is something in it that would be masked, in UTF-16 or UTF-32 as well?"""
     texts = (data.decode("latin-1"), _without_nul(data))
-    return any(redactor.text(text) != text or without_members(text, content_type) != text for text in texts)
+    if any(redactor.text(text) != text or without_members(text, content_type) != text for text in texts):
+        return True
+    others = (data[start:].decode(name, "replace") for name, most in _ENCODINGS.items() for start in range(most))
+    return any(redactor.values(text) != text for text in others)
 
 
 def _without_nul(data: bytes) -> str:

@@ -16,15 +16,22 @@ _TAG: Final = re.compile(
     rf"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|<(/?)([A-Za-z_][\w:.-]*+)((?:[^<>\"']|{_QUOTED})*+)>?",
     re.DOTALL,
 )
-_ATTRIBUTE: Final = re.compile(rf"(?<![\w:.-])([\w:.-]++)(\s*=\s*)({_QUOTED}|[^\s\"'<>=]+)")
+_ATTRIBUTE: Final = re.compile(rf"(?<![\w:.-])([\w:.-]++)(\s*=\s*)({_QUOTED}|[^\s\"'<>=\\][^\s\"'<>=]*)")
 _SECTION: Final = "<![CDATA["
 #: An attribute or an element that tells the name of what stands beside it.
-_NAMING: Final = frozenset({"name", "key", "id", "type", "property", "field"})
+_NAMING: Final = frozenset({"name", "key", "property", "field"})
+#: These tell it of the element's value alone: all of a page may have an id.
+_MARKING: Final = frozenset({"id", "type"})
 _VALUES: Final = frozenset({"value", "content"})
 #: Elements of HTML that hold nothing (HTML section 13.1.2).
 _VOID: Final = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"}
 )
+
+
+def is_document(text: str) -> bool:
+    """Does markup begin it, as documents do?"""
+    return text.lstrip("\ufeff \t\r\n").startswith("<")
 
 
 def without_elements(text: str, inner: Callable[[str], str]) -> str:
@@ -38,7 +45,7 @@ def without_elements(text: str, inner: Callable[[str], str]) -> str:
     if not tags:
         return text
     ends = _ends(tags)
-    is_document = text.lstrip("\ufeff \t\r\n").startswith("<")
+    is_whole = is_document(text)
     pieces: list[str] = []
     at, is_next = 0, False
     for number, tag in enumerate(tags):
@@ -57,7 +64,7 @@ def without_elements(text: str, inner: Callable[[str], str]) -> str:
         if name in _VOID or tag[3].endswith("/"):
             continue
         following = tags[number + 1].start() if number + 1 < len(tags) else len(text)
-        end = ends.get(number, len(text) if is_document else following)
+        end = ends.get(number, len(text) if is_whole else following)
         if is_called and text[at:end].strip():
             pieces.append(MASK)
             at = end
@@ -105,11 +112,12 @@ def _local(name: str) -> str:
 
 def _attributes(given: str, inner: Callable[[str], str]) -> tuple[str, bool]:
     """The attributes, masked, and whether one of them calls what the element holds a secret."""
-    is_called = any(_local(each[1]) in _NAMING and is_secret(each[3]) for each in _ATTRIBUTE.finditer(given))
+    called = {_local(each[1]) for each in _ATTRIBUTE.finditer(given) if is_secret(each[3])}
+    is_called, is_marked = bool(_NAMING & called), bool((_NAMING | _MARKING) & called)
 
     def shown(each: re.Match[str]) -> str:
         name, value = each[1], each[3]
-        if is_secret(name) or (is_called and _local(name) in _VALUES):
+        if is_secret(name) or (is_marked and _local(name) in _VALUES):
             return f'{name}{each[2]}"{MASK}"'
         held = value.strip(value[0]) if value[0] in "\"'" else value
         masked = _held(held, inner, quote=True)

@@ -14,7 +14,7 @@ from html import unescape
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
-from proxy.admin.markup import without_elements
+from proxy.admin.markup import is_document, without_elements
 from proxy.admin.secretnames import is_secret, secret_words
 from proxy.redact import MASK
 
@@ -44,7 +44,7 @@ _VALUED: Final = re.compile(
 # -- everything else: a name, a sign, a value
 _QUOTE: Final = r"""["']|&(?:quot|apos|#0*3[49]|#x0*2[27]);"""
 #: What may follow the word up to the value.
-_SIGN: Final = re.compile(rf"""[\w.\[\]-]{{0,64}}(?:\\|{_QUOTE})*+\s*+[:=]{{1,3}}>?\s*+""", re.IGNORECASE)
+_SIGN: Final = re.compile(rf"""([\w.\[\]-]{{0,64}})(?:\\|{_QUOTE})*+\s*+[:=]{{1,3}}>?\s*+""", re.IGNORECASE)
 _OPENING: Final = re.compile(rf"(\\*+)({_QUOTE})", re.IGNORECASE)
 _MASKED: Final = re.compile(rf"\\*+(?:{_QUOTE})?{re.escape(MASK)}", re.IGNORECASE)
 _NOTHING: Final = re.compile(r"(?:null|none|nil|true|false|undefined)\b", re.IGNORECASE)
@@ -55,6 +55,8 @@ _BLOCK: Final = re.compile(
 )
 _WORD: Final = re.compile(r"""(?:(?:bearer|basic|digest|token|negotiate)\s+)?[^\s"'&,;<>}]*""", re.IGNORECASE)
 _LINE: Final = re.compile(r"[^\r\n<&]*")
+_NAME_BEGINS: Final = re.compile(r"[\w-]+\Z")
+_NAME_BEGINNING_MOST: Final = 32
 _LINE_BEGINS: Final = re.compile(r"(?:\A|[\r\n])[\x20\t]*(?:export\x20|-\x20)?[\w.-]*\Z")
 _LINE_BEGINNING_MOST: Final = 80
 _RUN: Final = re.compile(r"""[^<>"'\r\n]+""")
@@ -109,12 +111,16 @@ def _clean(text: str, layers: int) -> str:
         return MASK
     if _FORM.fullmatch(text):
         return _form(text, layers)
-    if "<" in text:
+    if is_document(text):
         text = without_elements(text, lambda inner: _clean(inner, layers - 1))
     if (parts := _PARTS.search(text)) is not None:
         before, rest = text[: parts.start()], text[parts.start() :]
         return _clean(before, layers - 1) + _parts(rest, parts[1], layers - 1)
-    return _plain("".join(_json(_FLAT.sub(_pair, text), layers)))
+    text = "".join(_json(_FLAT.sub(_pair, text), layers))
+    # In other texts a tag may stand within a string, whose escapes are its own.
+    if "<" in text:
+        text = without_elements(text, lambda inner: _clean(inner, layers - 1))
+    return _plain(text)
 
 
 def _form(text: str, layers: int) -> str:
@@ -223,6 +229,9 @@ def _plain(text: str) -> str:
     for begin, end_of_word in secret_words(text):
         sign = _SIGN.match(text, end_of_word) if begin >= at else None
         if sign is None or _MASKED.match(text, sign.end()) or _NOTHING.match(text, sign.end()):
+            continue
+        before = _NAME_BEGINS.search(text, max(0, begin - _NAME_BEGINNING_MOST), begin)
+        if not is_secret(text[before.start() if before else begin : sign.end(1)]):
             continue
         start = sign.end()
         end, quote = _end_of_plain(text, begin, start)

@@ -13,6 +13,11 @@ _WORDS: Final = re.compile(
     r"|encryption[_.\x20-]?key|master[_.\x20-]?key"
     r"|p(?<![a-z]p)(?:ass|in)(?![a-z])|a(?<![a-z]a)uth(?![a-z])|s(?<![a-z]s)ig(?![a-z])|c(?<![a-z]c)v[vc](?![a-z])"
 )
+#: What ends so is about a secret, and none: `token_type`, `token_endpoint`, `total_tokens`.
+_ABOUT: Final = re.compile(
+    r"(?:[_-](?:types?|endpoints?|(?:methods|algs?|values)?_?supported|ur[il]|count|expires(?:_in|_at)?|expiry|ttl|lifetime"
+    r"|limit|enabled|required|details)|(?:prompt|completion|input|output|total|max|cached|reasoning)[_-]?tokens)\s*\Z"
+)
 _LOWER: Final = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 
@@ -26,4 +31,4 @@ def secret_words(text: str) -> Iterator[tuple[int, int]]:
 def is_secret(name: str) -> bool:
     """Does this name, which may be percent-encoded (RFC 3986 section 2.1), call its value a secret?"""
     plain = unquote_plus(name) if "%" in name or "+" in name else name
-    return next(secret_words(plain), None) is not None
+    return next(secret_words(plain), None) is not None and _ABOUT.search(plain.lower()) is None

@@ -216,5 +216,8 @@ def query(raw: bytes) -> bytes:
 
 def clean(raw: bytes, words: Words) -> str:
     """Text of printable characters, without a secret in it."""
-    text = printable(words.text(raw[:_VALUE_MOST].decode("latin-1")))
+    text = words.text(raw[:_VALUE_MOST].decode("latin-1"))
+    if not text.isascii() or not text.isprintable():
+        # Escapes may spell a secret out.
+        text = words.text(printable(text))
     return text if len(raw) <= _VALUE_MOST else text + MASK
