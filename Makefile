@@ -74,6 +74,9 @@ venv: .venv/.made
 
 demo: .venv/.installed
 	@$(BIN)/bearer-proxy demo
+	@echo
+	@echo 'Next, with a token of your own in API_TOKEN, for an API of your own:'
+	@echo '    $(BIN)/bearer-proxy run --upstream https://api.example.com --token-env API_TOKEN --listen 127.0.0.1:8080'
 
 newcomer: .venv/.made
 	@$(BIN)/python -m tests.support.newcomer

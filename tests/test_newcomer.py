@@ -16,4 +16,4 @@ def test_a_newcomer_gets_an_answer_with_three_commands() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     steps = [line.split(" s  ")[1].split()[0] for line in done.stdout.splitlines()]
-    assert steps == ["git", "make", "bearer-proxy", "curl", "in"]
+    assert steps == ["git", "make", ".venv/bin/bearer-proxy", "curl", "in"]

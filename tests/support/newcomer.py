@@ -18,6 +18,9 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 TOKEN: Final = "a-token-of-a-newcomer-0123456789"
+#: What stands in README for an upstream, and the address that the proxy there listens on.
+_EXAMPLE: Final = "https://api.example.com"
+_ADDRESS: Final = "127.0.0.1:8080"
 #: No step takes so many seconds.
 DEADLINE: Final = 600.0
 
@@ -75,10 +78,12 @@ def _walk(folder: Path, api: str, environ: dict[str, str]) -> int:
         _run(["git", "clone", "--quiet", str(ROOT), str(clone)], folder, environ)
     with _step("make demo"):
         _run(["make", "demo"], clone, environ)
-    command = ["bearer-proxy", "run", "--upstream", api, "--token-env", "API_TOKEN", "--listen", "127.0.0.1:0"]
-    with _step(f"{' '.join(command[:2])} --upstream URL --token-env API_TOKEN"):
-        command[0] = str(clone / ".venv" / "bin" / command[0])
-        process = subprocess.Popen(command, cwd=clone, env=environ, stderr=subprocess.PIPE, text=True)
+    command = _promised(clone)
+    with _step(command):
+        here = command.replace(_EXAMPLE, api).replace(_ADDRESS, "127.0.0.1:0")
+        process = subprocess.Popen(
+            ["sh", "-c", f"exec {here}"], cwd=clone, env=environ, stderr=subprocess.PIPE, text=True
+        )
         url = _listening(process)
     try:
         with _step("curl"):
@@ -91,6 +96,13 @@ def _walk(folder: Path, api: str, environ: dict[str, str]) -> int:
     assert not changed, f"files of the clone were changed:\n{changed}"
     _say(f"{monotonic() - began_at:6.1f} s  in all, three commands and no file edited")
     return 0
+
+
+def _promised(clone: Path) -> str:
+    """The command as README has it."""
+    lines = (clone / "README.md").read_text("utf-8").splitlines()
+    [command] = [line for line in lines if f"bearer-proxy run --upstream {_EXAMPLE} " in line]
+    return command
 
 
 def _listening(process: subprocess.Popen[str]) -> str:
