@@ -1,6 +1,5 @@
 """Why a request was answered as it was: one true reason for each refusal that stays, and what mends it."""
 
-import asyncio
 from typing import Any, Final
 
 import pytest
@@ -10,10 +9,12 @@ from proxy.demo.teletracker import TeleTracker
 from tests.support.api import Seen, api
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Canaries
-from tests.support.raw import head
+from tests.support.raw import head, within
 from tests.support.routes import Keyed
+from tests.support.upstreams import CLOSE, REQUEST, Upstream
 from tests.support.vendors import Vendor
-from tests.test_inspector import listed, newest
+from tests.test_inspector import ask, newest
+from tests.test_inspector_messages import listening
 
 ADMIN: Final = {"admin": {"listen": "127.0.0.1:0"}}
 PHASES: Final = ("guard_ms", "token_wait_ms", "connect_ms", "first_byte_ms", "body_ms")
@@ -31,13 +32,6 @@ async def why(proxy: Proxy) -> str:
     return said
 
 
-async def ended(proxy: Proxy) -> dict[str, Any]:
-    """The exchange that came last, once it is over."""
-    while (await listed(proxy))[0]["live"]:
-        await asyncio.sleep(0)
-    return await newest(proxy)
-
-
 def adds_up(shown: dict[str, Any]) -> bool:
     """Do the phases make up the whole, as far as they are rounded?"""
     timing = shown["timing"]
@@ -48,7 +42,10 @@ def adds_up(shown: dict[str, Any]) -> bool:
     ("status", "reason"),
     [
         (401, "This is a fixed token: make a new one at the vendor and put it in its place."),
-        (403, "This is a fixed token, and the answer does not say that it is bad: the credential may lack a right."),
+        (
+            403,
+            "This is a fixed token, and the answer does not say that it is bad: the credential may lack a right.",
+        ),
     ],
 )
 async def test_a_fixed_token_that_was_refused_is_told_from_one_that_lacks_a_right(
@@ -79,7 +76,6 @@ async def test_a_token_request_that_failed_is_told_with_its_failure(
         tracker.double.set(token_endpoint="down")
         assert (await proxy.ask("GET", "/calls")).status == 401
         shown = await newest(proxy)
-        error = proxy.instance.reports()[0].last_error if hasattr(proxy.instance, "reports") else None
     assert "It refused generation 1 of credential default. No newer token could be had: " in shown["why"]
     assert "503" in shown["why"]
     assert adds_up(shown), shown["timing"]
@@ -116,8 +112,9 @@ async def test_a_vendor_that_gives_the_same_token_again_is_told(
         config = {"upstream": upstream.url, "credential": {"type": "login", "login": login}, **ADMIN}
         async with proxying(config, clock=clock) as proxy:
             assert (await proxy.ask("GET", "/a")).status == 401
-            assert (await why(proxy)).endswith("The same token came back when a newer one was asked for: "
-                                               "to send it again proves nothing.")
+            assert (await why(proxy)).endswith(
+                "The same token came back when a newer one was asked for: to send it again proves nothing."
+            )
 
 
 async def test_a_body_that_could_not_be_sent_again_is_told(
@@ -161,7 +158,7 @@ async def test_the_rule_of_a_client_key_is_told_as_that(
     async with api() as upstream:
         config = keyed.config(upstream.url, top=guard)
         async with proxying(config, environ={**keyed.environ, "CI": key}) as proxy:
-            answer = await proxy.ask("GET", "/a", {"Proxy-Client-Key": key})
+            answer = await proxy.ask("GET", "/a", {"X-Proxy-Key": key})
             assert answer.code == "path_denied"
             said = "The proxy itself said path_denied. Its rules say: the key of client ci is for GET of /b."
             assert await why(proxy) == said
@@ -169,9 +166,10 @@ async def test_the_rule_of_a_client_key_is_told_as_that(
 
 async def test_where_no_route_matches_that_is_said(proxying: StartProxy, keyed: Keyed) -> None:
     """It was looked for."""
-    async with api() as upstream, proxying(
-        keyed.config(upstream.url, prefix="/v2"), environ=keyed.environ
-    ) as proxy:
+    async with (
+        api() as upstream,
+        proxying(keyed.config(upstream.url, prefix="/v2"), environ=keyed.environ) as proxy,
+    ):
         assert (await proxy.ask("GET", "/a")).code == "no_route"
         said = "The proxy itself said no_route. No route of this proxy matches the host and path."
         assert await why(proxy) == said
@@ -202,13 +200,58 @@ async def test_an_upstream_that_fails_is_told_with_its_way(proxying: StartProxy,
         )
 
 
-async def test_a_client_that_leaves_a_stream_is_told_behind_the_way(proxying: StartProxy, keyed: Keyed) -> None:
+async def test_a_client_that_leaves_is_told_behind_the_way(proxying: StartProxy, keyed: Keyed) -> None:
     """The route, the credential, and the upstream's 200 stay."""
-    over = asyncio.Event()
+    begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
+    async with (
+        Upstream([REQUEST, begun]) as upstream,
+        proxying(keyed.config(upstream.origin), environ=keyed.environ) as proxy,
+    ):
+        async with proxy.connect() as client:
+            client.send(head("GET", "/a"))
+            await within(client.reader.readuntil(b"half"))
+        await proxy.told(lambda lines: len(lines) == 1)
+        assert await why(proxy) == (
+            f"Route default (/) led to {upstream.origin}, which answered 200. Credential default was added, "
+            "generation 1. The client hung up before it had the whole answer."
+        )
 
-    async def answer(_seen: Seen) -> web.StreamResponse:
-        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        return stream
 
-    async with api() as upstream:
-        upstream.answer = answer
+async def test_while_a_newer_token_is_waited_for_that_is_said(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """No time of it is the body's; a client that leaves meanwhile got nothing of the refusal's reason."""
+    async with proxying({**tracker.config, **ADMIN}, environ=tracker.environ, clock=clock) as proxy:
+        assert (await proxy.ask("GET", "/calls")).status == 200
+        tracker.double.expire()
+        tracker.double.set(token_endpoint="slow")
+        async with listening(proxy) as page, proxy.connect() as client:
+            client.send(head("GET", "/calls"))
+            await within(tracker.double.holding())
+            while not (begun := await page.next("exchange"))["live"]:
+                pass
+            live = (await ask(proxy, "GET", f"/api/exchanges/{begun['id']}")).json()
+        await proxy.told(lambda lines: len(lines) == 2)
+        left = await why(proxy)
+        tracker.double.release()
+    refused = "which answered 401. It refused generation 1 of credential default."
+    assert live["why"].endswith(f"{refused} A newer token is waited for.")
+    assert live["timing"]["body_ms"] is None
+    assert left.endswith(f"{refused} The client hung up before it had the whole answer.")
+
+
+async def test_a_repeat_that_gets_no_answer_is_not_called_accepted(
+    proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
+) -> None:
+    """It was sent with a newer token; whether that is good nobody knows."""
+    refused = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+    async with Upstream([REQUEST, refused], [REQUEST, b"nonsense\r\n\r\n", CLOSE]) as upstream:
+        config = {**tracker.config, **ADMIN, "upstream": str(upstream.origin)}
+        async with proxying(config, environ=tracker.environ, clock=clock) as proxy:
+            answer = await proxy.ask("POST", "/a", body=b"1")
+            assert answer.code == "upstream_protocol"
+            said = await why(proxy)
+    assert (
+        "which did not answer. It refused the token of credential default once; the request was sent again with "
+        "generation 2. The proxy itself said upstream_protocol, on route default. "
+    ) in said
