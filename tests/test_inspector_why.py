@@ -35,7 +35,7 @@ async def why(proxy: Proxy) -> str:
 def adds_up(shown: dict[str, Any]) -> bool:
     """Do the phases make up the whole, as far as they are rounded?"""
     timing = shown["timing"]
-    return abs(sum(timing[phase] or 0.0 for phase in PHASES) - timing["total_ms"]) < 0.04
+    return bool(abs(sum(timing[phase] or 0.0 for phase in PHASES) - timing["total_ms"]) < 0.04)
 
 
 @pytest.mark.parametrize(
