@@ -66,6 +66,31 @@ async def test_a_fixed_token_that_was_refused_is_told_from_one_that_lacks_a_righ
             )
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("", "Neither refresh_on nor expired names this status, so no newer token was asked for."),
+        (
+            'Bearer error="insufficient_scope"',
+            "By what it says this answer does not refuse the token, so no newer one was asked for.",
+        ),
+    ],
+)
+async def test_a_403_that_is_no_refusal_of_the_token_is_told_as_that(
+    proxying: StartProxy, keyed: Keyed, said: str, reason: str
+) -> None:
+    """The route does not take it for one, or the answer itself says that it is none."""
+
+    async def answer(_seen: Seen) -> web.StreamResponse:
+        return web.Response(status=403, headers={"WWW-Authenticate": said} if said else {})
+
+    async with api(answer) as upstream:
+        config = keyed.config(upstream.url, refresh_on=[401, 403] if said else [401])
+        async with proxying(config, environ=keyed.environ) as proxy:
+            await proxy.ask("GET", "/a")
+            assert (await why(proxy)).endswith(f"Credential default was added, generation 1. {reason}")
+
+
 async def test_a_token_request_that_failed_is_told_with_its_failure(
     proxying: StartProxy, tracker: Vendor[TeleTracker], clock: HeldClock
 ) -> None:

@@ -6,6 +6,8 @@ from proxy.accesslog import Exchange
 from proxy.errors import ProxyError
 from proxy.notes import FullNotes, Sent, Stay
 
+#: Statuses that are about who asks.
+_LIKE_REFUSALS: Final = {401, 403}
 #: How it ended where no answer of ours says so.
 _ENDED: Final = {
     "client_closed": "The client hung up before it had the whole answer.",
@@ -69,7 +71,18 @@ def _of_token(exchange: Exchange, notes: FullNotes, last: Sent | None) -> str:
     if exchange.refusals:
         return f"It refused generation {generation} of credential {name}. {_stayed(exchange, notes)}".rstrip()
     waited = f" after {exchange.token_wait * 1e3:.0f} ms of waiting for it" if exchange.token_wait >= 0.001 else ""
-    return f"Credential {name} was added, generation {generation}{waited}."
+    return f"Credential {name} was added, generation {generation}{waited}. {_passed(notes, last)}".rstrip()
+
+
+def _passed(notes: FullNotes, last: Sent) -> str:
+    """Why an answer that looks like a refusal of the token was not taken for one."""
+    if notes.binding is None or last.head is None or last.head.status not in _LIKE_REFUSALS:
+        return ""
+    if not notes.binding.rules.concerns(last.head.status):
+        return "Neither refresh_on nor expired names this status, so no newer token was asked for."
+    if notes.answer_lines:
+        return "By what it says this answer does not refuse the token, so no newer one was asked for."
+    return ""
 
 
 def _stayed(exchange: Exchange, notes: FullNotes) -> str:
