@@ -15,6 +15,9 @@ from proxy.routes import Route, RouteTable, split_target
 
 #: RFC 4918 section 10.3.
 _LEAD_ELSEWHERE: Final = frozenset({"COPY", "MOVE"})
+#: The rules of this module, as people are told of them.
+_ELSEWHERE: Final = "the Destination names another place, and where there are rules it may not"
+_BEYOND: Final = "the Destination is not below this route"
 _BEHIND_PATH: Final = re.compile(rb"[?#]")
 
 
@@ -35,13 +38,13 @@ def permit_destinations(
         path = _path(value, admission, route)
         if path is None:
             if route.base_path or any(policy.has_rules for policy in policies):
-                raise PathDenied
+                raise PathDenied(_ELSEWHERE)
             continue
         split_target(path)  # or it holds what no target may, and who resolves it reads another place
         rest = beyond(inner(route), path)
         own_path = b"" if rest is None else route.prefix + rest or b"/"
         if rest is None or table.find(admission.visitor.host, own_path) is not route:
-            raise PathDenied
+            raise PathDenied(_BEYOND)
         path = route.target(own_path)
         for method in methods:
             route.policy.check(method, path)

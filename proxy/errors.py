@@ -206,6 +206,11 @@ class PathDenied(Rejected):
     title = "Path denied"
     explanation = "The rules of the route, or those of the client key, forbid this method and path."
 
+    def __init__(self, rule: str = "") -> None:
+        super().__init__()
+        #: Which of them it is, for people who look on; the client is not told.
+        self.rule = rule
+
 
 class CorsDenied(Rejected):
     """A CORS preflight from an origin that is not allowed."""

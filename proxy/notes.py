@@ -6,12 +6,13 @@ Law: no token is noted, and what is noted ends with the exchange: what rests of 
 from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
 from proxy.body import Watcher
-from proxy.credentials.credential import Rendered
+from proxy.credentials.credential import Rendered, Source
+from proxy.errors import PathDenied, ProxyError
 from proxy.guard import Admission
 from proxy.http1.answer import AnswerHead
 from proxy.injection import Outgoing, Place
@@ -20,6 +21,10 @@ from proxy.upstream.attempt import Attempt
 
 #: The type of a stream of events (HTML section 9.2).
 _EVENTS: Final = b"text/event-stream"
+
+#: Why a refused token is not followed by a newer one: it cannot change (and may be good: the answer does not say
+#: that it is bad); a newer one did not help before; there is none; it is the same one; the body is not there.
+Stay = Literal["fixed", "fixed, perhaps good", "closed", "none", "same", "body"]
 
 
 class Sent:
@@ -133,6 +138,12 @@ class Notes:
     def refused(self) -> None:
         """The last attempt's token was refused."""
 
+    def stays(self, stay: Stay, source: Source) -> None:
+        """And that is what the client gets; `source` was to have a newer one."""
+
+    def fails(self, error: ProxyError) -> None:
+        """This is our own answer."""
+
     def answers(self, lines: bytes) -> None:
         """These are the answer's field lines as the client gets them."""
 
@@ -151,12 +162,16 @@ class FullNotes(Notes):
         "answer_lines",
         "binding",
         "bodies",
+        "detail",
         "exchange",
         "messages",
         "onlooker",
         "request",
         "request_body",
+        "rule",
         "sent",
+        "stay",
+        "trouble",
     )
 
     def __init__(self, request: Request, exchange: Exchange, onlooker: Onlooker, bodies: int = 0) -> None:
@@ -170,6 +185,9 @@ class FullNotes(Notes):
         self.admitted_at = 0.0
         self.binding: Binding | None = None
         self.sent: list[Sent] = []
+        self.stay: Stay | None = None
+        #: The last trouble of who was to have a newer token; what we said ourselves, and by which rule.
+        self.trouble = self.detail = self.rule = ""
         self.answer_lines = b""
         self.request_body: Piece | None = None
         self.answer_body: Piece | None = None
@@ -203,6 +221,18 @@ class FullNotes(Notes):
         """As above."""
         self.sent[-1].is_refused = True
         self.onlooker.refused(self.exchange, self)
+
+    def stays(self, stay: Stay, source: Source) -> None:
+        """As above."""
+        self.stay = stay
+        if stay == "none":
+            self.trouble = source.report().last_error or ""
+
+    def fails(self, error: ProxyError) -> None:
+        """As above; the error itself is not kept, since what it was raised through holds tokens."""
+        self.detail = error.detail
+        if isinstance(error, PathDenied):
+            self.rule = error.rule
 
     def answers(self, lines: bytes) -> None:
         """As above."""

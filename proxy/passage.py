@@ -20,7 +20,7 @@ from proxy.injection import Injection, Outgoing
 from proxy.lifecycle import Gate, Token
 from proxy.listener.answer import ClientAnswer
 from proxy.listener.request import Request
-from proxy.notes import Notes
+from proxy.notes import Notes, Stay
 from proxy.refusals import BODY_LIMIT, Refusal, is_plain_json
 from proxy.upstream.attempt import SAFE, Attempt, send
 
@@ -119,6 +119,8 @@ class Passage:
         self.exchange.refusals = 1
         self.notes.refused()
         if not rendered.credential.changes:
+            stay: Stay = "fixed" if refusal.explicit else "fixed, perhaps good"
+            self.notes.stays(stay, rendered.credential.source)
             return attempt, rendered, await self._told(rendered, refusal)
         gate = self._gate(refusal)
         # What the upstream did not wait for it does not want, and what the client has not sent yet may be needed.
@@ -131,9 +133,11 @@ class Passage:
         if newer.value == rendered.token.value:
             # The vendor gave the same token again: sending it twice proves nothing.
             gate.not_cured(newer.generation, self.clock.now())
+            self.notes.stays("same", rendered.credential.source)
             return attempt, rendered, []
         body = self.request.body
         if body is not None and not body.is_replayable:
+            self.notes.stays("body", rendered.credential.source)
             return attempt, rendered, [NOT_REPLAYABLE]
 
         attempt.end()
@@ -176,7 +180,10 @@ class Passage:
         )
         self.exchange.token_wait += perf_counter() - began_at
         # A closed gate has seen that this generation does not cure the refusal: sending it again proves nothing.
-        return None if newer is not None and not is_open and newer.generation <= gate.evidence else newer
+        if newer is None or (not is_open and newer.generation <= gate.evidence):
+            self.notes.stays("none" if is_open else "closed", refused.credential.source)
+            return None
+        return newer
 
     async def _judge(self, attempt: Attempt) -> Refusal | None:
         """Does this answer refuse the token? Its body is held only where a rule asks for it, and short JSON."""

@@ -75,6 +75,7 @@ class Relay:
             if not exchange.path and request.target.startswith(b"/"):
                 # What was asked for, for the log of a refusal; other forms may hold a password.
                 exchange.ask(request.target)
+            notes.fails(error)
             out.problem(error, self._cors(request))
         except asyncio.CancelledError:
             # The listener cancels for two reasons: the client hung up, or `limits.drain` is over.

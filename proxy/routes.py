@@ -54,18 +54,28 @@ class Rule:
     methods: frozenset[str] | None
     paths: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """In a line, for people."""
+        methods = "all methods" if self.methods is None else ", ".join(sorted(self.methods))
+        return f"{methods} of {', '.join(self.paths)}"
+
 
 class Policy:
     """`allow` and `deny` of a route, asked for every reading of the upstream path (threat 28).
 
-    `deny` holds if any reading matches, case-insensitively; `allow` only if every reading does.
+    `deny` holds if any reading matches, case-insensitively; `allow` only if every reading does. `only`: how people
+    are told of a request that is beyond `allow`, whose rules follow.
     """
 
-    __slots__ = ("_allow", "_deny")
+    __slots__ = ("_allow", "_beyond", "_deny")
 
-    def __init__(self, allow: Iterable[Rule] | None, deny: Iterable[Rule]) -> None:
-        self._allow = None if allow is None else [(rule.methods, _pattern(rule.paths, 0)) for rule in allow]
-        self._deny = [(rule.methods, _pattern(rule.paths, re.IGNORECASE)) for rule in deny]
+    def __init__(
+        self, allow: Iterable[Rule] | None, deny: Iterable[Rule], *, only: str = "no entry of allow holds: "
+    ) -> None:
+        rules = list(allow or ())
+        self._allow = None if allow is None else [(rule.methods, _pattern(rule.paths, 0)) for rule in rules]
+        self._beyond = only + "; ".join(map(str, rules))
+        self._deny = [(rule.methods, _pattern(rule.paths, re.IGNORECASE), f"deny: {rule}") for rule in deny]
 
     @property
     def has_rules(self) -> bool:
@@ -78,16 +88,16 @@ class Policy:
             return
         # Nearly every path can be read in one way only.
         seen = {path.decode("latin-1")} if _PLAIN.fullmatch(path) else readings(path)
-        for methods, pattern in self._deny:
+        for methods, pattern, told in self._deny:
             if (methods is None or method in methods) and any(
                 pattern.fullmatch(each) or pattern.fullmatch(each + "/") for each in seen
             ):
-                raise PathDenied
+                raise PathDenied(told)
         if self._allow is None:
             return
         allowed = [pattern for methods, pattern in self._allow if methods is None or method in methods]
         if not all(any(pattern.fullmatch(each) for pattern in allowed) for each in seen):
-            raise PathDenied
+            raise PathDenied(self._beyond)
 
 
 #: No escape, no backslash, no parameter; no segment is empty or made of dots.

@@ -4,10 +4,11 @@ from typing import Protocol
 
 from proxy.binding import Binding
 from proxy.body import Watcher
-from proxy.credentials.credential import Rendered
+from proxy.credentials.credential import Rendered, Source
+from proxy.errors import ProxyError
 from proxy.guard import Admission
 from proxy.injection import Outgoing
-from proxy.notes import Notes, Sent
+from proxy.notes import Notes, Sent, Stay
 
 
 class Witness(Protocol):
@@ -50,6 +51,14 @@ class WitnessedNotes(Notes):
         """As above."""
         self.witness.refused()
         self.inner.refused()
+
+    def stays(self, stay: Stay, source: Source) -> None:
+        """As above."""
+        self.inner.stays(stay, source)
+
+    def fails(self, error: ProxyError) -> None:
+        """As above."""
+        self.inner.fails(error)
 
     def answers(self, lines: bytes) -> None:
         """As above."""

@@ -80,6 +80,9 @@ class Site:
     async def _long(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(text="all work and no play\n" * 5000)
 
+    async def _lapsed(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(status=401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
     async def _boom(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(status=500, text="broken")
 
@@ -249,6 +252,7 @@ async def test_every_function_works_on_live_traffic(
         await _shows_messages(live)
         await _presents(live)
         await _rules(live)
+        await _explains_what_stays(live)
 
 
 async def _lists(live: Live) -> None:
@@ -296,12 +300,27 @@ async def _explains(live: Live) -> None:
     assert "First byte" in str(await tab.locator(".spent").get_attribute("aria-label"))
     await live.sees("retried")
     await live.opens("path_denied")
-    await page.says(".why", "The proxy itself said path_denied")
+    await page.says(".why", "The proxy itself said path_denied, on route site. Its rules say: deny: ")
     await live.opens("page=2 route:site")
     await page.says("exchange-detail h2", "ticket=***")
     await page.says(".fields", "masked only fields known to be harmless are shown")
     await page.says("exchange-detail .none", "Bodies are off.")
     await page.keeps_bodies()
+    await live.closes()
+
+
+async def _explains_what_stays(live: Live) -> None:
+    """A 401 to a fixed token, and one behind which the token request failed: which of them it is."""
+    page = live.page
+    assert (await live.proxy.ask("GET", "/site/lapsed")).status == 401
+    await live.opens("path:lapsed")
+    await page.says(".why", "This is a fixed token: make a new one at the vendor and put it in its place.")
+    live.tracker.double.expire()
+    live.tracker.double.set(token_endpoint="down")
+    assert (await live.proxy.ask("GET", "/calls?page=5")).status == 401
+    await live.opens("page=5 route:calls")
+    await page.says(".why", "No newer token could be had: ")
+    await live.sees("stays")
     await live.closes()
 
 

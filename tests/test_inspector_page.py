@@ -429,7 +429,8 @@ async def test_presentation_mode_leaves_no_host_no_id_no_query_and_no_body_in_th
     shown = summary(1, path="/v2/things/77", query="q=acme", client="ada@10.1.2.3")
     found = detail(
         shown,
-        why="Route default (/v2/things/77) led to https://api.example.com, which answered 200.",
+        why="Route default (/v2/things/77) led to https://api.example.com, which answered 200. "
+        "Its rules say: the key of client acme is for GET of /v2.",
         attempts=[attempt(3, 200, target="/v2/things/77?q=acme")],
         request={
             "http": "1.1",
@@ -443,6 +444,7 @@ async def test_presentation_mode_leaves_no_host_no_id_no_query_and_no_body_in_th
         await page.says("pre", "in-the-body")
         await page.press("m")
         await page.says(".why", "Route default (/v2/things/•••) led to •••, which answered 200.")
+        await page.says(".why", "the key of client ••• is for GET of ")
         assert await page.paths() == ["/v2/things/•••?•••"]
         document = await page.tab.content()
         assert [word for word in secret if word in document] == []

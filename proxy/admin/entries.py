@@ -153,10 +153,13 @@ def _timing(exchange: Exchange, notes: FullNotes | None, seconds: float) -> dict
     if notes is not None and notes.admitted_at:
         guard = _ms(notes.admitted_at - exchange.started_at)
     answered = [sent for sent in (() if notes is None else notes.sent) if sent.head is not None]
-    if answered:
-        connect = _ms(sum(map(_connecting, answered)))
-        first_byte = _ms(sum(_first_byte(sent) for sent in answered))
-        rest = _ms(max(0.0, exchange.started_at + seconds - answered[-1].answered_at))
+    if notes is not None and answered:
+        connecting, waiting = sum(map(_connecting, answered)), sum(map(_first_byte, answered))
+        connect, first_byte = _ms(connecting), _ms(waiting)
+        # Tokens are waited for before an attempt and behind it: what nothing else took is the body's.
+        before = notes.admitted_at - exchange.started_at + exchange.token_wait + connecting + waiting
+        last = notes.sent[-1].head
+        rest = _ms(max(0.0, seconds - before)) if last is not None and last.status == exchange.status else None
     return {
         "guard_ms": guard,
         "token_wait_ms": _ms(exchange.token_wait) if exchange.credential else None,

@@ -36,7 +36,7 @@ def client_keys(config: Config) -> Iterator[ClientKey]:
     if config.guard.client_key is not None:
         yield ClientKey("", config.guard.client_key.value, Policy(None, ()))
     for name, given in config.guard.client_keys.items():
-        yield ClientKey(name, given.key.value, Policy([rule(given)], ()))
+        yield ClientKey(name, given.key.value, Policy([rule(given)], (), only=f"the key of client {name} is for "))
 
 
 def key_for(config: Config, path: str) -> ClientKey | None:

@@ -10,12 +10,9 @@ from typing import Literal
 
 from proxy import build
 from proxy.binding import Binding
-from proxy.build.guard import rule
-from proxy.clientkeys import ClientKey
 from proxy.clock import Clock
-from proxy.config import Config, PolicyRule, RouteConfig
+from proxy.config import Config, RouteConfig
 from proxy.config.addresses import origin_text
-from proxy.config.model import ClientKeyConfig
 from proxy.destination import permit_destinations
 from proxy.errors import BadRequest, NoRoute, PathDenied, ProxyError
 from proxy.explain.crossing import Crossing, Note
@@ -72,6 +69,7 @@ def explained(config: Config, raw: bytes, *, port: int | None, clock: Clock, red
         _follow(_Way(config, build.guard(config), bindings, redactor), raw, port, found)
     except ProxyError as error:
         found.status, found.code, found.detail = error.status, error.code, error.detail
+        found.rule = error.rule if isinstance(error, PathDenied) else found.rule
     return found
 
 
@@ -103,7 +101,7 @@ def _follow(way: _Way, raw: bytes, port: int | None, found: Explanation) -> None
     methods = methods_of(request)
     if admission.key is not None:
         found.client = admission.key.name or "the key that all share"
-        _permit_client(way, admission.key, methods, admission.path, found)
+        _permit(admission.key.policy, methods, admission.path)
     if admission.preflight:
         preflight_lines(request.section.values, admission.visitor.origin)
         found.outcome, found.status = "answered", 204
@@ -121,9 +119,10 @@ def _follow(way: _Way, raw: bytes, port: int | None, found: Explanation) -> None
     path = route.target(admission.path)
 
     found.stage = "rules"
-    _permit(way.route(route.name), route.policy, methods, path, found)
+    _permit(route.policy, methods, path)
     if b"destination" in request.section.values:
         permit_destinations(request, methods, admission, route=route, table=table)
+    found.rule = "allow and deny let it pass" if route.policy.has_rules else "the route has none"
     switches = bool(request.section.options) and is_handshake(request)
 
     found.stage = "upstream"
@@ -149,46 +148,10 @@ def _follow(way: _Way, raw: bytes, port: int | None, found: Explanation) -> None
     found.dropped, found.added, found.kept = crossing.dropped(), crossing.added(), crossing.kept()
 
 
-def _permit_client(way: _Way, key: ClientKey, methods: list[str], path: bytes, found: Explanation) -> None:
-    """As the relay does; where it is denied, it is told that the key's rules are narrower."""
-    given = way.config.guard.client_keys.get(key.name)
-    try:
-        for method in methods:
-            key.policy.check(method, path)
-    except PathDenied:
-        if given is not None:
-            found.rule = f"the key of client {key.name} is for {_written(given)}"
-        raise
-
-
-def _permit(given: RouteConfig, policy: Policy, methods: list[str], path: bytes, found: Explanation) -> None:
-    """As the relay does; and which rule it was."""
-    try:
-        for method in methods:
-            policy.check(method, path)
-    except PathDenied:
-        found.rule = next(
-            (f"deny: {_written(each)}" for each in given.deny if _denies(each, methods, path)),
-            "no entry of allow holds: " + "; ".join(map(_written, given.allow or ())),
-        )
-        raise
-    found.rule = "allow and deny let it pass" if policy.has_rules else "the route has none"
-
-
-def _denies(given: PolicyRule, methods: Iterable[str], path: bytes) -> bool:
-    """Does this entry deny it by itself?"""
-    alone = Policy(None, [rule(given)])
-    try:
-        for method in methods:
-            alone.check(method, path)
-    except PathDenied:
-        return True
-    return False
-
-
-def _written(given: PolicyRule | ClientKeyConfig) -> str:
-    """A rule in a line."""
-    return f"{', '.join(given.methods) if given.methods is not None else 'all methods'} of {', '.join(given.paths)}"
+def _permit(policy: Policy, methods: Iterable[str], path: bytes) -> None:
+    """As the relay does."""
+    for method in methods:
+        policy.check(method, path)
 
 
 def _why(route: Route, table: RouteTable) -> str:

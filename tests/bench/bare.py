@@ -46,6 +46,7 @@ EDITS: Final = (
     ),
     Edit("relay.py", "        watchers = notes.goes(admission, binding)\n"),
     Edit("relay.py", "            exchange,\n            notes,\n", "            exchange,\n"),
+    Edit("relay.py", "            notes.fails(error)\n"),
     Edit("relay.py", "            notes.answers(lines)\n"),
     Edit(
         "relay.py",
@@ -141,6 +142,16 @@ EDITS: Final = (
         "passage.py",
         "self.exchange.refusals = 2\n            self.notes.refused()\n",
         "self.exchange.refusals = 2\n",
+    ),
+    Edit(
+        "passage.py",
+        '            stay: Stay = "fixed" if refusal.explicit else "fixed, perhaps good"\n'
+        "            self.notes.stays(stay, rendered.credential.source)\n",
+    ),
+    Edit("passage.py", '            self.notes.stays("same", rendered.credential.source)\n'),
+    Edit("passage.py", '            self.notes.stays("body", rendered.credential.source)\n'),
+    Edit(
+        "passage.py", '            self.notes.stays("none" if is_open else "closed", refused.credential.source)\n'
     ),
     Edit("upstream/attempt.py", '        "connected_at",\n'),
     Edit("upstream/attempt.py", '        "is_kept",\n'),

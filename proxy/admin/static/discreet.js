@@ -12,6 +12,7 @@ const HARMLESS = new Set(
 const WORD = /^(?:[a-z]{1,24}(?:[-_.][a-z]{1,24}){0,3}|v\d{1,3}|)$/i;
 const ADDRESS = /\b[a-z][a-z0-9+.-]*:\/\/[^\s,;)"']+/gi;
 const HOST = /\b(?:[\w-]+\.)+[\w-]+(?::\d+)?\b|\[[0-9a-f:]+\](?::\d+)?|\blocalhost(?::\d+)?\b/gi;
+const CLIENT = /\b(the key of client )\S+/g;
 
 export const discreet = {
   on: false,
@@ -50,10 +51,10 @@ export const discreet = {
     return this.on && text ? HIDDEN : text;
   },
 
-  /** Words in which an address or a path may stand. */
+  /** Words in which an address, a client or a path may stand. */
   sentence(text) {
     if (!this.on || !text) return text;
-    const bare = text.replace(ADDRESS, HIDDEN).replace(HOST, HIDDEN);
+    const bare = text.replace(ADDRESS, HIDDEN).replace(HOST, HIDDEN).replace(CLIENT, `$1${HIDDEN}`);
     return bare.replace(/(^|[\s(])(\/[^\s),]*)/g, (_whole, before, path) => before + this.target(path));
   },
 
