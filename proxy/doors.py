@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from proxy.config import Config, ListenAddress, PassedSockets, TcpAddress, UnixAddress
+from proxy.config import Config, ListenAddress, PassedSockets, TcpAddress, UnixAddress, meets_admin
 from proxy.config.addresses import is_loopback
 from proxy.errors import ConfigError
 from proxy.sockets import ListenError, PassedSocket, bind_tcp, bind_unix, url_of
@@ -66,6 +66,9 @@ def _bound_admin(config: Config, passed: Sequence[PassedSocket]) -> list[socket.
     address = config.admin.listen
     if address is None:
         return []
+    if meets_admin(config):
+        # An upstream that has not started yet must find its port free, and no route leads to the admin listener.
+        return bind_tcp(address.host, 0)
     try:
         return bind_tcp(address.host, address.port, passed=passed)
     except ListenError:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from proxy.demo.teletracker import TeleTracker
 from proxy.demo.vanilla_tokens import sign
+from proxy.errors import ConfigError
 from proxy.sockets import BACKLOG, ListenError
 from tests.support.api import Seen, api
 from tests.support.harness import HeldClock, StartProxy
@@ -56,6 +57,17 @@ async def test_the_default_admin_port_gives_way_where_it_is_taken(proxying: Star
     async with proxying(config) as one, proxying(config) as other:
         assert one.instance.admin_url != other.instance.admin_url
         assert (await other.admin("GET", "/healthz")).status == 200
+
+
+async def test_the_default_admin_port_is_left_to_an_upstream(proxying: StartProxy) -> None:
+    """No route leads to the admin listener, nor after a reload, and a service that starts later has its port."""
+    config = {"upstream": "http://localhost:8081", "admin": {}}
+    async with proxying(config) as proxy:
+        assert proxy.instance.admin_url is not None
+        assert not proxy.instance.admin_url.endswith(":8081")
+    async with proxying({"upstream": "http://127.0.0.1:9", "admin": {}}) as proxy:
+        with pytest.raises(ConfigError, match="admin listener's port: this cannot change"):
+            await proxy.reload(config)
 
 
 async def test_an_admin_port_that_was_chosen_does_not_give_way(proxying: StartProxy, taken: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """The configuration: found, read and validated."""
 
 from proxy.config.anycredential import ExpiredRuleConfig
+from proxy.config.checks import meets_admin
 from proxy.config.credentials import CredentialConfig, LoginCredential, StaticCredential
 from proxy.config.listeners import ListenAddress, PassedSockets, TcpAddress, UnixAddress
 from proxy.config.load import load
@@ -35,5 +36,6 @@ __all__ = [
     "again",
     "find",
     "load",
+    "meets_admin",
     "quick",
 ]

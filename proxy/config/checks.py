@@ -15,7 +15,7 @@ from proxy.config.credentialchecks import CREDENTIAL_CHECKS
 from proxy.config.draft import Draft
 from proxy.config.exported import check_exported
 from proxy.config.listeners import ListenAddress, TcpAddress, UnixAddress
-from proxy.config.model import GuardConfig
+from proxy.config.model import Config, GuardConfig
 from proxy.config.problems import KeyPath, Problems
 from proxy.offlimits import is_metadata, is_off_limits
 from proxy.routes import Origin
@@ -149,6 +149,14 @@ def _loops(draft: Draft, problems: Problems) -> None:
         if route.via is not None and any(_reaches(route.via.origin, address) for address in own):
             sentence = "this is the proxy's own address, a loop: write the address of the outbound proxy"
             problems.add(("routes", index, "via"), sentence)
+
+
+def meets_admin(config: Config) -> bool:
+    """Does a route lead to where the admin listener is where nobody says where?"""
+    address = config.admin.listen
+    if address is None or not config.admin.listen_is_default:
+        return False
+    return any(_reaches(route.upstream_origin, address) for route in config.routes)
 
 
 def _reaches(origin: Origin, address: ListenAddress) -> bool:
