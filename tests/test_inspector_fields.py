@@ -25,7 +25,10 @@ async def test_each_field_of_a_request_has_the_one_reason_why_it_did_not_cross(
     proxying: StartProxy, keyed: Keyed
 ) -> None:
     """In the words of `explain`; and what the proxy wrote says who had it written."""
-    rules = {"headers": {"set": {"X-Tenant": "of-the-route"}, "remove": ["X-Debug"]}, "forwarded": True}
+    rules: dict[str, Any] = {
+        "headers": {"set": {"X-Tenant": "of-the-route"}, "remove": ["X-Debug"]},
+        "forwarded": True,
+    }
     async with api() as upstream, proxying(keyed.config(upstream.url, **rules), environ=keyed.environ) as proxy:
         sent = {
             "Connection": "x-hop",
@@ -36,7 +39,7 @@ async def test_each_field_of_a_request_has_the_one_reason_why_it_did_not_cross(
             "New-URI": "/b",
             "Authorization": "Bearer of-the-client",
             "Cookie": "a=1; bearer_proxy_x=2",
-            "Referer": f"{proxy.url}/page",
+            "Referer": "http://localhost/page",
             "X-Mine": "1",
         }
         assert (await proxy.ask("GET", "/a", sent)).status == 200
@@ -145,7 +148,7 @@ async def test_a_cookie_that_stops_says_why(proxying: StartProxy, keyed: Keyed) 
 
 async def test_an_answer_that_the_client_did_not_get_has_no_fates(proxying: StartProxy, keyed: Keyed) -> None:
     """Where the proxy answers by itself, nothing of an upstream's went on."""
-    rules = {"deny": [{"paths": ["/admin/*"]}]}
+    rules: dict[str, Any] = {"deny": [{"paths": ["/admin/*"]}]}
     async with api() as upstream, proxying(keyed.config(upstream.url, **rules), environ=keyed.environ) as proxy:
         assert (await proxy.ask("GET", "/admin/x")).status == 403
         shown = await newest(proxy)
@@ -155,7 +158,7 @@ async def test_an_answer_that_the_client_did_not_get_has_no_fates(proxying: Star
 async def test_what_was_rewritten_goes_along_in_a_repetition(proxying: StartProxy, keyed: Keyed) -> None:
     """It is shown as it came, and the proxy rewrites it once more."""
     async with api() as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
-        await proxy.ask("GET", "/a", {"Referer": f"{proxy.url}/page"})
+        await proxy.ask("GET", "/a", {"Referer": "http://localhost/page"})
         shown = await newest(proxy)
         curl = (await ask(proxy, "GET", f"/api/exchanges/{shown['id']}/curl")).body.decode()
     assert "Referer" in curl

@@ -13,7 +13,6 @@ from proxy.admin.shown import (
     REWRITTEN,
     Shown,
     Words,
-    field,
     fields,
     split,
     told,
@@ -29,25 +28,58 @@ from proxy.redact import MASK
 _NAMING: Final = frozenset({b"origin", b"referer", b"destination"})
 
 
+class Fates:
+    """The notes of a request's fields as they came, and of its lines as they went; None: it says nothing more."""
+
+    __slots__ = ("came", "went")
+
+    def __init__(self, notes: FullNotes, sent: Sent, reasons: Reasons) -> None:
+        given = notes.request.section.fields
+        lines = {line for _lower, _value, line in given}
+        crossed = {line for _lower, _value, line in split(sent.outgoing.lines)}
+        named = {line.partition(b":")[0].lower() for line in crossed}
+        cookies = list(cookie_names(sent.outgoing.cookies))
+        self.came: list[str | None] = [
+            _of_cookies(value, cookies, reasons)
+            if lower == b"cookie"
+            else _why_not(lower, reasons, is_there=lower in named)
+            if line not in crossed or _is_dropped(lower, reasons)
+            else None
+            for lower, value, line in given
+        ]
+        self.went: list[str | None] = [
+            _why_added(line, reasons) if line not in lines or _is_dropped(lower, reasons) else None
+            for lower, _value, line in split(sent.outgoing.lines)
+        ]
+
+
+def _fates(notes: FullNotes, sent: Sent) -> Fates | None:
+    """A client sends the same fields again and again, and what becomes of them is the same each time."""
+    memo, key = notes.request.section.memo, (notes.binding, sent.outgoing.lines, sent.places)
+    found: Fates | None = memo.get(key)
+    if found is None:
+        reasons = _reasons(notes, sent)
+        if reasons is not None:
+            found = memo[key] = Fates(notes, sent, reasons)
+    return found
+
+
 def asked(notes: FullNotes, words: Words) -> list[Shown]:
     """A request's fields, and of each that did not cross as it came why."""
     section = notes.request.section
-    sent = notes.sent[0] if notes.sent else None
-    reasons = None if sent is None else _reasons(notes, sent)
-    if sent is None or reasons is None:
-        return fields(section.fields, words)
-    crossed = set(sent.outgoing.lines.split(b"\r\n"))
-    named = {line.partition(b":")[0].lower() for line in crossed}
-    cookies = list(cookie_names(sent.outgoing.cookies))
-    found = []
-    for lower, value, line in section.fields:
-        name, text, note = field(lower, value, line[: len(lower)], words)
-        if lower == b"cookie":
-            note = _of_cookies(value, cookies, reasons)
-        elif line not in crossed or _is_dropped(lower, reasons):
-            note = told(_why_not(lower, note, reasons, is_there=lower in named), note)
-        found.append((name, text, note))
-    return found
+    fates = _fates(notes, notes.sent[0]) if notes.sent else None
+    shown = fields(section.fields, words)
+    if fates is None:
+        return shown
+    return [
+        each if fate is None or _stays_masked(fate, each[2]) else (each[0], each[1], told(fate, each[2]))
+        for each, fate in zip(shown, fates.came, strict=True)
+    ]
+
+
+def _stays_masked(fate: str, note: str | None) -> bool:
+    """What is masked is left out of a repetition, which the first word of its note decides."""
+    return note is not None and fate.startswith(REWRITTEN)
 
 
 def _reasons(notes: FullNotes, sent: Sent) -> Reasons | None:
@@ -76,17 +108,20 @@ def _is_dropped(lower: bytes, reasons: Reasons) -> bool:
     return canonical(lower) in reasons.bare.names or lower in reasons.options
 
 
-def _why_not(lower: bytes, note: str | None, reasons: Reasons, *, is_there: bool) -> str:
+def _why_not(lower: bytes, reasons: Reasons, *, is_there: bool) -> str:
     """Why it did not cross as it came; `is_there`: a field of this name was sent all the same."""
     if is_there and (lower in FRAMING or lower in HOP_BY_HOP):
         return ANEW
     if lower in FRAMING:
         return f"{DROPPED}this request needs none"
     why = reasons.why_dropped(lower, named_proxy=is_there and lower in _NAMING)
-    if why is not NAMED_THE_PROXY:
-        return DROPPED + why
-    # What is masked is left out of a repetition, which the first word of its note decides.
-    return note or REWRITTEN + why
+    return (REWRITTEN if why is NAMED_THE_PROXY else DROPPED) + why
+
+
+def _why_added(line: bytes, reasons: Reasons) -> str:
+    """Of a line that the client did not send, or not so."""
+    why = reasons.why_added(line)
+    return (REWRITTEN if why is WITH_THE_UPSTREAMS_NAME else ADDED) + why
 
 
 def _of_cookies(value: bytes, kept: list[bytes], reasons: Reasons) -> str:
@@ -107,15 +142,12 @@ def _of_cookies(value: bytes, kept: list[bytes], reasons: Reasons) -> str:
 
 def outgoing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> list[Shown]:
     """What went upstream, the credential by its places."""
-    reasons = _reasons(notes, sent)
-    own = {line for _lower, _value, line in notes.request.section.fields}
-    found = []
-    for lower, value, line in split(sent.outgoing.lines):
-        name, text, note = field(lower, value, line[: len(lower)], words)
-        if reasons is not None and (line not in own or _is_dropped(lower, reasons)):
-            why = reasons.why_added(line)
-            note = told((REWRITTEN if why is WITH_THE_UPSTREAMS_NAME else ADDED) + why, note)
-        found.append((name, text, note))
+    fates, found = _fates(notes, sent), fields(split(sent.outgoing.lines), words)
+    if fates is not None:
+        found = [
+            each if fate is None else (each[0], each[1], told(fate, each[2]))
+            for each, fate in zip(found, fates.went, strict=True)
+        ]
     if sent.outgoing.cookies:
         size = sum(map(len, sent.outgoing.cookies))
         found.append(("Cookie", f"{MASK} ({size} bytes)", NOT_LISTED))

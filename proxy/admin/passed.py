@@ -18,7 +18,7 @@ from proxy.http1.answer import CHUNKED, SWITCHED, UNTIL_CLOSE, AnswerHead
 from proxy.listener.request import Request
 from proxy.notes import FullNotes, Sent
 from proxy.reasons import CONNECTION_NAMES_IT, OF_THIS_CONNECTION
-from proxy.rewrite import CORS, REFERENCES, Rewriter
+from proxy.rewrite import CORS, REFERENCES, STICKY, Rewriter
 
 #: No body goes with it, and nothing is said of one.
 _NO_CONTENT: Final = 204
@@ -91,12 +91,14 @@ class Passed:
 
     def _rewritten(self, lower: bytes, value: bytes, line: bytes, went: set[bytes]) -> str | None:
         """What the route's `rewrite` did; None: it let it pass, or what it made of it went nowhere."""
+        if lower in STICKY:
+            return f"{DROPPED}{_rule(lower)}: browsers would hold it against all that this host serves"
+        if len(self.head.values[lower]) == sum(name == lower for name, _value, _line in self.lines):
+            return REWRITTEN + _rule(lower)  # none of them stopped
         own_origin, key_prefix = self.admission.visitor.own_origin, self.admission.key_prefix
         crossing = self.rewriter.value(lower, value, own_origin=own_origin, key_prefix=key_prefix)
-        if crossing is None and lower == b"set-cookie":
-            return f"{DROPPED}{_rule(lower)}: no path of this route would get it back"
         if crossing is None:
-            return f"{DROPPED}{_rule(lower)}: browsers would hold it against all that this host serves"
+            return f"{DROPPED}{_rule(lower)}: no path of this route would get it back"
         return REWRITTEN + _rule(lower) if b"%b: %b" % (line[: len(lower)], crossing) in went else None
 
     def _why_there(self, lower: bytes) -> str:
