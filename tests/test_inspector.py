@@ -72,7 +72,7 @@ async def test_082_an_exchange_is_shown_without_what_may_be_a_secret(proxying: S
     request = {name: (value, note) for name, value, note in shown["request"]["fields"]}
     assert request["Accept"] == ("text/plain", None)
     assert request["X-Session"] == (f"*** ({len(own)} bytes)", "masked: only fields known to be harmless are shown")
-    assert request["Authorization"][1] == "dropped: ours stands in its place"
+    assert request["Authorization"][1] == "dropped: that of credential default stands in its place"
     [attempt] = shown["attempts"]
     assert ["Authorization", "Bearer ***", "added: credential default, generation 1"] in attempt["fields"]
     assert ["Etag", '"1"', None] in [[name.title(), value, note] for name, value, note in attempt["answer"]]

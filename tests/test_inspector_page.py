@@ -379,7 +379,7 @@ async def test_what_is_left_out_of_a_request_is_said_before_it_goes_and_after(br
             ["Via", "***", None],
             ["User-Agent", "own/1 (***)", "masked: not all of it is shown as it came"],
             ["X-Tenant", "*** (4 bytes)", "masked: only fields known to be harmless are shown"],
-            ["Connection", "keep-alive", "dropped: of this connection alone"],
+            ["Connection", "keep-alive", "dropped: it is about this connection alone"],
         ],
         "body": None,
     }

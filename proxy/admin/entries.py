@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.accesslog import Exchange
-from proxy.admin import shown
+from proxy.admin import fates, shown
 from proxy.admin.bodies import body
 from proxy.admin.messages import Conversation
+from proxy.admin.passed import Passed, passed
 from proxy.admin.why import why
 from proxy.lines import timestamp
 from proxy.notes import FullNotes, Sent
@@ -36,13 +37,16 @@ class Scribe:
         """As it is `at` this instant, `seconds` after it began."""
         summary = self.summary(exchange, notes, at - seconds, seconds, live=live)
         said = None if notes is None else notes.messages
+        home = passed(exchange, notes)
         detail = {
             **summary,
             "why": self._words.text(why(exchange, notes)),
             "timing": _timing(exchange, notes, seconds),
             "request": self._request(notes),
-            "attempts": [] if notes is None else [self._attempt(exchange, notes, sent) for sent in notes.sent],
-            "response": self._response(exchange, notes),
+            "attempts": []
+            if notes is None
+            else [self._attempt(exchange, notes, sent, home) for sent in notes.sent],
+            "response": self._response(exchange, notes, home),
             "messages": said.shown() if isinstance(said, Conversation) else None,
         }
         return Entry(summary, json.dumps(detail).encode())
@@ -85,11 +89,11 @@ class Scribe:
         )
         return {
             "http": f"1.{section.minor}",
-            "fields": shown.asked(section.fields, notes.sent, self._words),
+            "fields": fates.asked(notes, self._words),
             "body": body(notes.request_body, kind, encoding, self._redactor),
         }
 
-    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent) -> dict[str, Any]:
+    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent, home: Passed | None) -> dict[str, Any]:
         outgoing, head = sent.outgoing, sent.head
         target = shown.path(outgoing.path, self._words)
         query = b"&".join(
@@ -108,21 +112,26 @@ class Scribe:
             "connection": None if head is None else "kept" if sent.is_kept else "new",
             "connect_ms": _ms(_connecting(sent)) if head is not None and sent.connected_at else None,
             "first_byte_ms": None if head is None else _ms(_first_byte(sent)),
-            "fields": shown.outgoing(sent, exchange.credential, self._words),
+            "fields": fates.outgoing(notes, sent, exchange.credential, self._words),
             "status": None if head is None else head.status,
             "reason": None if head is None else shown.reason(head.whole, self._words),
             "refused": sent.is_refused,
-            "answer": [] if head is None else shown.fields(head.fields, self._words),
+            "answer": self._answer(sent, home),
             "error": sent.error or None,
         }
 
-    def _response(self, exchange: Exchange, notes: FullNotes | None) -> dict[str, Any]:
+    def _answer(self, sent: Sent, home: Passed | None) -> list[shown.Shown]:
+        if home is not None and sent is home.sent:
+            return home.came(self._words)
+        return [] if sent.head is None else shown.fields(sent.head.fields, self._words)
+
+    def _response(self, exchange: Exchange, notes: FullNotes | None, home: Passed | None) -> dict[str, Any]:
         lines = b"" if notes is None else notes.answer_lines
         values = {line.partition(b":")[0].lower(): line.partition(b":")[2].strip() for line in lines.split(b"\r\n")}
         kind, encoding = values.get(b"content-type", b""), values.get(b"content-encoding", b"")
         return {
             "status": exchange.status,
-            "fields": shown.lines(lines, self._words),
+            "fields": [] if home is None else home.went(self._words),
             "body": None if notes is None else body(notes.answer_body, kind, encoding, self._redactor),
         }
 

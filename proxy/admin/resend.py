@@ -118,12 +118,16 @@ def announces_body(fields: Iterable[Sequence[Any]]) -> bool:
 
 
 def sendable(detail: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The fields of a request that are shown as they came, but for the coding of a body that is shown unpacked."""
+    """The fields of a request that are shown as they came, but for the coding of a body that is shown unpacked.
+
+    What was rewritten is shown as it came, and will be once more.
+    """
     body = (detail["request"] or {"body": None})["body"] or {"encoding": None}
     return [
         (name, value)
         for name, value, note in came(detail)
-        if not note and not (body["encoding"] and name.lower() == "content-encoding")
+        if (not note or note.startswith("rewritten:"))
+        and not (body["encoding"] and name.lower() == "content-encoding")
     ]
 
 

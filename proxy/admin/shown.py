@@ -4,14 +4,14 @@ Law: what is not known to be harmless is not kept, whatever it is called; what i
 since a secret may stand anywhere (threat 82).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from proxy.fields import Field
-from proxy.headers import CLIENT_KEY_HEADER, FORWARDING, FRAMING, HOP_BY_HOP
+from proxy.headers import CLIENT_KEY_HEADER
 from proxy.names import shown_words
-from proxy.notes import Sent
+from proxy.reasons import KEY_IS_OURS
 from proxy.redact import MASK, Redactor, printable
 
 #: Fields whose values are shown: those of HTTP itself (RFC 9110 to 9112, Fetch), and what services say of
@@ -53,11 +53,16 @@ _PARAMETERS: Final = frozenset(
     start state status to top type until version view
     """.split()
 )
-_NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
+NOT_LISTED: Final = "masked: only fields known to be harmless are shown"
 #: Also where nothing crossed: whoever repeats the request adds the key, so nothing of it is missing.
-_OF_THE_PROXY: Final = "dropped: a client key is for the proxy alone"
+_OF_THE_PROXY: Final = f"dropped: {KEY_IS_OURS}"
 #: Masked, escaped or cut: what has a note is not what came, so nobody takes it for that.
-_IN_PART: Final = "masked: not all of it is shown as it came"
+IN_PART: Final = "masked: not all of it is shown as it came"
+#: What became of a field. The page shows the word before the colon; what begins otherwise was rewritten.
+DROPPED: Final = "dropped: "
+ADDED: Final = "added: "
+REWRITTEN: Final = "rewritten: "
+ANEW: Final = "written anew"
 #: More of one value tells a reader nothing; what is cut ends in a mask.
 _VALUE_MOST: Final = 2048
 
@@ -72,7 +77,7 @@ Shown = tuple[str, str, str | None]
 class Words:
     """Masks short texts, and remembers those in which nothing was to be masked: heads repeat.
 
-    No secret rests here: of a field it is what `_field` shows by its value, of others by its name alone.
+    No secret rests here: of a field it is what `field` shows by its value, of others by its name alone.
     """
 
     def __init__(self, redactor: Redactor) -> None:
@@ -115,13 +120,14 @@ class Words:
 
 def fields(given: Iterable[Field], words: Words) -> list[Shown]:
     """Fields as they came."""
-    return [_field(lower, value, line[: len(lower)], words) for lower, value, line in given]
+    return [field(lower, value, line[: len(lower)], words) for lower, value, line in given]
 
 
-def _field(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
+def field(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
+    """One, by its lower-case name, its value, and its name as it was written."""
     if lower in SHOWN:
         return words.field(lower, value, name)
-    note = _OF_THE_PROXY if lower == CLIENT_KEY_HEADER else _NOT_LISTED
+    note = _OF_THE_PROXY if lower == CLIENT_KEY_HEADER else NOT_LISTED
     return clean(name, words), f"{MASK} ({len(value)} bytes)", note
 
 
@@ -131,7 +137,7 @@ def _listed(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
     is_name = lower in _IDENTIFIERS and len(value) <= _IDENTIFIER_MOST
     shown = clean(name, words), text if is_name else shown_words(text)
     came = name.decode("latin-1"), value.decode("latin-1")
-    return *shown, None if shown == came else _IN_PART
+    return *shown, None if shown == came else IN_PART
 
 
 def _with_clean_query(value: bytes) -> bytes:
@@ -139,59 +145,17 @@ def _with_clean_query(value: bytes) -> bytes:
     return address + mark + query(rest) if mark else address
 
 
-def lines(block: bytes, words: Words) -> list[Shown]:
-    """Field lines that we wrote, as `fields`."""
-    given = []
+def told(fate: str, note: str | None) -> str:
+    """Both, where a reader might take the value for all of it."""
+    return f"{fate}; {IN_PART}" if note == IN_PART and fate != note else fate
+
+
+def split(block: bytes) -> Iterator[Field]:
+    """Field lines that we wrote, each as a field."""
     for line in block.split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if colon:
-            given.append((name.lower(), value.strip(), line))
-    return fields(given, words)
-
-
-def asked(given: Iterable[Field], sent: Sequence[Sent], words: Words) -> list[Shown]:
-    """A request's fields, and of each that did not cross why."""
-    if not sent:
-        return fields(given, words)
-    crossed = {line.partition(b":")[0].lower() for line in sent[0].outgoing.lines.split(b"\r\n")}
-    if sent[0].outgoing.cookies:
-        crossed.add(b"cookie")
-    ours = {place.name.lower().encode() for place in sent[0].places if place.kind == "header"}
-    found = []
-    for lower, value, line in given:
-        name, text, note = _field(lower, value, line[: len(lower)], words)
-        if lower not in crossed or lower in FRAMING:
-            note = _why_not(lower, ours)
-        found.append((name, text, note))
-    return found
-
-
-def _why_not(lower: bytes, ours: set[bytes]) -> str:
-    if lower in FRAMING:
-        return "written anew"
-    if lower in ours:
-        return "dropped: ours stands in its place"
-    if lower == CLIENT_KEY_HEADER:
-        return _OF_THE_PROXY
-    if lower in HOP_BY_HOP:
-        return "dropped: of this connection alone"
-    if lower in FORWARDING:
-        return "dropped: only a proxy may say it"
-    return "dropped: a rule of the route, a credential of the client, or the client key in it"
-
-
-def outgoing(sent: Sent, credential: str, words: Words) -> list[Shown]:
-    """What went upstream, the credential by its places."""
-    found = lines(sent.outgoing.lines, words)
-    if sent.outgoing.cookies:
-        size = sum(map(len, sent.outgoing.cookies))
-        found.append(("Cookie", f"{MASK} ({size} bytes)", _NOT_LISTED))
-    for place in sent.places:
-        what = {"header": place.name, "query": f"?{place.name}", "cookie": f"Cookie {place.name}"}[place.kind]
-        value = f"{place.scheme} {MASK}" if place.scheme else MASK
-        found.append((what, value, f"added: credential {credential}, generation {sent.generation}"))
-    found.extend((name, MASK, f"added: credential {credential}") for name in sent.constants)
-    return found
+            yield name.lower(), value.strip(), line
 
 
 def reason(head: bytes, words: Words) -> str:

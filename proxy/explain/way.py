@@ -135,7 +135,6 @@ def _follow(way: _Way, raw: bytes, port: int | None, found: Explanation) -> None
         request=request,
         admission=admission,
         binding=binding,
-        route=way.route(route.name),
         places=places,
         strip=strip,
         sent=sent,

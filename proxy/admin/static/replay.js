@@ -7,12 +7,14 @@ import { bytes } from './format.js';
 const MASK = '***';
 
 /**
- * Fields that can be sent again: what has a note is not what came, or is the proxy's to write; and a body that is
+ * Fields that can be sent again: what has a note is not what came, or is the proxy's to write,
+ * but for what was rewritten, which came so; and a body that is
  * shown unpacked goes unpacked.
  */
 export function sendable(request) {
   const isUnpacked = !!request?.body?.encoding;
-  const stays = ([name, _value, note]) => !note && !(isUnpacked && name.toLowerCase() === 'content-encoding');
+  const isWhole = (note) => !note || note.startsWith('rewritten:');
+  const stays = ([name, _value, note]) => isWhole(note) && !(isUnpacked && name.toLowerCase() === 'content-encoding');
   return (request?.fields ?? []).filter(stays).map(([name, value]) => [name, value]);
 }
 

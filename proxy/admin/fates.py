@@ -1,0 +1,163 @@
+"""What became of each field of a request: what crossed, what stopped here, what was added or rewritten, and why.
+
+Law: what crossed is read off what was sent; only the reasons are worked out, once the exchange is written down.
+"""
+
+from typing import Final
+
+from proxy.admin.shown import (
+    ADDED,
+    ANEW,
+    DROPPED,
+    NOT_LISTED,
+    REWRITTEN,
+    Shown,
+    Words,
+    fields,
+    split,
+    told,
+)
+from proxy.fields import canonical
+from proxy.headers import FRAMING, HOP_BY_HOP
+from proxy.injection import AUTHORIZATION
+from proxy.notes import FullNotes, Sent
+from proxy.reasons import NAMED_THE_PROXY, WITH_THE_UPSTREAMS_NAME, Reasons, cookie_names
+from proxy.redact import MASK
+
+#: Fields of a request in which the proxy may be named (`headers.request_lines`).
+_NAMING: Final = frozenset({b"origin", b"referer", b"destination"})
+
+
+class Fates:
+    """The notes of a request's fields as they came, and of its lines as they went; None: it says nothing more."""
+
+    __slots__ = ("came", "went")
+
+    def __init__(self, notes: FullNotes, sent: Sent, reasons: Reasons) -> None:
+        given = notes.request.section.fields
+        lines = {line for _lower, _value, line in given}
+        crossed = {line for _lower, _value, line in split(sent.outgoing.lines)}
+        named = {line.partition(b":")[0].lower() for line in crossed}
+        cookies = list(cookie_names(sent.outgoing.cookies))
+        self.came: list[str | None] = [
+            _of_cookies(value, cookies, reasons)
+            if lower == b"cookie"
+            else _why_not(lower, reasons, is_there=lower in named)
+            if line not in crossed or _is_dropped(lower, reasons)
+            else None
+            for lower, value, line in given
+        ]
+        self.went: list[str | None] = [
+            _why_added(line, reasons) if line not in lines or _is_dropped(lower, reasons) else None
+            for lower, _value, line in split(sent.outgoing.lines)
+        ]
+
+
+def _fates(notes: FullNotes, sent: Sent) -> Fates | None:
+    """A client sends the same fields again and again, and what becomes of them is the same each time."""
+    memo, key = notes.request.section.memo, (notes.binding, sent.outgoing.lines, sent.places)
+    kept: tuple[object, Fates] | None = memo.get(Fates)
+    if kept is not None and kept[0] == key:
+        return kept[1]
+    reasons = _reasons(notes, sent)
+    if reasons is None:
+        return None
+    found = Fates(notes, sent, reasons)
+    # The last alone: with spans each request has lines of its own.
+    memo[Fates] = (key, found)
+    return found
+
+
+def asked(notes: FullNotes, words: Words) -> list[Shown]:
+    """A request's fields, and of each that did not cross as it came why."""
+    section = notes.request.section
+    fates = _fates(notes, notes.sent[0]) if notes.sent else None
+    shown = fields(section.fields, words)
+    if fates is None:
+        return shown
+    return [
+        each if fate is None or _stays_masked(fate, each[2]) else (each[0], each[1], told(fate, each[2]))
+        for each, fate in zip(shown, fates.came, strict=True)
+    ]
+
+
+def _stays_masked(fate: str, note: str | None) -> bool:
+    """What is masked is left out of a repetition, which the first word of its note decides."""
+    return note is not None and fate.startswith(REWRITTEN)
+
+
+def _reasons(notes: FullNotes, sent: Sent) -> Reasons | None:
+    """None: nothing can have been sent."""
+    binding, admission = notes.binding, notes.admission
+    if binding is None or admission is None:
+        return None
+    strip = binding.bare
+    if sent.places:
+        # An Authorization that did not cross was the client key or the placeholder (`outbound.placing`).
+        strip = binding.strip if binding.inject == "overwrite" else binding.bare.plus(AUTHORIZATION, *sent.places)
+    return Reasons(
+        options=notes.request.section.options,
+        owner="" if binding.credential is None else binding.credential.name,
+        places=sent.places,
+        strip=strip,
+        bare=binding.bare,
+        constants=binding.constants,
+        host=binding.host,
+        authorization_is_key=admission.visitor.authorization_is_key,
+    )
+
+
+def _is_dropped(lower: bytes, reasons: Reasons) -> bool:
+    """Does it stop on every way of this route? A line of ours may be the same as the client's."""
+    return canonical(lower) in reasons.bare.names or lower in reasons.options
+
+
+def _why_not(lower: bytes, reasons: Reasons, *, is_there: bool) -> str:
+    """Why it did not cross as it came; `is_there`: a field of this name was sent all the same."""
+    if is_there and (lower in FRAMING or lower in HOP_BY_HOP):
+        return ANEW
+    if lower in FRAMING:
+        return f"{DROPPED}this request needs none"
+    why = reasons.why_dropped(lower, named_proxy=is_there and lower in _NAMING)
+    return (REWRITTEN if why is NAMED_THE_PROXY else DROPPED) + why
+
+
+def _why_added(line: bytes, reasons: Reasons) -> str:
+    """Of a line that the client did not send, or not so."""
+    why = reasons.why_added(line)
+    return (REWRITTEN if why is WITH_THE_UPSTREAMS_NAME else ADDED) + why
+
+
+def _of_cookies(value: bytes, kept: list[bytes], reasons: Reasons) -> str:
+    """Which of a field's cookies crossed; takes them out of `kept`, which are those that did."""
+    whys = []
+    crossed = 0
+    for name in cookie_names([value]):
+        if name in kept:
+            kept.remove(name)
+            crossed += 1
+        else:
+            whys.append(reasons.why_cookie_dropped(name))
+    why = "; ".join(dict.fromkeys(whys))
+    if not why:
+        return NOT_LISTED
+    return f"{NOT_LISTED}; not all of it crossed: {why}" if crossed else DROPPED + why
+
+
+def outgoing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> list[Shown]:
+    """What went upstream, the credential by its places."""
+    fates, found = _fates(notes, sent), fields(split(sent.outgoing.lines), words)
+    if fates is not None:
+        found = [
+            each if fate is None else (each[0], each[1], told(fate, each[2]))
+            for each, fate in zip(found, fates.went, strict=True)
+        ]
+    if sent.outgoing.cookies:
+        size = sum(map(len, sent.outgoing.cookies))
+        found.append(("Cookie", f"{MASK} ({size} bytes)", NOT_LISTED))
+    for place in sent.places:
+        what = {"header": place.name, "query": f"?{place.name}", "cookie": f"Cookie {place.name}"}[place.kind]
+        shown = f"{place.scheme} {MASK}" if place.scheme else MASK
+        found.append((what, shown, f"added: credential {credential}, generation {sent.generation}"))
+    found.extend((name, MASK, f"added: credential {credential}") for name in sent.constants)
+    return found

@@ -1,0 +1,144 @@
+"""What became of each field of an upstream's answer: what passed, what stopped here, what was rewritten, and why.
+
+Law: what the client got is read off the lines that went to it; only the reasons are worked out, by the rules of
+`headers.answer_lines` in their order, once the exchange is written down.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.accesslog import Exchange
+from proxy.admin import shown
+from proxy.admin.shown import ADDED, ANEW, DROPPED, REWRITTEN, Shown, Words, told
+from proxy.fields import Field
+from proxy.guard import Admission
+from proxy.headers import FRAMING, HOP_BY_HOP, OUR_COOKIES
+from proxy.http1.answer import CHUNKED, SWITCHED, UNTIL_CLOSE, AnswerHead
+from proxy.listener.request import Request
+from proxy.notes import FullNotes, Sent
+from proxy.reasons import CONNECTION_NAMES_IT, OF_THIS_CONNECTION
+from proxy.rewrite import CORS, REFERENCES, STICKY, Rewriter
+
+#: No body goes with it, and nothing is said of one.
+_NO_CONTENT: Final = 204
+_GRANTS: Final = b"access-control-"
+_SWITCHED: Final = (
+    (b"connection", b"Upgrade", b"Connection: Upgrade"),
+    (b"upgrade", b"websocket", b"Upgrade: websocket"),
+)
+_IN_CHUNKS: Final = ((b"transfer-encoding", b"chunked", b"Transfer-Encoding: chunked"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The upstream's answer that the client got: `head` as it came, `lines` and `framing` as they went on."""
+
+    sent: Sent
+    head: AnswerHead
+    lines: list[Field] = field(repr=False)
+    framing: tuple[Field, ...]
+    rewriter: Rewriter
+    admission: Admission
+
+    def came(self, words: Words) -> list[Shown]:
+        """The fields as the upstream sent them, and of each that the client did not get so why."""
+        went = {line for _lower, _value, line in self.lines}
+        found = []
+        for lower, value, line in self.head.fields:
+            name, text, note = shown.field(lower, value, line[: len(lower)], words)
+            fate = self._fate(lower, value, line, went)
+            found.append((name, text, note if fate is None else told(fate, note)))
+        return found
+
+    def went(self, words: Words) -> list[Shown]:
+        """The fields as the client got them, and of those that the upstream did not send so why."""
+        came = [line for _lower, _value, line in self.head.fields]
+        found = []
+        for lower, value, line in (*self.lines, *self.framing):
+            name, text, note = shown.field(lower, value, line[: len(lower)], words)
+            if line in came and not self._is_ours_to_grant(lower):
+                came.remove(line)
+            elif lower != b"content-length":
+                note = told(self._why_there(lower), note)
+            found.append((name, text, note))
+        return found
+
+    def _is_ours_to_grant(self, lower: bytes) -> bool:
+        return self.rewriter.cors and lower.startswith(_GRANTS)
+
+    def _fate(self, lower: bytes, value: bytes, line: bytes, went: set[bytes]) -> str | None:
+        """What became of a field that came; None: it passed."""
+        if self._is_ours_to_grant(lower):
+            return f"{DROPPED}rewrite.cors of the route: such grants are the proxy's to give"
+        if line in went:
+            return None
+        if lower in FRAMING or lower in HOP_BY_HOP:
+            return self._fate_of_framing(lower)
+        if lower in self.head.options:
+            return DROPPED + CONNECTION_NAMES_IT
+        if lower == b"set-cookie" and value.lower().lstrip(b"= \t").startswith(OUR_COOKIES):
+            return f"{DROPPED}cookies of this name are the proxy's own"
+        rewritten = self._rewritten(lower, value, line, went) if lower in self.rewriter.names else None
+        # All other rules let it pass.
+        return rewritten or f"{DROPPED}the token stands in it"
+
+    def _fate_of_framing(self, lower: bytes) -> str | None:
+        is_there = any(lower == name for name, _value, _line in self.framing)
+        if lower == b"content-length":
+            return None if is_there else f"{DROPPED}this answer has no body"
+        return ANEW if is_there else DROPPED + OF_THIS_CONNECTION
+
+    def _rewritten(self, lower: bytes, value: bytes, line: bytes, went: set[bytes]) -> str | None:
+        """What the route's `rewrite` did; None: it let it pass, or what it made of it went nowhere."""
+        if lower in STICKY:
+            return f"{DROPPED}{_rule(lower)}: browsers would hold it against all that this host serves"
+        if len(self.head.values[lower]) == sum(name == lower for name, _value, _line in self.lines):
+            return REWRITTEN + _rule(lower)  # none of them stopped
+        own_origin, key_prefix = self.admission.visitor.own_origin, self.admission.key_prefix
+        crossing = self.rewriter.value(lower, value, own_origin=own_origin, key_prefix=key_prefix)
+        if crossing is None:
+            return f"{DROPPED}{_rule(lower)}: no path of this route would get it back"
+        return REWRITTEN + _rule(lower) if b"%b: %b" % (line[: len(lower)], crossing) in went else None
+
+    def _why_there(self, lower: bytes) -> str:
+        """Of a line that the upstream did not send, or not so."""
+        if lower in HOP_BY_HOP:
+            return ANEW
+        if lower in CORS or lower == b"vary":
+            return f"{ADDED}rewrite.cors of the route: the proxy's own grant"
+        if lower == b"proxy-status":
+            return f"{ADDED}what the proxy says of the refused token"
+        return REWRITTEN + _rule(lower)
+
+
+def passed(exchange: Exchange, notes: FullNotes | None) -> Passed | None:
+    """The answer that the client got, where it was an upstream's."""
+    if notes is None or not notes.sent or notes.binding is None or notes.admission is None:
+        return None
+    sent = notes.sent[-1]
+    if sent.head is None or exchange.status != sent.head.status or (exchange.error and not notes.answer_lines):
+        return None
+    lines = list(shown.split(notes.answer_lines))
+    framing = tuple(_framing(sent.head, notes.request))
+    return Passed(sent, sent.head, lines, framing, notes.binding.rewriter, notes.admission)
+
+
+def _framing(head: AnswerHead, request: Request) -> Iterable[Field]:
+    """How the body was framed for the client (`delivery.deliver`), or that the connection became a tunnel."""
+    framing = head.framing(asked_by_head=request.method == "HEAD")
+    if framing == SWITCHED:
+        return _SWITCHED
+    if framing in (CHUNKED, UNTIL_CLOSE):
+        return _IN_CHUNKS if request.section.minor else ()
+    if head.length is None or head.status == _NO_CONTENT:
+        return ()
+    length = b"%d" % head.length
+    return ((b"content-length", length, b"Content-Length: %b" % length),)
+
+
+def _rule(lower: bytes) -> str:
+    """The switch by which a field is rewritten or stops."""
+    if lower in REFERENCES:
+        return "rewrite.location of the route"
+    return f"rewrite.{'cookies' if lower == b'set-cookie' else 'hsts'} of the route"

@@ -1,0 +1,102 @@
+"""Why a field of a request stops, or came to be: in the words of `explain` and of the inspector.
+
+Law: nothing is decided here. Whoever asks has seen what crossed; only the reasons are worked out.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.fields import canonical
+from proxy.headers import (
+    ALWAYS_DROPPED,
+    CLIENT_KEY_HEADER,
+    FORWARDING,
+    FRAMING,
+    HOP_BY_HOP,
+    OLD_DESTINATION,
+    OUR_COOKIES,
+    Stripping,
+)
+from proxy.injection import Place
+
+KEY_IS_OURS: Final = "the client key is for the proxy alone"
+HOLDS_KEY: Final = "a client key stands in it"
+OF_THIS_CONNECTION: Final = "it is about this connection alone"
+CONNECTION_NAMES_IT: Final = "Connection names it"
+NAMED_THE_PROXY: Final = "it named the proxy"
+WITH_THE_UPSTREAMS_NAME: Final = "the client's, with the upstream's name in place of the proxy's"
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """What the fields of a request met on their way.
+
+    `options` are those of its Connection; `owner` is the credential that stands in `places`; `strip` is what was
+    taken out, `bare` what of it the route takes out by itself; `constants` are the lines of `headers.set`, `host`
+    is `host_header`.
+    """
+
+    options: frozenset[bytes]
+    owner: str
+    places: Sequence[Place]
+    strip: Stripping
+    bare: Stripping
+    constants: bytes
+    host: str
+    authorization_is_key: bool
+
+    def why_dropped(self, lower: bytes, *, named_proxy: bool) -> str:
+        """Most telling first; `named_proxy`: it went on, with the upstream's name in place of ours."""
+        name = canonical(lower)
+        holds_key = name == b"authorization" and self.authorization_is_key
+        reasons = (
+            (name == CLIENT_KEY_HEADER or holds_key, KEY_IS_OURS),
+            (name in self._filled(), f"that of credential {self.owner} stands in its place"),
+            (name in HOP_BY_HOP, OF_THIS_CONNECTION),
+            (name in FRAMING, "it is written anew"),
+            (name in FORWARDING, "only a proxy may say it"),
+            (name == OLD_DESTINATION, "it may name a place that no rule judged"),
+            (lower in self.options, CONNECTION_NAMES_IT),
+            (name in self._set(), "headers.set of the route"),
+            (name in self.bare.names - ALWAYS_DROPPED, "headers.remove of the route"),
+            (name in self.strip.names, f"credential {self.owner} lets no other go along"),
+            (named_proxy, NAMED_THE_PROXY),
+        )
+        return next((why for holds, why in reasons if holds), HOLDS_KEY)
+
+    def why_cookie_dropped(self, name: bytes) -> str:
+        """Of one cookie."""
+        if b"cookie" in self.strip.names or b"cookie" in self.options:
+            return self.why_dropped(b"cookie", named_proxy=False)
+        if name.lower().startswith(OUR_COOKIES):
+            return "the proxy's own stay here"
+        if name in self.strip.cookies:
+            return f"that of credential {self.owner} stands in its place"
+        return HOLDS_KEY
+
+    def why_added(self, line: bytes) -> str:
+        """Of a line that the client did not send, or not so."""
+        lower = line.partition(b":")[0].lower()
+        reasons = (
+            (lower == b"host", f"host_header: {self.host}"),
+            (lower in {b"content-length", b"transfer-encoding", b"expect"}, "how the body is framed"),
+            (line + b"\r\n" in self.constants, "headers.set of the route"),
+            (lower in FORWARDING, "forwarded: true"),
+            (lower in {b"connection", b"upgrade"}, "the WebSocket handshake"),
+        )
+        return next((why for holds, why in reasons if holds), WITH_THE_UPSTREAMS_NAME)
+
+    def _filled(self) -> Iterator[bytes]:
+        return (canonical(place.name.encode()) for place in self.places if place.kind == "header")
+
+    def _set(self) -> Iterator[bytes]:
+        return (canonical(line.partition(b":")[0]) for line in self.constants.split(b"\r\n") if line)
+
+
+def cookie_names(values: Iterable[bytes]) -> Iterator[bytes]:
+    """The names of the cookies in these fields."""
+    for value in values:
+        for pair in value.split(b";"):
+            if name := pair.partition(b"=")[0].strip(b" \t"):
+                yield name

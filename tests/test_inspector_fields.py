@@ -1,0 +1,164 @@
+"""What the inspector says of each field: whether it crossed, and the one reason where it did not."""
+
+from typing import Any
+
+from aiohttp import web
+
+from tests.support.api import Seen, api
+from tests.support.harness import StartProxy
+from tests.support.routes import Keyed
+from tests.test_inspector import ask, keyed, newest
+
+__all__ = ["keyed"]
+
+NOT_LISTED = "masked: only fields known to be harmless are shown"
+#: A page of another origin that may call.
+PAGE = "http://page.example"
+
+
+def notes(fields: list[list[Any]]) -> dict[str, str | None]:
+    """The notes of these fields, by their lower-case names."""
+    return {name.lower(): note for name, _value, note in fields}
+
+
+async def test_each_field_of_a_request_has_the_one_reason_why_it_did_not_cross(
+    proxying: StartProxy, keyed: Keyed
+) -> None:
+    """In the words of `explain`; and what the proxy wrote says who had it written."""
+    rules: dict[str, Any] = {
+        "headers": {"set": {"X-Tenant": "of-the-route"}, "remove": ["X-Debug"]},
+        "forwarded": True,
+    }
+    async with api() as upstream, proxying(keyed.config(upstream.url, **rules), environ=keyed.environ) as proxy:
+        sent = {
+            "Connection": "x-hop",
+            "X-Hop": "1",
+            "X-Debug": "1",
+            "X_Tenant": "of-the-client",
+            "X-Real-IP": "10.0.0.1",
+            "New-URI": "/b",
+            "Authorization": "Bearer of-the-client",
+            "Cookie": "a=1; bearer_proxy_x=2",
+            "Referer": "http://localhost/page",
+            "X-Mine": "1",
+        }
+        assert (await proxy.ask("GET", "/a", sent)).status == 200
+        shown = await newest(proxy)
+    came = notes(shown["request"]["fields"])
+    assert came == {
+        "host": "written anew",
+        "connection": "dropped: it is about this connection alone",
+        "x-hop": "dropped: Connection names it",
+        "x-debug": "dropped: headers.remove of the route",
+        "x_tenant": "dropped: headers.set of the route",
+        "x-real-ip": "dropped: only a proxy may say it",
+        "new-uri": "dropped: it may name a place that no rule judged",
+        "authorization": "dropped: that of credential default stands in its place",
+        "cookie": f"{NOT_LISTED}; not all of it crossed: the proxy's own stay here",
+        "referer": "rewritten: it named the proxy",
+        "x-mine": NOT_LISTED,
+    }
+    [attempt] = shown["attempts"]
+    went = notes(attempt["fields"])
+    assert went == {
+        "host": "added: host_header: upstream",
+        "x-tenant": "added: headers.set of the route",
+        "x-forwarded-for": "added: forwarded: true",
+        "x-forwarded-host": "added: forwarded: true",
+        "x-forwarded-proto": "added: forwarded: true",
+        "referer": "rewritten: the client's, with the upstream's name in place of the proxy's",
+        "cookie": NOT_LISTED,
+        "x-mine": NOT_LISTED,
+        "authorization": "added: credential default, generation 1",
+    }
+    assert "of-the-route" not in str(shown)
+
+
+async def test_each_field_of_an_answer_has_the_one_reason_why_the_client_did_not_get_it_so(
+    proxying: StartProxy, keyed: Keyed
+) -> None:
+    """What stopped, what was rewritten, and what the proxy added."""
+
+    async def answer(_seen: Seen) -> web.StreamResponse:
+        return web.Response(
+            text="fine",
+            headers=[
+                ("Strict-Transport-Security", "max-age=1"),
+                ("Access-Control-Allow-Origin", "*"),
+                ("Keep-Alive", "timeout=5"),
+                ("Connection", "keep-alive, x-hop"),
+                ("X-Hop", "1"),
+                ("X-Echo", keyed.token),
+                ("Location", f"{upstream.url}/b"),
+                ("Set-Cookie", "s=1; Domain=api.example; Path=/"),
+                ("X-Mine", "1"),
+                ("ETag", '"1"'),
+            ],
+        )
+
+    async with api(answer) as upstream:
+        config = keyed.config(upstream.url, top={"guard": {"origins": [PAGE]}})
+        async with proxying(config, environ=keyed.environ) as proxy:
+            got = await proxy.ask("GET", "/a", {"Origin": PAGE})
+            shown = await newest(proxy)
+    [attempt] = shown["attempts"]
+    came = notes(attempt["answer"])
+    del came["date"], came["server"]
+    assert came == {
+        "strict-transport-security": "dropped: rewrite.hsts of the route: browsers would hold it against all that"
+        " this host serves",
+        "access-control-allow-origin": "dropped: rewrite.cors of the route: such grants are the proxy's to give",
+        "keep-alive": "dropped: it is about this connection alone",
+        "connection": "dropped: it is about this connection alone",
+        "x-hop": "dropped: Connection names it",
+        "x-echo": "dropped: the token stands in it",
+        "location": "rewritten: rewrite.location of the route",
+        "set-cookie": "rewritten: rewrite.cookies of the route",
+        "x-mine": NOT_LISTED,
+        "etag": None,
+        "content-type": None,
+        "content-length": None,
+    }
+    went = notes(shown["response"]["fields"])
+    assert went["location"] == "rewritten: rewrite.location of the route"
+    assert went["set-cookie"] == "rewritten: rewrite.cookies of the route"
+    own = "added: rewrite.cors of the route: the proxy's own grant"
+    assert (went["access-control-allow-origin"], went["vary"]) == (own, own)
+    assert ["Content-Length", "4", None] in shown["response"]["fields"]
+    assert set(went) == {name.lower() for name, _ in got.fields}
+
+
+async def test_a_cookie_that_stops_says_why(proxying: StartProxy, keyed: Keyed) -> None:
+    """One that pretends to be the proxy's, and one that the route would never get back."""
+
+    async def answer(_seen: Seen) -> web.StreamResponse:
+        return web.Response(headers=[("Set-Cookie", "bearer_proxy_x=1"), ("Set-Cookie", "s=1; Path=/elsewhere")])
+
+    async with api(answer) as upstream:
+        config = keyed.config(f"{upstream.url}/v2", prefix="/crm")
+        async with proxying(config, environ=keyed.environ) as proxy:
+            await proxy.ask("GET", "/crm/a")
+            shown = await newest(proxy)
+    [attempt] = shown["attempts"]
+    assert [note for name, _, note in attempt["answer"] if name == "Set-Cookie"] == [
+        "dropped: cookies of this name are the proxy's own",
+        "dropped: rewrite.cookies of the route: no path of this route would get it back",
+    ]
+
+
+async def test_an_answer_that_the_client_did_not_get_has_no_fates(proxying: StartProxy, keyed: Keyed) -> None:
+    """Where the proxy answers by itself, nothing of an upstream's went on."""
+    rules: dict[str, Any] = {"deny": [{"paths": ["/admin/*"]}]}
+    async with api() as upstream, proxying(keyed.config(upstream.url, **rules), environ=keyed.environ) as proxy:
+        assert (await proxy.ask("GET", "/admin/x")).status == 403
+        shown = await newest(proxy)
+    assert (shown["attempts"], shown["response"]["fields"]) == ([], [])
+
+
+async def test_what_was_rewritten_goes_along_in_a_repetition(proxying: StartProxy, keyed: Keyed) -> None:
+    """It is shown as it came, and the proxy rewrites it once more."""
+    async with api() as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
+        await proxy.ask("GET", "/a", {"Referer": "http://localhost/page"})
+        shown = await newest(proxy)
+        curl = (await ask(proxy, "GET", f"/api/exchanges/{shown['id']}/curl")).body.decode()
+    assert "Referer" in curl
