@@ -55,7 +55,9 @@ class Fates:
 
 def _fates(notes: FullNotes, sent: Sent) -> Fates | None:
     """A client sends the same fields again and again, and what becomes of them is the same each time."""
-    memo, key = notes.request.section.memo, (notes.binding, sent.outgoing.lines, sent.places)
+    if notes.binding is None:
+        return None
+    memo, key = notes.request.section.memo, (Fates, notes.binding.bare, sent.outgoing.lines, sent.places)
     found: Fates | None = memo.get(key)
     if found is None:
         reasons = _reasons(notes, sent)
