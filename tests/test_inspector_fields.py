@@ -146,15 +146,6 @@ async def test_a_cookie_that_stops_says_why(proxying: StartProxy, keyed: Keyed) 
     ]
 
 
-async def test_an_answer_that_the_client_did_not_get_has_no_fates(proxying: StartProxy, keyed: Keyed) -> None:
-    """Where the proxy answers by itself, nothing of an upstream's went on."""
-    rules: dict[str, Any] = {"deny": [{"paths": ["/admin/*"]}]}
-    async with api() as upstream, proxying(keyed.config(upstream.url, **rules), environ=keyed.environ) as proxy:
-        assert (await proxy.ask("GET", "/admin/x")).status == 403
-        shown = await newest(proxy)
-    assert (shown["attempts"], shown["response"]["fields"]) == ([], [])
-
-
 async def test_what_was_rewritten_goes_along_in_a_repetition(proxying: StartProxy, keyed: Keyed) -> None:
     """It is shown as it came, and the proxy rewrites it once more."""
     async with api() as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
@@ -162,3 +153,41 @@ async def test_what_was_rewritten_goes_along_in_a_repetition(proxying: StartProx
         shown = await newest(proxy)
         curl = (await ask(proxy, "GET", f"/api/exchanges/{shown['id']}/curl")).body.decode()
     assert "Referer" in curl
+
+
+async def test_how_the_body_was_framed_for_the_client_is_told(proxying: StartProxy, keyed: Keyed) -> None:
+    """In chunks where nobody knows its length; the answer to a HEAD speaks of a length."""
+
+    async def answer(seen: Seen) -> web.StreamResponse:
+        response = web.Response(text="fine")
+        if seen.method == "GET":
+            response.enable_chunked_encoding()
+        return response
+
+    async with api(answer) as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
+        await proxy.ask("GET", "/a")
+        in_chunks = await newest(proxy)
+        await proxy.ask("HEAD", "/a")
+        of_a_head = await newest(proxy)
+    assert ["Transfer-Encoding", "chunked", "written anew"] in in_chunks["response"]["fields"]
+    assert notes(in_chunks["attempts"][0]["answer"])["transfer-encoding"] == "written anew"
+    assert ["Content-Length", "4", None] in of_a_head["response"]["fields"]
+
+
+async def test_a_field_that_a_client_key_stands_in_and_a_cookie_that_the_route_removes_say_so(
+    proxying: StartProxy, keyed: Keyed
+) -> None:
+    """And the key that a client shows as its Authorization, on a route that has a credential elsewhere."""
+    key = "key-of-the-client-0123456789"
+    rules: dict[str, Any] = {"headers": {"remove": ["Cookie"]}, "inject": "if-absent"}
+    config = keyed.config("", top={"guard": {"client_key": {"env": "KEY"}}}, **rules)
+    async with api() as upstream:
+        config["routes"][0]["upstream"] = upstream.url
+        async with proxying(config, environ={**keyed.environ, "KEY": key}) as proxy:
+            sent = {"Authorization": f"Bearer {key}", "X-Copy": f"a {key}", "Cookie": "a=1"}
+            assert (await proxy.ask("GET", "/a", sent)).status == 200
+            shown = await newest(proxy)
+    came = notes(shown["request"]["fields"])
+    assert came["authorization"] == "dropped: the client key is for the proxy alone"
+    assert came["x-copy"] == "dropped: a client key stands in it"
+    assert came["cookie"] == "dropped: headers.remove of the route"

@@ -55,7 +55,9 @@ class Fates:
 
 def _fates(notes: FullNotes, sent: Sent) -> Fates | None:
     """A client sends the same fields again and again, and what becomes of them is the same each time."""
-    memo, key = notes.request.section.memo, (notes.binding, sent.outgoing.lines, sent.places)
+    if notes.binding is None:
+        return None
+    memo, key = notes.request.section.memo, (notes.binding.bare, sent.outgoing.lines, sent.places)
     kept: tuple[object, Fates] | None = memo.get(Fates)
     if kept is not None and kept[0] == key:
         return kept[1]

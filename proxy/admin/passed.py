@@ -55,13 +55,15 @@ class Passed:
         """The fields as the client got them, and of those that the upstream did not send so why."""
         came = [line for _lower, _value, line in self.head.fields]
         found = []
-        for lower, value, line in (*self.lines, *self.framing):
+        for lower, value, line in self.lines:
             name, text, note = shown.field(lower, value, line[: len(lower)], words)
             if line in came and not self._is_ours_to_grant(lower):
                 came.remove(line)
-            elif lower != b"content-length":
+            else:
                 note = told(self._why_there(lower), note)
             found.append((name, text, note))
+        for name, text, _note in shown.fields(self.framing, words):
+            found.append((name, text, None if name == "Content-Length" else ANEW))
         return found
 
     def _is_ours_to_grant(self, lower: bytes) -> bool:
@@ -103,8 +105,6 @@ class Passed:
 
     def _why_there(self, lower: bytes) -> str:
         """Of a line that the upstream did not send, or not so."""
-        if lower in HOP_BY_HOP:
-            return ANEW
         if lower in CORS or lower == b"vary":
             return f"{ADDED}rewrite.cors of the route: the proxy's own grant"
         if lower == b"proxy-status":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from proxy.admin.shown import REWRITTEN
 from proxy.errors import BadRequest, Rejected
 from proxy.redact import MASK
 
@@ -126,7 +127,7 @@ def sendable(detail: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (name, value)
         for name, value, note in came(detail)
-        if (not note or note.startswith("rewritten:"))
+        if (not note or note.startswith(REWRITTEN))
         and not (body["encoding"] and name.lower() == "content-encoding")
     ]
 
