@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Literal
 
 from proxy.lines import Lines, timestamp
-from proxy.redact import Redactor, printable
+from proxy.redact import Redactor
 
 #: A foreign library may log whole requests; beyond this a line is cut (threat 85).
 LINE_LIMIT: Final = 16 * 1024
@@ -54,7 +54,7 @@ class RedactingFormatter(logging.Formatter):
         words += [f"{key}={value}" for key, value in parts.items()]
         if trace:
             words.append(trace)
-        return printable(self._redactor.text(" ".join(words)))[:LINE_LIMIT]
+        return self._redactor.line(" ".join(words))[:LINE_LIMIT]
 
     def _clean(self, value: Any) -> Any:  # noqa: ANN401  whatever a caller put into its fields
         return self._redactor.text(value)[:LINE_LIMIT] if isinstance(value, str) else value

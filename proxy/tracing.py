@@ -28,7 +28,7 @@ from proxy.binding import Binding
 from proxy.injection import Outgoing
 from proxy.listener.request import Request
 from proxy.notes import Notes, Sent
-from proxy.redact import Redactor, printable
+from proxy.redact import Redactor
 from proxy.witness import WitnessedNotes
 
 #: A collector that is away holds up the end of the proxy by no more than this.
@@ -96,7 +96,7 @@ class Tracing:
     def _shown(self, text: bytes | str) -> str:
         """As the access log shows it."""
         plain = text if isinstance(text, str) else text[:PATH_LIMIT].decode("latin-1")
-        return printable(self._redactor.text(plain))
+        return self._redactor.line(plain)
 
 
 def exporter(url: str) -> SpanExporter:

@@ -196,6 +196,16 @@ async def test_lines_of_several_threads_all_come_out(stream: Stream) -> None:
         assert [line for line in written if line.startswith(name)] == [f"{name} {count}" for count in range(500)]
 
 
+@pytest.mark.threat(74)
+def test_074_escapes_of_a_line_do_not_spell_a_secret() -> None:
+    """As somebody's bytes do that were read as Latin-1."""
+    redactor = Redactor()
+    redactor.register(Secret("pässwort-geheim-4711"))
+    record = logging.LogRecord("proxy", logging.INFO, "", 0, "a %s b", (), None)
+    record.args = ("pässwort-geheim-4711".encode().decode("latin-1"),)
+    assert logs.RedactingFormatter(redactor, json_lines=False).format(record).endswith(" a *** b")
+
+
 @pytest.mark.threat(75)
 @pytest.mark.usefixtures("root")
 def test_075_what_nobody_caught_goes_through_the_one_handler(

@@ -329,6 +329,14 @@ def test_a_value_the_environment_could_not_decode_is_masked() -> None:
     assert redactor.values(r"a pa%DFwort-in-latin-1 b'pa\xdfwort-in-latin-1'") == "a *** b'***'"
 
 
+def test_escapes_that_spell_a_secret_are_masked_in_a_line() -> None:
+    """Its bytes, read as Latin-1, are no form of it; written as escapes they are one."""
+    redactor = Redactor()
+    redactor.register(Secret("pässwort-geheim-4711"))
+    assert redactor.line("a pässwort-geheim-4711 b".encode().decode("latin-1")) == "a *** b"
+    assert redactor.line("a é") == r"a \xe9"
+
+
 def test_short_secrets_are_no_reason_to_mask_ordinary_words() -> None:
     """Under eight characters they are masked by field, not by value."""
     redactor = Redactor()

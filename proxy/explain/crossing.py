@@ -17,7 +17,7 @@ from proxy.injection import Outgoing, Place
 from proxy.listener.request import Request
 from proxy.query import query_names, strip_query
 from proxy.reasons import KEY_IS_OURS, Reasons, cookie_names
-from proxy.redact import MASK, Redactor, printable
+from proxy.redact import MASK, Redactor
 
 #: As many names of parameters as the log shows.
 _NAMES_MOST: Final = 64
@@ -139,7 +139,7 @@ class Crossing:
         return Note(name, MASK if SECRET_NAME.search(name) else value.strip(), why)
 
     def _text(self, raw: bytes) -> str:
-        return printable(self.redactor.text(raw.decode("latin-1")))
+        return self.redactor.line(raw.decode("latin-1"))
 
 
 def _names(query: bytes | None) -> list[bytes]:
