@@ -127,7 +127,7 @@ class Scribe:
 
     def _response(self, exchange: Exchange, notes: FullNotes | None, home: Passed | None) -> dict[str, Any]:
         lines = b"" if notes is None else notes.answer_lines
-        values = {line.partition(b":")[0].lower(): line.partition(b":")[2].strip() for line in lines.split(b"\r\n")}
+        values = {lower: value for lower, value, _line in shown.split(lines)}
         kind, encoding = values.get(b"content-type", b""), values.get(b"content-encoding", b"")
         return {
             "status": exchange.status,

@@ -35,9 +35,10 @@ class Fates:
 
     def __init__(self, notes: FullNotes, sent: Sent, reasons: Reasons) -> None:
         given = notes.request.section.fields
+        went = list(split(sent.outgoing.lines))
         lines = {line for _lower, _value, line in given}
-        crossed = {line for _lower, _value, line in split(sent.outgoing.lines)}
-        named = {line.partition(b":")[0].lower() for line in crossed}
+        crossed = {line for _lower, _value, line in went}
+        named = {lower for lower, _value, _line in went}
         cookies = list(cookie_names(sent.outgoing.cookies))
         self.came: list[str | None] = [
             _of_cookies(value, cookies, reasons)
@@ -49,7 +50,7 @@ class Fates:
         ]
         self.went: list[str | None] = [
             _why_added(line, reasons) if line not in lines or _is_dropped(lower, reasons) else None
-            for lower, _value, line in split(sent.outgoing.lines)
+            for lower, _value, line in went
         ]
 
 

@@ -11,6 +11,8 @@ from typing import Final
 from proxy.admin.secretnames import is_secret
 from proxy.redact import MASK
 
+#: What may stand before a document.
+BLANKS: Final = "\ufeff \t\r\n"
 _QUOTED: Final = r""""[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)"""
 _TAG: Final = re.compile(
     rf"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|<(/?)([A-Za-z_][\w:.-]*+)((?:[^<>\"']|{_QUOTED})*+)>?",
@@ -31,7 +33,7 @@ _VOID: Final = frozenset(
 
 def is_document(text: str) -> bool:
     """Does markup begin it, as documents do?"""
-    return text.lstrip("\ufeff \t\r\n").startswith("<")
+    return text.lstrip(BLANKS).startswith("<")
 
 
 def without_elements(text: str, inner: Callable[[str], str]) -> str:

@@ -14,7 +14,7 @@ from html import unescape
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
-from proxy.admin.markup import is_document, without_elements
+from proxy.admin.markup import BLANKS, is_document, without_elements
 from proxy.admin.secretnames import is_secret, secret_words
 from proxy.redact import MASK
 
@@ -26,18 +26,21 @@ _SIGNED: Final = re.compile(r"[\\%&:=<]")
 _FORM: Final = re.compile(r"""[^\s=&<>{}"']++=[^\s<>{}"']*+""")
 
 # -- JSON (RFC 8259), whole or cut
-_STRING: Final = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)("|\\?\Z)', re.DOTALL)
+_INNER: Final = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
+_CLOSING: Final = r'"|\\?\Z'
+_TEXT: Final = f'"{_INNER}(?:{_CLOSING})'
+_STRING: Final = re.compile(f'"({_INNER})({_CLOSING})', re.DOTALL)
 _COLON: Final = re.compile(r"\s*:\s*")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.)|\Z)", re.DOTALL)
 _WORDS_OF_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NUMBER: Final = re.compile(r"-?[0-9][^\s,}\]]*")
-_BRACKETS: Final = re.compile(r'[\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_BRACKETS: Final = re.compile(rf"[\[\]{{}}]|{_TEXT}", re.DOTALL)
 #: A name and a value that are members of one object.
 _FLAT: Final = re.compile(r"\{[^{}]*+\}?")
 _NAMED: Final = re.compile(r'"(?:name|key|field|header|param|id|type)"\s*:\s*"([^"\\]*)"', re.IGNORECASE)
 _VALUED: Final = re.compile(
-    r'("(?:value|val|content|data)"\s*:\s*)(?:"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|-?[0-9][^\s,}]*)',
+    rf'("(?:value|val|content|data)"\s*:\s*)(?:{_TEXT}|-?[0-9][^\s,}}]*)',
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -80,7 +83,7 @@ def _typed(text: str, kind: Message, layers: int) -> str:
         mark = f"--{boundary}" if boundary else text.lstrip().partition("\n")[0].strip()
         return _parts(text, mark, layers) if mark else text
     # A client that was told nothing else calls JSON a form, as curl does.
-    if "urlencoded" in kind.get_content_type() and text.lstrip("\ufeff \t\r\n")[:1] not in ("{", "[", "<", '"'):
+    if "urlencoded" in kind.get_content_type() and text.lstrip(BLANKS)[:1] not in ("{", "[", "<", '"'):
         return _form(text, layers)
     return _clean(text, layers)
 
