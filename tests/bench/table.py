@@ -98,25 +98,12 @@ MUSTS: Final = (
     Must("CPU per request, plain, against Envoy", "plain", "cpu", "at most", 0.90, 0.60, "envoy"),
     Must("CPU per request, plain, against nginx", "plain", "cpu", "at most", 1.9, 1.2, "nginx"),
     Must("CPU per request, TLS, against Envoy", "tls", "cpu", "at most", 1.15, 0.9, "envoy"),
-    Must(
-        "CPU per request, inspector on, against off",
-        "plain",
-        "cpu",
-        "at most",
-        1.15,
-        1.1,
-        "ours-unseen",
-        is_close=True,
-    ),
-    Must(
-        "the same, every request another head",
-        "plain",
-        "varied cpu",
-        "at most",
-        1.15,
-        1.1,
-        "ours-unseen",
-        is_close=True,
+    *(
+        Must(title, "plain", number, "at most", 1.15, 1.1, "ours-unseen", is_close=True)
+        for title, number in (
+            ("CPU per request, inspector on, against off", "cpu"),
+            ("the same, every request another head", "varied cpu"),
+        )
     ),
     *(
         Must(
