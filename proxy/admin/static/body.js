@@ -79,13 +79,13 @@ export function contentView(body) {
 }
 
 /**
- * `keep` switches bodies on; `isKept`: they are; `isTold`: it is shown as messages; `isLive`: it still comes; `size`: how
- * many bytes there were.
+ * `keep` switches bodies on; `isKept`: they are; `isTold`: it is shown as messages; `size`: how many bytes there were,
+ * undefined while it still comes.
  */
-export function bodyView(body, { isKept, keep, isTold = false, isLive = false, size }) {
+export function bodyView(body, { isKept, keep, isTold = false, size }) {
   if (!body) {
     if (size === 0) return h('p', { class: 'none' }, 'No body.');
-    if (isKept && isLive) return h('p', { class: 'none' }, 'Nothing of it so far.');
+    if (isKept && size === undefined) return h('p', { class: 'none' }, 'Nothing of it so far.');
     if (isKept) return h('p', { class: 'none' }, 'Not kept: bodies were off then.');
     return h('p', { class: 'none' }, 'Bodies are off. ', button('Switch on', keep, { class: 'keep' }));
   }

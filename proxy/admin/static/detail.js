@@ -118,7 +118,7 @@ class ExchangeDetail extends HTMLElement {
 
   #parts(detail) {
     const keep = () => this.dispatchEvent(new CustomEvent('act', { detail: 'keep' }));
-    const options = { isKept: this.#isKept, keep, isLive: detail.live, size: detail.live ? undefined : detail.bytes_in };
+    const options = { isKept: this.#isKept, keep, size: detail.live ? undefined : detail.bytes_in };
     const response = { ...options, size: detail.live ? undefined : detail.bytes_out, isTold: !!detail.messages && detail.kind === 'sse' };
     const isRetried = detail.attempts.length > 1;
     return [

@@ -7,9 +7,8 @@ import { bytes } from './format.js';
 const MASK = '***';
 
 /**
- * Fields that can be sent again: what has a note is not what came, or is the proxy's to write,
- * but for what was rewritten, which came so; and a body that is
- * shown unpacked goes unpacked.
+ * Fields that can be sent again: what has a note is not what came, or is the proxy's to write, but for what was rewritten,
+ * which came so; and a body that is shown unpacked goes unpacked.
  */
 export function sendable(request) {
   const isUnpacked = !!request?.body?.encoding;
