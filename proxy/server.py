@@ -39,7 +39,7 @@ ADMIN_SECONDS: Final = 5.0
 TOKEN_DRAIN_SECONDS: Final = 10.0
 #: What everything behind the drain has at least, whatever hangs there: with `limits.drain` (25 s) less than the
 #: 30 s after which Compose and Kubernetes kill.
-END_SECONDS: Final = 4.0
+END_SECONDS: Final = 3.0
 #: Of that, what is left for the store and the connections when no token request is waited for any more.
 _LAST_SECONDS: Final = 1.0
 
