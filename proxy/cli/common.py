@@ -35,7 +35,7 @@ JSON_OPTION: Final = click.option("--json", "as_json", is_flag=True, help="Print
 def ends_with_status(command: Callable[P, int]) -> Callable[P, None]:
     """Make what `command` returns the exit status; a known error is printed to standard error, one problem a line.
 
-    2: the configuration cannot be used; 1: it failed at run time.
+    With `--json` it is a document on standard output. 2: the configuration cannot be used; 1: it failed at run time.
     """
 
     @functools.wraps(command)
@@ -43,15 +43,22 @@ def ends_with_status(command: Callable[P, int]) -> Callable[P, None]:
         try:
             status = command(*args, **kwargs)
         except ConfigError as error:
-            for problem in error.problems:
-                click.echo(problem, err=True)
+            _print_problems(error.problems)
             status = 2
         except BearerProxyError as error:
-            click.echo(str(error), err=True)
+            _print_problems([str(error)])
             status = 1
         click.get_current_context().exit(status)
 
     return ending
+
+
+def _print_problems(problems: list[str]) -> None:
+    if click.get_current_context().params.get("as_json"):
+        print_json({"ok": False, "problems": problems})
+        return
+    for problem in problems:
+        click.echo(problem, err=True)
 
 
 def load_closed(source: Source, *, reads: type[SecretReader] = SecretReader) -> Config:

@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 import click
 
 from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, masking, print_json
+from proxy.cli.completion import methods
 from proxy.cli.looks import painted
 from proxy.clock import SystemClock
 from proxy.config import Config, ListenAddress, PassedSockets, TcpAddress, UnixAddress, find
@@ -17,7 +18,7 @@ from proxy.explain.way import Explanation, explained
 
 
 @click.command()
-@click.argument("method")
+@click.argument("method", shell_complete=methods)
 @click.argument("url")
 @click.option("-H", "--header", "headers", multiple=True, metavar="FIELD", help="A header: 'Name: value'; several.")
 @CONFIG_OPTION

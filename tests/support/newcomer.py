@@ -82,7 +82,11 @@ def _walk(folder: Path, api: str, environ: dict[str, str]) -> int:
     with _step(command):
         process = subprocess.Popen(
             # In the place of the shell, so that the end of one is that of the other.
-            ["sh", "-c", f"exec {command}"], cwd=clone, env=environ, stderr=subprocess.PIPE, text=True
+            ["sh", "-c", f"exec {command}"],
+            cwd=clone,
+            env=environ,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         url = _listening(process)
     try:
