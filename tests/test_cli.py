@@ -598,6 +598,22 @@ def test_every_command_explains_itself(command: Command, name: str) -> None:
     assert f"bearer-proxy {name}" in ended.out.partition("Example")[2]
 
 
+@pytest.mark.parametrize("arguments", [["check"], ["doctor"], ["explain", "GET", "/a"]])
+async def test_what_tries_a_configuration_takes_the_quick_form(
+    command: Command, canaries: Canaries, arguments: list[str]
+) -> None:
+    """The options of `run`, with the same meaning, and refused in the same sentences."""
+    command.variables["TOKEN"] = canaries.mint()
+    async with api() as upstream:
+        quick = ["--upstream", upstream.url, "--token-env", "TOKEN", "--listen", FREE]
+        done = await command(*arguments, *quick)
+        both = await command(*arguments, *quick, "-c", "config.yaml")
+    assert (done.status, done.err) == (0, "")
+    assert upstream.url.removeprefix("http://") in done.out
+    assert both.status == 2
+    assert "either --config or --upstream" in both.err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_gets_its_completion(command: Command, shell: str) -> None:
     """A script by the variable that README names; what it asks then are the names of commands."""
