@@ -196,7 +196,7 @@ def test_the_command_shows_the_story_and_ends_with_0() -> None:
 
 
 def test_serve_shows_a_terminal_where_the_inspector_is() -> None:
-    """With its key, by which the page is given."""
+    """With its key, for which a browser is given the page."""
     ours, theirs = os.openpty()
     with subprocess.Popen([*COMMAND, "--serve"], stdout=theirs, stderr=subprocess.PIPE, cwd=ROOT) as process:
         os.close(theirs)
@@ -205,7 +205,8 @@ def test_serve_shows_a_terminal_where_the_inspector_is() -> None:
             while b"Ctrl-C" not in shown:
                 shown += os.read(ours, 65536)
             [page] = re.findall(r"http\S+/\?key=[A-Za-z0-9_-]{32}\b", shown.decode())
-            with urllib.request.urlopen(page, timeout=DEADLINE) as answer:
+            browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with browser.open(page, timeout=DEADLINE) as answer:
                 assert answer.status == 200
             process.send_signal(signal.SIGTERM)
             _, log = process.communicate(timeout=DEADLINE)

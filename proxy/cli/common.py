@@ -73,7 +73,7 @@ class Given:
         )
 
 
-def takes_source(command: Callable[..., int]) -> Callable[..., int]:
+def takes_source(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options that `run` has for its configuration, as one argument: `given`."""
 
     @functools.wraps(command)
@@ -86,9 +86,9 @@ def takes_source(command: Callable[..., int]) -> Callable[..., int]:
         listen: str | None,
         token_stdin: bool,
         **others: object,
-    ) -> int:
+    ) -> None:
         given = Given(config, upstream, token_env, token_file, listen, token_stdin)
-        return command(*args, given=given, **others)
+        command(*args, given=given, **others)
 
     for option in reversed((CONFIG_OPTION, *_QUICK_OPTIONS)):
         taking = option(taking)
