@@ -75,7 +75,8 @@ async def examine(config: Config, world: World) -> AsyncIterator[Finding]:
     for warning in config.warnings:
         yield Finding("warning", "config", warning)
     if not config.warnings:
-        yield Finding("ok", "config", f"{len(config.routes)} routes, {len(config.credentials)} credentials")
+        routes, credentials = _counted(len(config.routes), "route"), _counted(len(config.credentials), "credential")
+        yield Finding("ok", "config", f"{routes}, {credentials}")
     own = TcpAddress("127.0.0.1", 0)
     admin, log = config.admin.model_copy(update={"listen": None}), config.log.model_copy(update={"access": False})
     guard = config.guard
@@ -203,7 +204,7 @@ def _certificate(what: str, where: str, certificate: dict[str, Any], world: Worl
         return Finding("ok", what, f"{where} is there")
     days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - world.clock.wall()) / 86400
     status: Status = "warning" if days < CERTIFICATE_DAYS else "ok"
-    return Finding(status, what, f"{where} is there, its certificate good for {days:.0f} days")
+    return Finding(status, what, f"{where} is there, its certificate good for {_counted(round(days), 'day')}")
 
 
 async def _credential(name: str, instance: Instance) -> AsyncIterator[Finding]:
@@ -222,7 +223,14 @@ def _state(report: Report) -> str:
         return "its token has expired: make a new one at the vendor"
     if report.expires_in is None:
         return "has a token; nobody says how long it is good"
-    return f"has a token, good for {report.expires_in / 60:.0f} minutes"
+    if report.expires_in < 60:
+        return "has a token, good for less than a minute"
+    return f"has a token, good for {_counted(round(report.expires_in / 60), 'minute')}"
+
+
+def _counted(number: int, unit: str) -> str:
+    """`1 minute`, `2 minutes`."""
+    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 async def _route(

@@ -503,13 +503,18 @@ async def test_check_shows_what_is_in_effect_without_secrets(command: Command, c
     assert not (command.folder / "state").exists()
 
 
-async def test_check_tells_scripts_what_is_wrong(command: Command) -> None:
-    """The same sentences as for people, exit 2."""
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["check"], 2), (["doctor"], 2), (["leaktest"], 2), (["explain", "GET", "/"], 2), (["token"], 1)],
+)
+async def test_scripts_are_told_what_is_wrong(command: Command, arguments: list[str], status: int) -> None:
+    """The same sentences as for people in a document, and the same exit status; `token` finds no instance."""
     config = command.config({"upstream": "ftp://x"})
-    people, scripts = await command("check", "-c", config), await command("check", "-c", config, "--json")
-    assert scripts.status == people.status == 2
+    people, scripts = await command(*arguments, "-c", config), await command(*arguments, "-c", config, "--json")
+    assert scripts.status == people.status == status
+    assert (people.out, scripts.err) == ("", "")
     found = json.loads(scripts.out)
-    assert found == {"ok": False, "problems": people.err.splitlines(), "warnings": [], "config": None}
+    assert found == {"ok": False, "problems": people.err.splitlines()}
     assert found["problems"]
 
 
@@ -593,6 +598,22 @@ def test_every_command_explains_itself(command: Command, name: str) -> None:
     assert f"bearer-proxy {name}" in ended.out.partition("Example")[2]
 
 
+@pytest.mark.parametrize("arguments", [["check"], ["doctor"], ["explain", "GET", "/a"]])
+async def test_what_tries_a_configuration_takes_the_quick_form(
+    command: Command, canaries: Canaries, arguments: list[str]
+) -> None:
+    """The options of `run`, with the same meaning, and refused in the same sentences."""
+    command.variables["TOKEN"] = canaries.mint()
+    async with api() as upstream:
+        quick = ["--upstream", upstream.url, "--token-env", "TOKEN", "--listen", FREE]
+        done = await command(*arguments, *quick)
+        both = await command(*arguments, *quick, "-c", "config.yaml")
+    assert (done.status, done.err) == (0, "")
+    assert upstream.url.removeprefix("http://") in done.out
+    assert both.status == 2
+    assert "either --config or --upstream" in both.err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_gets_its_completion(command: Command, shell: str) -> None:
     """A script by the variable that README names; what it asks then are the names of commands."""
@@ -605,6 +626,47 @@ def test_a_shell_gets_its_completion(command: Command, shell: str) -> None:
     found = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stdout
     assert "exec" in found
     assert "explain" in found
+
+
+PERSON = {
+    "type": "oauth2",
+    "grant": "device_code",
+    "issuer": "https://id.example.com",
+    "client_id": "tools",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("init github-a", ["github-app"]),
+        ("presets teletr", ["teletracker"]),
+        ("explain p", ["PATCH", "POST", "PUT"]),
+        ("token -c config.yaml p", ["person", "plain"]),
+        ("login -c config.yaml p", ["person"]),
+        ("logout -c config.yaml pl", ["plain"]),
+        ("token ", ["nobody-asks"]),
+        ("token -c missing.yaml ", []),
+        ("token -c broken.yaml ", []),
+    ],
+)
+async def test_a_shell_completes_names(command: Command, words: str, found: list[str]) -> None:
+    """Of presets, methods, credentials; no secret is read, and of what is no configuration nothing is said."""
+    secret = {"type": "static", "token": {"command": ["touch", str(command.folder / "run")]}}
+    person = {**PERSON, "client_secret": {"env": "NOT_SET"}}
+    command.config({"upstream": "https://a.example", "credentials": {"person": person, "plain": secret}})
+    command.config({"upstream": "https://a.example", "credentials": {"nobody-asks": secret}}, "bearer-proxy.yaml")
+    (command.folder / "broken.yaml").write_text("credentials: [")
+    given = words.split(" ")
+    command.variables.update(
+        _BEARER_PROXY_COMPLETE="bash_complete",
+        COMP_WORDS=f"bearer-proxy {words}",
+        COMP_CWORD=str(len(given)),
+    )
+    ended = await command()
+    assert ended.err == ""
+    assert [line.removeprefix("plain,") for line in ended.out.split()] == found
+    assert not (command.folder / "run").exists()
 
 
 # -- token, healthcheck

@@ -68,7 +68,8 @@ def test_without_any_place_the_sentence_says_where_to_write(
     [problem] = caught.value.problems
     assert problem == (
         "there is no configuration: write ./bearer-proxy.yaml or /nonexistent/.config/bearer-proxy/config.yaml, "
-        "or name one with -c PATH, or use run --upstream URL --token-env NAME"
+        "or name one with -c PATH, "
+        "or give run, exec, check, doctor or explain --upstream URL --token-env NAME"
     )
 
 

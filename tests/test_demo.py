@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -194,6 +195,28 @@ def test_the_command_shows_the_story_and_ends_with_0() -> None:
     assert not [password for password in PASSWORDS if password in done.stdout]
 
 
+def test_serve_shows_a_terminal_where_the_inspector_is() -> None:
+    """With its key, for which a browser is given the page."""
+    ours, theirs = os.openpty()
+    with subprocess.Popen([*COMMAND, "--serve"], stdout=theirs, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while b"Ctrl-C" not in shown:
+                shown += os.read(ours, 65536)
+            [page] = re.findall(r"http\S+/\?key=[A-Za-z0-9_-]{32}\b", shown.decode())
+            browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with browser.open(page, timeout=DEADLINE) as answer:
+                assert answer.status == 200
+            process.send_signal(signal.SIGTERM)
+            _, log = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+            os.close(ours)
+    assert process.returncode == 0
+    assert page.partition("key=")[2].encode() not in log
+
+
 def test_serve_leaves_all_of_it_running_until_it_is_told_to_end() -> None:
     """The URLs that it prints answer, the log follows on standard error, and SIGTERM ends it with 0."""
     with subprocess.Popen(
@@ -210,6 +233,8 @@ def test_serve_leaves_all_of_it_running_until_it_is_told_to_end() -> None:
             urls = [line.partition("#")[0].split()[-1] for line in tail if line.startswith("curl -i")]
             urls += [line.split()[-1] for line in tail if re.fullmatch(r"curl http\S+", line)]
             assert len(urls) == 7
+            [page] = [line for line in tail if "/?key=" in line]
+            assert page.partition("?")[2].startswith("key=... ")
             for url in urls:
                 with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
                     assert answer.status == 200

@@ -80,8 +80,16 @@ def environ(canaries: Canaries) -> dict[str, str]:
 async def test_a_login_is_tried_for_real(doctor: Doctor, tracker: Vendor[Any]) -> None:
     """And how long its token is good."""
     found = await doctor(tracker.config, tracker.environ)
-    assert of(found, "config", "ok") == ["1 routes, 1 credentials"]
+    assert of(found, "config", "ok") == ["1 route, 1 credential"]
     assert of(found, "credential default", "ok")[-1] == "has a token, good for 60 minutes"
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(30, "less than a minute"), (70, "1 minute"), (140, "2 minutes")])
+async def test_one_minute_is_no_minutes(doctor: Doctor, tracker: Vendor[Any], seconds: int, told: str) -> None:
+    """How long a token is good is told as a person would say it."""
+    tracker.double.switches = tracker.double.switches.model_copy(update={"lifetime": seconds})
+    found = await doctor(tracker.config, tracker.environ)
+    assert of(found, "credential default", "ok")[-1] == f"has a token, good for {told}"
 
 
 async def test_a_state_folder_that_cannot_be_written_is_a_warning(

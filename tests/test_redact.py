@@ -46,6 +46,7 @@ REVEALERS: Final = {
     "credentials/signing.py": "signs with the key",
     "credentials/accepting.py": "does a granted token fit its places",
     "credentials/source.py": "does a stored token fit its places",
+    "demo/transcript.py": "shows the inspector's key on a terminal",
     "doctor.py": "sends the client key, as any client does",
     "grants/github_app.py": "writes the installation into the URL",
     "grants/authorization.py": "shows the server the digest of its verifier, and the state",

@@ -18,8 +18,8 @@ LOGIN: Final = "{type: login, login: {url: 'http://127.0.0.1:9/login', fields: {
 BUILD: Final = """
 import asyncio, json, os, sys
 from pathlib import Path
-from proxy.cli.common import load
-from proxy.cli.run import Instance, World, find
+from proxy.cli.common import find, load
+from proxy.cli.run import Instance, World
 from proxy.redact import Redactor
 async def build():
     config = load(find(None, os.environ), environ=os.environ)

@@ -10,6 +10,7 @@ import click
 from proxy import adminclient, runfile
 from proxy import healthcheck as health
 from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, print_json
+from proxy.cli.completion import credential_names
 from proxy.cli.looks import waiting
 from proxy.cli.table import lines
 from proxy.errors import BearerProxyError
@@ -24,7 +25,7 @@ class _AskError(BearerProxyError):
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=credential_names())
 @click.option("--refresh", is_flag=True, help="Get a new token now; NAME may be left out where there is only one.")
 @CONFIG_OPTION
 @JSON_OPTION

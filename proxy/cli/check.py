@@ -6,33 +6,34 @@ import os
 import click
 import yaml
 
-from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, print_json, state_folder
-from proxy.config import Config, find
+from proxy.cli.common import (
+    JSON_OPTION,
+    Given,
+    ends_with_status,
+    load_closed,
+    print_json,
+    state_folder,
+    takes_source,
+)
+from proxy.config import Config
 from proxy.config.effective import effective
-from proxy.errors import ConfigError
 from proxy.redact import Redactor
 from proxy.server import Instance, World
 
 
 @click.command()
-@CONFIG_OPTION
+@takes_source
 @JSON_OPTION
 @ends_with_status
-def check(config: str | None, *, as_json: bool) -> int:
+def check(given: Given, *, as_json: bool) -> int:
     """Show what is wrong with a configuration, or all of it.
 
     Every mistake is named at once; without one, the whole configuration is printed, secrets masked.
 
     Example: bearer-proxy check -c config.yaml
     """
-    try:
-        loaded = load_closed(find(config, os.environ))
-        asyncio.run(_build(loaded))
-    except ConfigError as error:
-        if not as_json:
-            raise
-        print_json({"ok": False, "problems": error.problems, "warnings": [], "config": None})
-        return 2
+    loaded = load_closed(given.source())
+    asyncio.run(_build(loaded))
     text = effective(loaded)
     if as_json:
         print_json({"ok": True, "problems": [], "warnings": loaded.warnings, "config": yaml.safe_load(text)})

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import click
 
-from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, report, state_folder
-from proxy.config import Config, find
+from proxy.cli.common import JSON_OPTION, Given, ends_with_status, load_closed, report, state_folder, takes_source
+from proxy.config import Config
 from proxy.doctor import examine
 from proxy.findings import Finding
 from proxy.redact import Redactor
@@ -16,10 +16,10 @@ from proxy.server import World
 
 
 @click.command()
-@CONFIG_OPTION
+@takes_source
 @JSON_OPTION
 @ends_with_status
-def doctor(config: str | None, *, as_json: bool) -> int:
+def doctor(given: Given, *, as_json: bool) -> int:
     """Try a configuration for real.
 
     Names, certificates, clocks, the store, token requests, and one harmless request to each upstream.
@@ -29,7 +29,7 @@ def doctor(config: str | None, *, as_json: bool) -> int:
     """
     # The findings say it all.
     logging.disable(logging.CRITICAL)
-    examined = _examined(load_closed(find(config, os.environ)))
+    examined = _examined(load_closed(given.source()))
     return asyncio.run(report(examined, as_json=as_json, about="asking servers"))
 
 

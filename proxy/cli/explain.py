@@ -8,22 +8,23 @@ from urllib.parse import unquote_to_bytes
 
 import click
 
-from proxy.cli.common import CONFIG_OPTION, JSON_OPTION, ends_with_status, load_closed, masking, print_json
+from proxy.cli.common import JSON_OPTION, Given, ends_with_status, load_closed, masking, print_json, takes_source
+from proxy.cli.completion import methods
 from proxy.cli.looks import painted
 from proxy.clock import SystemClock
-from proxy.config import Config, ListenAddress, PassedSockets, TcpAddress, UnixAddress, find
+from proxy.config import Config, ListenAddress, PassedSockets, TcpAddress, UnixAddress
 from proxy.explain.crossing import Note
 from proxy.explain.way import Explanation, explained
 
 
 @click.command()
-@click.argument("method")
+@click.argument("method", shell_complete=methods)
 @click.argument("url")
 @click.option("-H", "--header", "headers", multiple=True, metavar="FIELD", help="A header: 'Name: value'; several.")
-@CONFIG_OPTION
+@takes_source
 @JSON_OPTION
 @ends_with_status
-def explain(method: str, url: str, headers: tuple[str, ...], config: str | None, *, as_json: bool) -> int:
+def explain(method: str, url: str, headers: tuple[str, ...], given: Given, *, as_json: bool) -> int:
     """Say what would become of a request, without sending it.
 
     Which listener, guard, route and rule judge it, where it would go, with which credential, and which headers are
@@ -31,7 +32,7 @@ def explain(method: str, url: str, headers: tuple[str, ...], config: str | None,
 
     Example: bearer-proxy explain GET http://127.0.0.1:8080/calls -H 'Origin: http://localhost:3000'
     """
-    loaded = load_closed(find(config, os.environ))
+    loaded = load_closed(given.source())
     authority, target = _parts(url)
     address, is_there = _listener(loaded, authority)
     port = _port(address, authority)

@@ -15,6 +15,7 @@ from proxy.build import Surroundings
 from proxy.build import latch as build_latch
 from proxy.build.opened import Lenders, Opened, opened, resting
 from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state_folder
+from proxy.cli.completion import credential_names
 from proxy.cli.looks import waiting
 from proxy.cli.table import duration, instant
 from proxy.cli.terminal import Terminal
@@ -36,8 +37,12 @@ _GOODBYE_SECONDS: Final = 0.25
 _RESTART: Final = "Restart it, so that it stops using the token."
 
 
+def _needs_person(given: CredentialConfig) -> bool:
+    return isinstance(given, OAuthCredential) and given.interactive
+
+
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=credential_names(_needs_person))
 @CONFIG_OPTION
 @click.option(
     "--no-browser", is_flag=True, help="Open no browser here; print the page's address, and take the last."
@@ -64,7 +69,7 @@ def login(name: str | None, config: str | None, *, no_browser: bool) -> int:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=credential_names())
 @CONFIG_OPTION
 @ends_with_status
 def logout(name: str | None, config: str | None) -> int:
@@ -106,10 +111,6 @@ def _interactive(config: Config, name: str | None) -> str:
         sentence = "this credential needs no person" if known else "no credential has this name"
         raise click.BadParameter(f"{sentence}: write one of {', '.join(names)}", param_hint="NAME")
     return name
-
-
-def _needs_person(given: CredentialConfig) -> bool:
-    return isinstance(given, OAuthCredential) and given.interactive
 
 
 async def _log_in(config: Config, name: str, person: Person) -> None:

@@ -7,6 +7,7 @@ import click
 import yaml
 
 from proxy.cli.common import JSON_OPTION, ends_with_status, print_json
+from proxy.cli.completion import preset_names
 from proxy.config.presets import named, unknown
 from proxy.config.presets import presets as all_presets
 from proxy.config.presettext import show, starter
@@ -16,7 +17,7 @@ from proxy.errors import ConfigError
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=preset_names)
 @JSON_OPTION
 @ends_with_status
 def presets(name: str | None, *, as_json: bool) -> int:
@@ -54,7 +55,7 @@ def presets(name: str | None, *, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("preset")
+@click.argument("preset", shell_complete=preset_names)
 @click.option("-o", "--output", metavar="PATH", default=FILE_NAME, show_default=True, help="Where; - prints it.")
 @ends_with_status
 def init(preset: str, output: str) -> int:

@@ -12,9 +12,9 @@ from typing import Any, Final
 import click
 
 from proxy import __version__, logs, runfile
-from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, masking, state_folder
+from proxy.cli.common import Given, ends_with_status, load_closed, masking, state_folder, takes_source
 from proxy.cli.reload import Reloading, warn
-from proxy.config import Config, Source, find, quick
+from proxy.config import Config, Source
 from proxy.lines import Lines
 from proxy.manager import Manager, passed_sockets
 from proxy.process import is_root, raise_descriptors
@@ -29,8 +29,6 @@ else:
 
 log: Final = logging.getLogger("proxy")
 
-#: A token is shorter; more on standard input is the wrong file.
-_STDIN_LIMIT: Final = 64 * 1024
 #: A second signal means now; this long the sockets and the token requests get to close.
 _ABORT_SECONDS: Final = 0.5
 #: So long what still runs in threads may take, when everything has ended.
@@ -38,22 +36,9 @@ _THREADS_SECONDS: Final = 0.5
 
 
 @click.command()
-@CONFIG_OPTION
-@click.option("--upstream", metavar="URL", help="Serve this one upstream, without a configuration file.")
-@click.option("--token-env", metavar="NAME", help="With --upstream: the variable that holds the token.")
-@click.option("--token-file", metavar="PATH", help="With --upstream: the file that holds the token.")
-@click.option("--token-stdin", is_flag=True, help="With --upstream: read the token from standard input.")
-@click.option("--listen", metavar="ADDR", help="With --upstream: host:port or unix:/path. [127.0.0.1:8080]")
+@takes_source
 @ends_with_status
-def run(
-    config: str | None,
-    upstream: str | None,
-    token_env: str | None,
-    token_file: str | None,
-    listen: str | None,
-    *,
-    token_stdin: bool,
-) -> int:
+def run(given: Given) -> int:
     """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP, or a changed file: read it again.
 
     \b
@@ -64,15 +49,7 @@ def run(
     lines = Lines(sys.stderr)
     logs.set_up(redactor, lines=lines)
     manager, passed = Manager.of(os.environ), passed_sockets(os.environ)
-    if upstream is None:
-        if token_env or token_file or token_stdin or listen:
-            raise click.UsageError("--token-env, --token-file, --token-stdin and --listen go with --upstream URL.")
-        source = find(config, os.environ)
-    else:
-        if config:
-            raise click.UsageError("Use either --config or --upstream.")
-        given = sys.stdin.read(_STDIN_LIMIT) if token_stdin else None
-        source = quick(upstream, listen, token_env=token_env, token_file=token_file, token_stdin=given)
+    source = given.source()
     loaded = load_closed(source)
     raise_descriptors()
     logs.set_up(redactor, level=loaded.log.level, style=loaded.log.format, lines=lines)

@@ -72,7 +72,7 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Source:
             return _read(candidate)
     first, second = candidates
     sentence = f"there is no configuration: write ./{first} or {second}, or name one with -c PATH"
-    raise ConfigError([f"{sentence}, or use run --upstream URL --token-env NAME"])
+    raise ConfigError([f"{sentence}, or give run, exec, check, doctor or explain --upstream URL --token-env NAME"])
 
 
 def again(source: Source) -> Source:

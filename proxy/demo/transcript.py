@@ -53,7 +53,8 @@ async def perform(cast: Cast, out: TextIO, *, serve: bool = False, as_json: bool
             out.write(json.dumps(_document(stage, told), indent=2) + "\n")
         if serve:
             # With --json, the document alone is on standard output.
-            _show(_invitation(stage), sys.stderr if as_json else out)
+            shown_on = sys.stderr if as_json else out
+            _show(_invitation(stage, is_seen=shown_on.isatty()), shown_on)
             stage.log.live = sys.stderr
             await ended.wait()
     return 0 if holds else 1
@@ -154,7 +155,8 @@ def _document(stage: Stage, told: list[Told]) -> dict[str, object]:
     }
 
 
-def _invitation(stage: Stage) -> Iterator[str]:
+def _invitation(stage: Stage, *, is_seen: bool) -> Iterator[str]:
+    """What to try; the key of the inspector goes to a terminal alone (`is_seen`)."""
     tracker, crm, community = stage.upstreams
     yield ""
     yield "Everything is still running. Try, in another terminal:"
@@ -169,4 +171,10 @@ def _invitation(stage: Stage) -> Iterator[str]:
     yield "The proxy's own state:"
     yield f"{_INDENT}curl {stage.instance.admin_url}/readyz"
     yield f"{_INDENT}curl {stage.instance.admin_url}/metrics"
+    yield "Its inspector, a page that shows each request:"
+    page = f"{_INDENT}{stage.instance.admin_url}/"
+    if is_seen:
+        yield f"{page}?key={stage.instance.admin_key.reveal()}"
+    else:
+        yield f"{page}?key=...     # on a terminal with its key"
     yield "The log follows. Ctrl-C ends it."

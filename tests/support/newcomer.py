@@ -78,11 +78,15 @@ def _walk(folder: Path, api: str, environ: dict[str, str]) -> int:
         _run(["git", "clone", "--quiet", str(ROOT), str(clone)], folder, environ)
     with _step("make demo"):
         _run(["make", "demo"], clone, environ)
-    command = _promised(clone)
+    command = _promised(clone).replace(_EXAMPLE, api).replace(_ADDRESS, "127.0.0.1:0")
     with _step(command):
-        here = command.replace(_EXAMPLE, api).replace(_ADDRESS, "127.0.0.1:0")
         process = subprocess.Popen(
-            ["sh", "-c", f"exec {here}"], cwd=clone, env=environ, stderr=subprocess.PIPE, text=True
+            # In the place of the shell, so that the end of one is that of the other.
+            ["sh", "-c", f"exec {command}"],
+            cwd=clone,
+            env=environ,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         url = _listening(process)
     try:

@@ -22,7 +22,8 @@ _HEAD: Final = """# Reference
 Made of the program by `python -m tests.support.reference`; a test compares. What things mean together is in
 [configuration](configuration.md), what each vendor needs in [credentials](credentials.md).
 
-Commands say what is wrong in one sentence a problem, on standard error. Exit status: 0 done, 1 failed at run time,
+Commands say what is wrong in one sentence a problem, on standard error; with `--json` they print
+`{"ok": false, "problems": [...]}` on standard output. Exit status: 0 done, 1 failed at run time,
 2 wrong usage or configuration; of `exec` that of the program. On a terminal there are colours, unless `NO_COLOR` is
 set or `TERM` is `dumb`; `FORCE_COLOR` has them in a pipe, too. What is waited for is told on a terminal only.
 """
