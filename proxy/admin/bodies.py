@@ -47,15 +47,11 @@ _ENCODINGS: Final = {"utf-8": 1, "cp1252": 1, "utf-16-le": 2, "utf-16-be": 2, "u
 _LOOKED_AT: Final = 1 << 20
 
 
-def body(
-    piece: Piece | None, content_type: bytes, content_encoding: bytes, redactor: Redactor
-) -> dict[str, Any] | None:
-    """What was kept of a body: as text where it is some, else as bytes in base64. None: nothing was to be kept.
+def body(piece: Piece, content_type: bytes, content_encoding: bytes, redactor: Redactor) -> dict[str, Any]:
+    """What was kept of a body: as text where it is some, else as bytes in base64.
 
     `note` says why nothing of it is shown. `kept` counts bytes as they were sent.
     """
-    if piece is None:
-        return None
     kept = piece.kept
     coding = content_encoding.strip().lower()
     shown: dict[str, Any] = {

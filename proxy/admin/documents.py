@@ -28,12 +28,7 @@ class Document:
 
 def as_json(document: Any, status: int = 200) -> Document:  # noqa: ANN401  whatever JSON takes
     """A JSON document in ASCII."""
-    return raw_json(json.dumps(document).encode(), status)
-
-
-def raw_json(text: bytes, status: int = 200) -> Document:
-    """JSON that is written already."""
-    return Document(text + b"\n", "application/json; charset=utf-8", status)
+    return Document(json.dumps(document).encode() + b"\n", "application/json; charset=utf-8", status)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,27 +3,34 @@
 Law: what leaves here is masked (threat 82).
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.accesslog import Exchange
-from proxy.admin import fates, shown
 from proxy.admin.bodies import body
+from proxy.admin.fates import crossing
 from proxy.admin.messages import Conversation
-from proxy.admin.passed import Passed, passed
+from proxy.admin.passed import passed
+from proxy.admin.shown import Shown, Words, clean, fields, path, query, reason, split
 from proxy.admin.why import why
+from proxy.fields import Field
 from proxy.lines import timestamp
-from proxy.notes import FullNotes, Sent
+from proxy.notes import FullNotes, Piece, Sent
 from proxy.redact import Redactor
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One exchange, masked: `summary` as in the list, `detail` all of it as JSON."""
+    """One exchange, masked: `summary` as in the list, and the rest of it."""
 
     summary: dict[str, Any]
-    detail: bytes = field(repr=False)
+    _rest: dict[str, Any] = field(repr=False)
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """All of it."""
+        return {**self.summary, **self._rest}
 
 
 class Scribe:
@@ -31,25 +38,23 @@ class Scribe:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._words = shown.Words(redactor)
+        self._words = Words(redactor)
 
     def entry(self, exchange: Exchange, notes: FullNotes | None, at: float, seconds: float, *, live: bool) -> Entry:
         """As it is `at` this instant, `seconds` after it began."""
         summary = self.summary(exchange, notes, at - seconds, seconds, live=live)
         said = None if notes is None else notes.messages
         home = passed(exchange, notes)
-        detail = {
-            **summary,
+        came, went = (None, []) if home is None else home.shown(self._words)
+        rest = {
             "why": self._words.text(why(exchange, notes)),
             "timing": _timing(exchange, notes, seconds),
-            "request": self._request(notes),
-            "attempts": []
-            if notes is None
-            else [self._attempt(exchange, notes, sent, home) for sent in notes.sent],
-            "response": self._response(exchange, notes, home),
+            "request": self._request(exchange, notes),
+            "attempts": self._attempts(exchange, notes, came),
+            "response": self._response(exchange, notes, went),
             "messages": said.shown() if isinstance(said, Conversation) else None,
         }
-        return Entry(summary, json.dumps(detail).encode())
+        return Entry(summary, rest)
 
     def summary(
         self, exchange: Exchange, notes: FullNotes | None, began_at: float, seconds: float, *, live: bool
@@ -63,8 +68,8 @@ class Scribe:
             "client": text(exchange.client),
             "method": text(exchange.method),
             "route": exchange.route or None,
-            "path": shown.path(exchange.path, self._words),
-            "query": shown.clean(shown.query(exchange.query), self._words) if exchange.query else "",
+            "path": path(exchange.path, self._words),
+            "query": clean(query(exchange.query), self._words) if exchange.query else "",
             "status": exchange.status,
             "error": exchange.error or None,
             "ms": _ms(seconds),
@@ -80,60 +85,70 @@ class Scribe:
             "live": live,
         }
 
-    def _request(self, notes: FullNotes | None) -> dict[str, Any] | None:
+    def _request(self, exchange: Exchange, notes: FullNotes | None) -> dict[str, Any] | None:
         if notes is None:
             return None
-        section = notes.request.section
-        kind, encoding = (
-            b", ".join(section.values.get(name, ())) for name in (b"content-type", b"content-encoding")
-        )
+        section, was_sent = notes.request.section, bool(notes.sent)
         return {
             "http": f"1.{section.minor}",
-            "fields": fates.asked(notes, self._words),
-            "body": body(notes.request_body, kind, encoding, self._redactor),
+            "fields": crossing(notes, notes.sent[0], exchange.credential, self._words).came
+            if was_sent
+            else fields(section.fields, self._words),
+            "body": None if notes.request_body is None else self._body(notes.request_body, section.fields),
         }
 
-    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent, home: Passed | None) -> dict[str, Any]:
-        outgoing, head = sent.outgoing, sent.head
-        target = shown.path(outgoing.path, self._words)
-        query = b"&".join(
-            part
-            for part in (
-                shown.query(outgoing.query) if outgoing.query else b"",
-                *(b"%b=***" % place.name.encode() for place in sent.places if place.kind == "query"),
-            )
-            if part
-        )
+    def _attempts(
+        self, exchange: Exchange, notes: FullNotes | None, came: list[Shown] | None
+    ) -> list[dict[str, Any]]:
+        """`came` are the fields of the last one's answer, where that passed."""
+        if notes is None or not notes.sent:
+            return []
+        *before, last = notes.sent
+        shown = [self._attempt(exchange, notes, sent, self._answer(sent)) for sent in before]
+        shown.append(self._attempt(exchange, notes, last, self._answer(last) if came is None else came))
+        return shown
+
+    def _answer(self, sent: Sent) -> list[Shown]:
+        return [] if sent.head is None else fields(sent.head.fields, self._words)
+
+    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent, answer: list[Shown]) -> dict[str, Any]:
+        head = sent.head
         return {
             "at_ms": _ms(sent.began_at - exchange.started_at),
             "upstream": str(notes.binding.route.upstream) if notes.binding is not None else None,
-            "target": target + ("?" + shown.clean(query, self._words) if query else ""),
+            "target": self._target(sent),
             "generation": sent.generation or None,
             "connection": None if head is None else "kept" if sent.is_kept else "new",
             "connect_ms": _ms(_connecting(sent)) if head is not None and sent.connected_at else None,
             "first_byte_ms": None if head is None else _ms(_first_byte(sent)),
-            "fields": fates.outgoing(notes, sent, exchange.credential, self._words),
+            "fields": crossing(notes, sent, exchange.credential, self._words).went,
             "status": None if head is None else head.status,
-            "reason": None if head is None else shown.reason(head.whole, self._words),
+            "reason": None if head is None else reason(head.whole, self._words),
             "refused": sent.is_refused,
-            "answer": self._answer(sent, home),
+            "answer": answer,
             "error": sent.error or None,
         }
 
-    def _answer(self, sent: Sent, home: Passed | None) -> list[shown.Shown]:
-        if home is not None and sent is home.sent:
-            return home.came(self._words)
-        return [] if sent.head is None else shown.fields(sent.head.fields, self._words)
+    def _target(self, sent: Sent) -> str:
+        given = sent.outgoing.query
+        parts = [query(given)] if given else []
+        parts += (b"%b=***" % place.name.encode() for place in sent.places if place.kind == "query")
+        asked = "?" + clean(b"&".join(parts), self._words) if parts else ""
+        return path(sent.outgoing.path, self._words) + asked
 
-    def _response(self, exchange: Exchange, notes: FullNotes | None, home: Passed | None) -> dict[str, Any]:
-        lines = b"" if notes is None else notes.answer_lines
-        values = {lower: value for lower, value, _line in shown.split(lines)}
-        kind, encoding = values.get(b"content-type", b""), values.get(b"content-encoding", b"")
-        return {
-            "status": exchange.status,
-            "fields": [] if home is None else home.went(self._words),
-            "body": None if notes is None else body(notes.answer_body, kind, encoding, self._redactor),
-        }
+    def _response(self, exchange: Exchange, notes: FullNotes | None, went: list[Shown]) -> dict[str, Any]:
+        shown = None
+        if notes is not None and notes.answer_body is not None:
+            shown = self._body(notes.answer_body, split(notes.answer_lines))
+        return {"status": exchange.status, "fields": went, "body": shown}
+
+    def _body(self, piece: Piece, given: Sequence[Field]) -> dict[str, Any]:
+        """Of a message with these fields."""
+        kind, encoding = (
+            b", ".join(value for lower, value, _line in given if lower == name)
+            for name in (b"content-type", b"content-encoding")
+        )
+        return body(piece, kind, encoding, self._redactor)
 
 
 def _ms(seconds: float) -> float:

@@ -3,6 +3,8 @@
 Law: what crossed is read off what was sent; only the reasons are worked out, once the exchange is written down.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from proxy.admin.shown import (
@@ -28,60 +30,82 @@ from proxy.redact import MASK
 _NAMING: Final = frozenset({b"origin", b"referer", b"destination"})
 
 
-class Fates:
-    """The notes of a request's fields as they came, and of its lines as they went; None: it says nothing more."""
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A request's fields as they came, and as they went upstream; of each that did not just cross why."""
 
-    __slots__ = ("came", "went")
-
-    def __init__(self, notes: FullNotes, sent: Sent, reasons: Reasons) -> None:
-        given = notes.request.section.fields
-        went = list(split(sent.outgoing.lines))
-        lines = {line for _lower, _value, line in given}
-        crossed = {line for _lower, _value, line in went}
-        named = {lower for lower, _value, _line in went}
-        cookies = list(cookie_names(sent.outgoing.cookies))
-        self.came: list[str | None] = [
-            _of_cookies(value, cookies, reasons)
-            if lower == b"cookie"
-            else _why_not(lower, reasons, is_there=lower in named)
-            if line not in crossed or _is_dropped(lower, reasons)
-            else None
-            for lower, value, line in given
-        ]
-        self.went: list[str | None] = [
-            _why_added(line, reasons) if line not in lines or _is_dropped(lower, reasons) else None
-            for lower, _value, line in went
-        ]
+    came: list[Shown]
+    went: list[Shown]
 
 
-def _fates(notes: FullNotes, sent: Sent) -> Fates | None:
-    """A client sends the same fields again and again, and what becomes of them is the same each time."""
-    if notes.binding is None:
-        return None
-    memo, key = notes.request.section.memo, (notes.binding.bare, sent.outgoing.lines, sent.places)
-    kept: tuple[object, Fates] | None = memo.get(Fates)
+def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> Crossing:
+    """Those of the request of `notes`, sent as `sent` with a token of `credential`, where it had one.
+
+    A client sends the same fields again and again, and what becomes of them is the same each time.
+    """
+    memo, outgoing = notes.request.section.memo, sent.outgoing
+    bare = None if notes.binding is None else notes.binding.bare
+    token = (credential, sent.generation, sent.places, sent.constants)
+    key = (words.version, bare, outgoing.lines, outgoing.cookies, token)
+    kept: tuple[object, Crossing] | None = memo.get(Crossing)
     if kept is not None and kept[0] == key:
         return kept[1]
     reasons = _reasons(notes, sent)
-    if reasons is None:
-        return None
-    found = Fates(notes, sent, reasons)
+    found = Crossing(_came(notes, sent, reasons, words), _went(notes, sent, reasons, words))
+    found.went.extend(_added(sent, credential))
     # The last alone: with spans each request has lines of its own.
-    memo[Fates] = (key, found)
+    memo[Crossing] = (key, found)
     return found
 
 
-def asked(notes: FullNotes, words: Words) -> list[Shown]:
-    """A request's fields, and of each that did not cross as it came why."""
-    section = notes.request.section
-    fates = _fates(notes, notes.sent[0]) if notes.sent else None
-    shown = fields(section.fields, words)
-    if fates is None:
+def _came(notes: FullNotes, sent: Sent, reasons: Reasons | None, words: Words) -> list[Shown]:
+    given = notes.request.section.fields
+    shown = fields(given, words)
+    if reasons is None:
         return shown
+    went = list(split(sent.outgoing.lines))
+    lines = {line for _lower, _value, line in went}
+    named = {lower for lower, _value, _line in went}
+    cookies = list(cookie_names(sent.outgoing.cookies))
+    fates = (
+        _of_cookies(value, cookies, reasons)
+        if lower == b"cookie"
+        else _why_not(lower, reasons, is_there=lower in named)
+        if line not in lines or _is_dropped(lower, reasons)
+        else None
+        for lower, value, line in given
+    )
     return [
         each if fate is None or _stays_masked(fate, each[2]) else (each[0], each[1], told(fate, each[2]))
-        for each, fate in zip(shown, fates.came, strict=True)
+        for each, fate in zip(shown, fates, strict=True)
     ]
+
+
+def _went(notes: FullNotes, sent: Sent, reasons: Reasons | None, words: Words) -> list[Shown]:
+    given = list(split(sent.outgoing.lines))
+    shown = fields(given, words)
+    if reasons is None:
+        return shown
+    lines = {line for _lower, _value, line in notes.request.section.fields}
+    return [
+        (each[0], each[1], told(_why_added(line, reasons), each[2]))
+        if line not in lines or _is_dropped(lower, reasons)
+        else each
+        for (lower, _value, line), each in zip(given, shown, strict=True)
+    ]
+
+
+def _added(sent: Sent, credential: str) -> Iterator[Shown]:
+    """The cookies, and the credential by its places."""
+    if sent.outgoing.cookies:
+        size = sum(map(len, sent.outgoing.cookies))
+        yield "Cookie", f"{MASK} ({size} bytes)", NOT_LISTED
+    for place in sent.places:
+        what = {"header": place.name, "query": f"?{place.name}", "cookie": f"Cookie {place.name}"}[place.kind]
+        shown = f"{place.scheme} {MASK}" if place.scheme else MASK
+        yield what, shown, f"added: credential {credential}, generation {sent.generation}"
+    for name in sent.constants:
+        yield name, MASK, f"added: credential {credential}"
 
 
 def _stays_masked(fate: str, note: str | None) -> bool:
@@ -145,22 +169,3 @@ def _of_cookies(value: bytes, kept: list[bytes], reasons: Reasons) -> str:
     if not why:
         return NOT_LISTED
     return f"{NOT_LISTED}; not all of it crossed: {why}" if crossed else DROPPED + why
-
-
-def outgoing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> list[Shown]:
-    """What went upstream, the credential by its places."""
-    fates, found = _fates(notes, sent), fields(split(sent.outgoing.lines), words)
-    if fates is not None:
-        found = [
-            each if fate is None else (each[0], each[1], told(fate, each[2]))
-            for each, fate in zip(found, fates.went, strict=True)
-        ]
-    if sent.outgoing.cookies:
-        size = sum(map(len, sent.outgoing.cookies))
-        found.append(("Cookie", f"{MASK} ({size} bytes)", NOT_LISTED))
-    for place in sent.places:
-        what = {"header": place.name, "query": f"?{place.name}", "cookie": f"Cookie {place.name}"}[place.kind]
-        shown = f"{place.scheme} {MASK}" if place.scheme else MASK
-        found.append((what, shown, f"added: credential {credential}, generation {sent.generation}"))
-    found.extend((name, MASK, f"added: credential {credential}") for name in sent.constants)
-    return found

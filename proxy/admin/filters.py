@@ -30,7 +30,7 @@ class Filters:
         return (
             self.lets_summary(summary, is_whole=False)
             and (self.before is None or summary["number"] < self.before)
-            and (not self._text or self._text in entry.detail.decode().lower())
+            and (not self._text or self._text in json.dumps(entry.detail).lower())
         )
 
     def lets_summary(self, summary: Mapping[str, Any], *, is_whole: bool = True) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from proxy.admin.curl import command
-from proxy.admin.documents import Asked, Document, Paths, as_json, raw_json
+from proxy.admin.documents import Asked, Document, Paths, as_json
 from proxy.admin.entries import Entry
 from proxy.admin.filters import Filters
 from proxy.admin.har import har
@@ -129,24 +129,24 @@ class Inspector:
         detail = self._journal.detail(asked.name)
         if detail is None:
             raise _no_such()
-        return raw_json(detail)
+        return as_json(detail)
 
     async def _har(self, asked: Asked) -> Document:
         filters = Filters(asked.query)
-        chosen = [json.loads(each.detail) for each in self._journal.entries() if filters.lets(each)]
+        chosen = [each.detail for each in self._journal.entries() if filters.lets(each)]
         name = b'Content-Disposition: attachment; filename="bearer-proxy.har"'
         return Document(json.dumps(har(reversed(chosen))).encode(), "application/json", more=(name,))
 
     async def _curl(self, asked: Asked) -> Document:
         """A command that asks the proxy for the same, as far as it is shown; the proxy adds the token."""
-        detail = json.loads(self._entry(asked.name).detail)
+        detail = self._entry(asked.name).detail
         url = next(iter(self._proxied.urls), "http://127.0.0.1:8080")
         needs_key = self._proxied.key_of(detail["client"]) is not None
         return Document(command(detail, url, needs_key=needs_key).encode(), "text/plain; charset=utf-8")
 
     async def _replay(self, asked: Asked) -> Document:
         """Send it again, with the current token, changed as asked. Raises `NotKept`, `BadRequest`, `NoRoute`."""
-        detail = json.loads(self._entry(asked.name).detail)
+        detail = self._entry(asked.name).detail
         given = await _given(asked.request)
         wanted = again(detail, given)
         if (problem := wanted.problem()) is not None:

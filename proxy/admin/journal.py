@@ -148,8 +148,8 @@ class Journal:
             found.append(self._scribe.summary(exchange, notes, wall - lasts, lasts, live=True))
         return found
 
-    def detail(self, request_id: str) -> bytes | None:
-        """All of the exchange of this name, as far as it has come, as JSON."""
+    def detail(self, request_id: str) -> dict[str, Any] | None:
+        """All of the exchange of this name, as far as it has come."""
         kept = self.find(request_id)
         if kept is not None:
             return kept.detail

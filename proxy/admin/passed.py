@@ -4,13 +4,12 @@ Law: what the client got is read off the lines that went to it; only the reasons
 `headers.answer_lines` in their order, once the exchange is written down.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.accesslog import Exchange
-from proxy.admin import shown
-from proxy.admin.shown import ADDED, ANEW, DROPPED, REWRITTEN, Shown, Words, told
+from proxy.admin.shown import ADDED, ANEW, DROPPED, REWRITTEN, Shown, Words, as_field, fields, told
 from proxy.fields import Field
 from proxy.guard import Admission
 from proxy.headers import FRAMING, HOP_BY_HOP, OUR_COOKIES
@@ -36,52 +35,52 @@ class Passed:
 
     sent: Sent
     head: AnswerHead
-    lines: list[Field] = field(repr=False)
+    lines: list[bytes] = field(repr=False)
     framing: tuple[Field, ...]
     rewriter: Rewriter
     admission: Admission
 
-    def came(self, words: Words) -> list[Shown]:
-        """The fields as the upstream sent them, and of each that the client did not get so why."""
-        went = {line for _lower, _value, line in self.lines}
-        found = []
-        for lower, value, line in self.head.fields:
-            name, text, note = shown.field(lower, value, line[: len(lower)], words)
-            fate = self._fate(lower, value, line, went)
-            found.append((name, text, note if fate is None else told(fate, note)))
-        return found
+    def shown(self, words: Words) -> tuple[list[Shown], list[Shown]]:
+        """The fields as the upstream sent them, and as the client got them; of each that did not just pass why."""
+        went = set(self.lines)
+        came: list[Shown] = []
+        passed: dict[bytes, list[Shown]] = {}
+        for each in self.head.fields:
+            shown, line = words.field(each), each[2]
+            if line in went and not self._is_ours_to_grant(each[0]):
+                passed.setdefault(line, []).append(shown)
+            elif (fate := self._fate(each, went)) is not None:
+                shown = shown[0], shown[1], told(fate, shown[2])
+            came.append(shown)
+        return came, [*(self._went(line, passed.get(line), words) for line in self.lines), *self._framed(words)]
 
-    def went(self, words: Words) -> list[Shown]:
-        """The fields as the client got them, and of those that the upstream did not send so why."""
-        came = [line for _lower, _value, line in self.head.fields]
-        found = []
-        for lower, value, line in self.lines:
-            name, text, note = shown.field(lower, value, line[: len(lower)], words)
-            if line in came and not self._is_ours_to_grant(lower):
-                came.remove(line)
-            else:
-                note = told(self._why_there(lower), note)
-            found.append((name, text, note))
-        for name, text, _note in shown.fields(self.framing, words):
-            found.append((name, text, None if name == "Content-Length" else ANEW))
-        return found
+    def _went(self, line: bytes, passed: list[Shown] | None, words: Words) -> Shown:
+        """A line that the client got; takes it out of those that just `passed`, where it is among them."""
+        if passed:
+            return passed.pop()
+        given = as_field(line)
+        name, text, note = words.field(given)
+        return name, text, told(self._why_there(given[0]), note)
+
+    def _framed(self, words: Words) -> Iterator[Shown]:
+        for name, text, _note in fields(self.framing, words):
+            yield name, text, None if name == "Content-Length" else ANEW
 
     def _is_ours_to_grant(self, lower: bytes) -> bool:
         return self.rewriter.cors and lower.startswith(_GRANTS)
 
-    def _fate(self, lower: bytes, value: bytes, line: bytes, went: set[bytes]) -> str | None:
-        """What became of a field that came; None: it passed."""
+    def _fate(self, given: Field, went: set[bytes]) -> str | None:
+        """What became of a field that the client did not get so; None: it passed."""
+        lower, value, _line = given
         if self._is_ours_to_grant(lower):
             return f"{DROPPED}rewrite.cors of the route: such grants are the proxy's to give"
-        if line in went:
-            return None
         if lower in FRAMING or lower in HOP_BY_HOP:
             return self._fate_of_framing(lower)
         if lower in self.head.options:
             return DROPPED + CONNECTION_NAMES_IT
         if lower == b"set-cookie" and value.lower().lstrip(b"= \t").startswith(OUR_COOKIES):
             return f"{DROPPED}cookies of this name are the proxy's own"
-        rewritten = self._rewritten(lower, value, line, went) if lower in self.rewriter.names else None
+        rewritten = self._rewritten(given, went) if lower in self.rewriter.names else None
         # All other rules let it pass.
         return rewritten or f"{DROPPED}the token stands in it"
 
@@ -91,11 +90,12 @@ class Passed:
             return None if is_there else f"{DROPPED}this answer has no body"
         return ANEW if is_there else DROPPED + OF_THIS_CONNECTION
 
-    def _rewritten(self, lower: bytes, value: bytes, line: bytes, went: set[bytes]) -> str | None:
+    def _rewritten(self, given: Field, went: set[bytes]) -> str | None:
         """What the route's `rewrite` did; None: it let it pass, or what it made of it went nowhere."""
+        lower, value, line = given
         if lower in STICKY:
             return f"{DROPPED}{_rule(lower)}: browsers would hold it against all that this host serves"
-        if len(self.head.values[lower]) == sum(name == lower for name, _value, _line in self.lines):
+        if len(self.head.values[lower]) == sum(as_field(each)[0] == lower for each in self.lines):
             return REWRITTEN + _rule(lower)  # none of them stopped
         own_origin, key_prefix = self.admission.visitor.own_origin, self.admission.key_prefix
         crossing = self.rewriter.value(lower, value, own_origin=own_origin, key_prefix=key_prefix)
@@ -119,7 +119,7 @@ def passed(exchange: Exchange, notes: FullNotes | None) -> Passed | None:
     sent = notes.sent[-1]
     if sent.head is None or exchange.status != sent.head.status or (exchange.error and not notes.answer_lines):
         return None
-    lines = list(shown.split(notes.answer_lines))
+    lines = notes.answer_lines.split(b"\r\n")[:-1]
     framing = tuple(_framing(sent.head, notes.request))
     return Passed(sent, sent.head, lines, framing, notes.binding.rewriter, notes.admission)
 

@@ -4,7 +4,7 @@ Law: what is not known to be harmless is not kept, whatever it is called; what i
 since a secret may stand anywhere (threat 82).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -75,16 +75,19 @@ Shown = tuple[str, str, str | None]
 
 
 class Words:
-    """Masks short texts, and remembers those in which nothing was to be masked: heads repeat.
-
-    No secret rests here: of a field it is what `field` shows by its value, of others by its name alone.
-    """
+    """Masks short texts and fields, and remembers those in which nothing was to be masked: heads repeat."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._version = redactor.version
         self._clean: set[str] = set()
-        self._fields: dict[tuple[bytes, bytes], Shown] = {}
+        #: Fields by their lines.
+        self._fields: dict[bytes, Shown] = {}
+
+    @property
+    def version(self) -> int:
+        """What was masked is masked still, and nothing more is to be, as long as this is the same."""
+        return self._redactor.version
 
     def text(self, text: str) -> str:
         """As the redactor masks it."""
@@ -99,17 +102,18 @@ class Words:
             self._clean.add(text)
         return masked
 
-    def field(self, lower: bytes, value: bytes, name: bytes) -> Shown:
-        """A field that may be shown with its value."""
+    def field(self, field: Field) -> Shown:
+        """A field as it may be shown, by its value or by its length."""
         if self._version != self._redactor.version:
             self._forget()
-        known = self._fields.get((name, value))
+        line = field[2]
+        known = self._fields.get(line)
         if known is None:
-            known = _listed(lower, value, name, self)
-            if len(value) <= KEPT_LENGTH and known[2] is None:
+            known = _field(field, self)
+            if known[2] is None and len(line) <= KEPT_LENGTH:
                 if len(self._fields) >= KEPT_TEXTS:
                     self._fields.clear()
-                self._fields[name, value] = known
+                self._fields[line] = known
         return known
 
     def _forget(self) -> None:
@@ -120,13 +124,14 @@ class Words:
 
 def fields(given: Iterable[Field], words: Words) -> list[Shown]:
     """Fields as they came."""
-    return [field(lower, value, line[: len(lower)], words) for lower, value, line in given]
+    return [words.field(field) for field in given]
 
 
-def field(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
-    """One, by its lower-case name, its value, and its name as it was written."""
+def _field(field: Field, words: Words) -> Shown:
+    lower, value, line = field
+    name = line[: len(lower)]
     if lower in SHOWN:
-        return words.field(lower, value, name)
+        return _listed(lower, value, name, words)
     note = _OF_THE_PROXY if lower == CLIENT_KEY_HEADER else NOT_LISTED
     return clean(name, words), f"{MASK} ({len(value)} bytes)", note
 
@@ -150,12 +155,15 @@ def told(fate: str, note: str | None) -> str:
     return f"{fate}; {IN_PART}" if note == IN_PART and fate != note else fate
 
 
-def split(block: bytes) -> Iterator[Field]:
-    """Field lines that we wrote, each as a field."""
-    for line in block.split(b"\r\n"):
-        name, colon, value = line.partition(b":")
-        if colon:
-            yield name.lower(), value.strip(), line
+def as_field(line: bytes) -> Field:
+    """A field line that we wrote."""
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(), line
+
+
+def split(block: bytes) -> list[Field]:
+    """Field lines that we wrote, each with its end."""
+    return [as_field(line) for line in block.split(b"\r\n")[:-1]]
 
 
 def reason(head: bytes, words: Words) -> str:
