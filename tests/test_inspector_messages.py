@@ -3,10 +3,11 @@
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, Final
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
@@ -17,7 +18,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from proxy.accesslog import Exchange
 from proxy.admin.entries import Entry, Scribe
-from proxy.admin.journal import WAITING_BYTES, WAITING_MOST, Journal, Listener
+from proxy.admin.journal import MOMENT_SECONDS, WAITING_BYTES, WAITING_MOST, Journal, Listener
 from proxy.admin.messages import KEPT, Conversation, Events, Frames
 from proxy.admin.shown import KEPT_TEXTS, Words
 from proxy.demo.serving import serving
@@ -381,6 +382,40 @@ async def test_what_ended_is_told_a_part_at_a_time_until_all_is(monkeypatch: pyt
     journal.leave(listener)
 
 
+class Later:
+    """A loop that only notes what is to be called, and in how many seconds."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """Nothing is called."""
+        self.calls.append((seconds, call))
+        return Mock(asyncio.TimerHandle)
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "waits"), [(False, [MOMENT_SECONDS] + [0.0] * 11), (True, ([MOMENT_SECONDS] + [0.0] * 4) * 2)]
+)
+def test_what_ended_is_written_down_together_and_at_once_as_long_as_nothing_more_comes(
+    monkeypatch: pytest.MonkeyPatch, *, goes_on: bool, waits: list[float]
+) -> None:
+    """Where more comes, only so much of it in one go."""
+    later = Later()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: later)
+    monkeypatch.setattr("proxy.admin.journal.LOOK_SECONDS", -1.0)
+    journal = Journal(100, 0, Redactor(), lambda: 0.0)
+    for number in range(12):
+        ended(journal, b"/%d" % number)
+    for at in range(len(waits)):
+        later.calls[at][1]()
+        if goes_on:
+            ended(journal, b"/more")
+    assert [seconds for seconds, _call in later.calls][: len(waits)] == waits
+    assert bool(journal.book.ended) is goes_on
+
+
+@pytest.mark.patches
 async def test_what_is_too_much_is_pushed_out_before_it_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs nothing then, and the newest stay."""
     written = []
@@ -398,6 +433,7 @@ async def test_what_is_too_much_is_pushed_out_before_it_is_written_down(monkeypa
     assert written == [b"/997", b"/998", b"/999"]
 
 
+@pytest.mark.patches
 @pytest.mark.threat(82)
 def test_082_what_was_found_clean_is_looked_at_again_when_another_secret_is_known(canaries: Canaries) -> None:
     """What is remembered of heads that repeat is as old as what is known, and holds nothing that was masked."""

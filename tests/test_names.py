@@ -9,6 +9,8 @@ from typing import Final
 import pytest
 import yaml
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.cli import main
 from proxy.config import Source, load, quick
@@ -58,6 +60,12 @@ def test_075_a_name_is_told_from_what_a_generator_makes() -> None:
     assert [secret for secret in SECRETS if looks_like_a_name(secret)] == []
 
 
+@given(st.text(st.sampled_from("aB3-_=,;: .~/") | st.characters(), max_size=40))
+def test_075_sentences_without_long_words_and_hints_are_spared_nothing(sentence: str) -> None:
+    """What is masked in one is masked where every word is looked at, for a hint that stands before it."""
+    assert shown_words(f"gh {sentence}") == f"gh {shown_words(sentence)}"
+
+
 @pytest.mark.threat(75, 125)
 def test_075_what_generators_make_is_told_from_names() -> None:
     """UUIDs, and base64 for addresses of 24 bytes and more, whatever `-` and `_` divide."""
@@ -97,9 +105,9 @@ def test_075_a_secret_in_the_place_of_a_name_is_not_quoted(rest: str, canaries: 
 @pytest.mark.threat(75, 125)
 def test_075_the_name_of_a_variable_is_quoted_and_a_token_in_its_place_is_not() -> None:
     """`--token-env API_TOKEN`, and `--token-env $API_TOKEN`."""
-    for given, said in (("API_TOKEN", "API_TOKEN"), (SECRETS[0], "***")):
+    for name, said in (("API_TOKEN", "API_TOKEN"), (SECRETS[0], "***")):
         with pytest.raises(ConfigError, match=f"the environment variable {said.replace('*', '[*]')} is not set"):
-            load(quick("https://a.example", token_env=given), environ={})
+            load(quick("https://a.example", token_env=name), environ={})
 
 
 @pytest.mark.threat(75)

@@ -69,6 +69,13 @@ async def test_083_a_running_proxy_dumps_no_core_and_warns_of_root(
 
 
 @pytest.mark.threat(115)
+def test_what_a_start_loads_is_not_for_the_collector() -> None:
+    """It walks through all that is left again and again, and stops the proxy meanwhile."""
+    ask = "import gc, proxy.server; from proxy.process import settle; settle(); print(len(gc.get_objects()))"
+    left = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, check=True).stdout
+    assert int(left) < 1000
+
+
 @pytest.mark.parametrize(("soft", "most"), [(resource.RLIM_INFINITY, 1000), (4096, 1000), (1024, 456), (113, 1)])
 def test_115_connections_stop_below_the_descriptors(monkeypatch: pytest.MonkeyPatch, soft: int, most: int) -> None:
     """Two for each client, and a reserve for what is ours."""

@@ -19,13 +19,15 @@ from proxy.body import Watcher
 from proxy.notes import FullNotes, Notebook
 from proxy.redact import Redactor
 
-#: How long what ended waits until it is looked at, and again where there is more than one look is for.
-MOMENT_SECONDS: Final = 0.1
-#: So long is one look, in which some ten exchanges are written down: 1 % of a processor. Longer where somebody
-#: looks on; and where nothing more came, the next one is soon.
+#: How long what ended waits until it is looked at: one by one, between requests, each would cost twice as much.
+#: Less where somebody looks on.
+MOMENT_SECONDS: Final = 0.5
+WATCHED_MOMENT_SECONDS: Final = 0.1
+#: So long is one look, in which some twenty exchanges are written down; then whatever came is served. The next look
+#: is at once where nothing did, and so often in any case: 1 % of a processor. Longer where somebody looks on: 20 %.
 LOOK_SECONDS: Final = 0.001
+LOOKS: Final = 5
 WATCHED_SECONDS: Final = 0.02
-SOON_SECONDS: Final = 0.01
 #: Once more waits than is kept at all, so many of the newest do, until none does: what waits costs memory and time.
 OVERLOAD_MOST: Final = 50
 #: Who asks for the list waits so long for what ended just now.
@@ -84,6 +86,8 @@ class Journal:
         self._timer: asyncio.TimerHandle | None = None
         #: The number of the newest that waited at the last look.
         self._newest = 0
+        #: So many looks since nothing waited.
+        self._looks = 0
         self._listeners: set[Listener] = set()
         #: What was told of those that go on: the status of each by its number; and when that is looked at again.
         self._told: dict[int, int] = {}
@@ -95,7 +99,7 @@ class Journal:
 
     def waits(self) -> None:
         """As `Onlooker` has it."""
-        self._timer = asyncio.get_running_loop().call_later(MOMENT_SECONDS, self._look)
+        self._timer = asyncio.get_running_loop().call_later(self._moment, self._look)
 
     def refused(self, exchange: Exchange, notes: FullNotes) -> None:
         """As `Onlooker` has it: told of at once, and not for each request anew."""
@@ -111,6 +115,10 @@ class Journal:
         """As `Onlooker` has it."""
         conversation = self._conversation(exchange, notes)
         return Frames(conversation, "client"), Frames(conversation, "upstream")
+
+    @property
+    def _moment(self) -> float:
+        return WATCHED_MOMENT_SECONDS if self._listeners else MOMENT_SECONDS
 
     def _conversation(self, exchange: Exchange, notes: FullNotes) -> Conversation:
         def tell(message: Mapping[str, Any]) -> None:
@@ -224,13 +232,16 @@ class Journal:
             self._look_again()
 
     def _look_again(self) -> None:
-        """Later, at what is left: soon where nothing more came since the last look."""
+        """At what is left: at once where nothing more came since the last look, or after few looks; or later."""
         book = self.book
         if not book.ended:
             book.is_told = False
             book.bound = self.most
+            self._looks = 0
             return
         newest = book.ended[-1][0].number
         is_over, self._newest = newest == self._newest, newest
-        pause = SOON_SECONDS if is_over else MOMENT_SECONDS
+        self._looks += 1
+        is_at_once = is_over or (not self._listeners and self._looks % LOOKS)
+        pause = 0.0 if is_at_once else self._moment
         self._timer = asyncio.get_running_loop().call_later(pause, self._look)

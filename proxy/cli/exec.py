@@ -22,7 +22,7 @@ from proxy.config.exported import DEFAULT, default_route, variable_of
 from proxy.config.model import LogConfig
 from proxy.lines import Lines
 from proxy.names import shown_words
-from proxy.process import raise_descriptors
+from proxy.process import raise_descriptors, settle
 from proxy.server import Instance, World
 
 log: Final = logging.getLogger("proxy")
@@ -92,6 +92,7 @@ async def _serve(config: Config, world: World, child: Child, command: tuple[str,
     """Start, serve until the program has ended, end; gives its status."""
     warn(config)
     instance = await Instance.start(config, world)
+    settle()
     leaving = asyncio.create_task(_told(instance.leave, child))
     try:
         log.info("admin_listening", extra={"fields": {"url": instance.admin_url}})

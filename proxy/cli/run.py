@@ -17,7 +17,7 @@ from proxy.cli.reload import Reloading, warn
 from proxy.config import Config, Source
 from proxy.lines import Lines
 from proxy.manager import Manager, passed_sockets
-from proxy.process import is_root, raise_descriptors
+from proxy.process import is_root, raise_descriptors, settle
 from proxy.server import Instance, World
 
 if sys.platform == "win32":
@@ -98,6 +98,7 @@ async def _serve(config: Config, world: World, source: Source, manager: Manager)
     warn(config)
     instance = await Instance.start(config, world)
     instance.leave = signals.leave
+    settle()
     if is_root():
         log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})
     path = runfile.path_for(source.identity, os.environ)
