@@ -11,8 +11,9 @@ from proxy.accesslog import Exchange
 from proxy.admin import fates, shown
 from proxy.admin.bodies import body
 from proxy.admin.messages import Conversation
-from proxy.admin.passed import Passed, passed
+from proxy.admin.passed import Passed, own, passed
 from proxy.admin.why import why
+from proxy.body import Piece
 from proxy.lines import timestamp
 from proxy.notes import FullNotes, Sent
 from proxy.redact import Redactor
@@ -33,8 +34,10 @@ class Scribe:
         self._redactor = redactor
         self._words = shown.Words(redactor)
 
-    def entry(self, exchange: Exchange, notes: FullNotes | None, at: float, seconds: float, *, live: bool) -> Entry:
-        """As it is `at` this instant, `seconds` after it began."""
+    def entry(
+        self, exchange: Exchange, notes: FullNotes | None, at: float, seconds: float, *, live: bool, bodies: int
+    ) -> Entry:
+        """As it is `at` this instant, `seconds` after it began; `bodies`: bytes to keep of an answer of ours."""
         summary = self.summary(exchange, notes, at - seconds, seconds, live=live)
         said = None if notes is None else notes.messages
         home = passed(exchange, notes)
@@ -46,7 +49,9 @@ class Scribe:
             "attempts": []
             if notes is None
             else [self._attempt(exchange, notes, sent, home) for sent in notes.sent],
-            "response": self._response(exchange, notes, home),
+            "response": self._response(exchange, notes, home)
+            if exchange.own is None
+            else self._own(exchange, *exchange.own, bodies=bodies),
             "messages": said.shown() if isinstance(said, Conversation) else None,
         }
         return Entry(summary, json.dumps(detail).encode())
@@ -117,6 +122,7 @@ class Scribe:
             "reason": None if head is None else shown.reason(head.whole, self._words),
             "refused": sent.is_refused,
             "answer": self._answer(sent, home),
+            "body": self._refused(sent),
             "error": sent.error or None,
         }
 
@@ -124,6 +130,26 @@ class Scribe:
         if home is not None and sent is home.sent:
             return home.came(self._words)
         return [] if sent.head is None else shown.fields(sent.head.fields, self._words)
+
+    def _refused(self, sent: Sent) -> dict[str, Any] | None:
+        """What was kept of the body of an answer that nobody got."""
+        if sent.body is None or sent.head is None:
+            return None
+        kind, encoding = (
+            b", ".join(sent.head.values.get(name, ())) for name in (b"content-type", b"content-encoding")
+        )
+        return body(sent.body, kind, encoding, self._redactor)
+
+    def _own(self, exchange: Exchange, lines: bytes, said: bytes, *, bodies: int) -> dict[str, Any]:
+        """An answer that the proxy made itself."""
+        kind = next((value for lower, value, _line in shown.split(lines) if lower == b"content-type"), b"")
+        piece = Piece(bodies)
+        piece.see(said)
+        return {
+            "status": exchange.status,
+            "fields": own(exchange, lines, self._words),
+            "body": body(piece if bodies else None, kind, b"", self._redactor),
+        }
 
     def _response(self, exchange: Exchange, notes: FullNotes | None, home: Passed | None) -> dict[str, Any]:
         lines = b"" if notes is None else notes.answer_lines
