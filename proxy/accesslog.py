@@ -40,12 +40,14 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "client",
+        "connection",
         "credential",
         "echoes",
         "error",
         "generation",
         "method",
         "number",
+        "own",
         "path",
         "query",
         "refusals",
@@ -83,6 +85,9 @@ class Exchange:
         self.echoes = 0
         #: The token stood in the answer's body (`token_guard`).
         self.token_in_body = False
+        #: Field lines and body of an answer of our own, and the Connection line of any.
+        self.own: tuple[bytes, bytes] | None = None
+        self.connection = b""
 
     def ask(self, target: bytes) -> None:
         """Note what was asked for, where no route has; what stands behind a `#` may be a token (threat 78)."""

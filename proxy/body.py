@@ -24,6 +24,36 @@ class Watcher(Protocol):
         ...
 
 
+class Piece:
+    """The beginning of a body as it passes: at most `most` bytes of it, and how many there were.
+
+    `also` sees all of it. `is_cut`: there was more of it than was seen.
+    """
+
+    __slots__ = ("_parts", "_room", "also", "is_cut", "most", "size")
+
+    def __init__(self, most: int) -> None:
+        self.also: Watcher | None = None
+        self.most = self._room = most
+        self._parts: list[bytes] = []
+        self.size = 0
+        self.is_cut = False
+
+    def see(self, data: bytes) -> None:
+        """The next bytes."""
+        self.size += len(data)
+        if self._room > 0:
+            self._parts.append(data[: self._room])
+            self._room -= len(data)
+        if self.also is not None:
+            self.also.see(data)
+
+    @property
+    def kept(self) -> bytes:
+        """What of it is here."""
+        return b"".join(self._parts)
+
+
 class RequestBody:
     """The body of one request; `length` in bytes where the client declared it, None for a chunked one.
 

@@ -10,7 +10,7 @@ from typing import Final, Literal, Protocol
 
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
-from proxy.body import Watcher
+from proxy.body import Piece, Watcher
 from proxy.credentials.credential import Rendered, Source
 from proxy.errors import PathDenied, ProxyError
 from proxy.guard import Admission
@@ -31,12 +31,13 @@ class Sent:
     """One attempt: what went upstream, all but the credential, and what came back. Instants of `perf_counter`.
 
     `places` and `constants` are where the credential stood, and the names of the fields that went along.
-    `is_kept`: the connection had served before. `error` is a code of ours.
+    `is_kept`: the connection had served before. `error` is a code of ours. `body` is of an answer that nobody got.
     """
 
     __slots__ = (
         "answered_at",
         "began_at",
+        "body",
         "connected_at",
         "constants",
         "error",
@@ -64,6 +65,7 @@ class Sent:
         self.is_kept = False
         self.is_refused = False
         self.error = ""
+        self.body: Piece | None = None
 
     def answered(self, attempt: Attempt) -> None:
         """The head of its answer is there."""
@@ -93,35 +95,6 @@ class Onlooker(Protocol):
         ...
 
 
-class Piece:
-    """The beginning of a body as it passes: at most `most` bytes of it, and how many there were.
-
-    `also` sees all of it.
-    """
-
-    __slots__ = ("_parts", "_room", "also", "most", "size")
-
-    def __init__(self, most: int) -> None:
-        self.also: Watcher | None = None
-        self.most = self._room = most
-        self._parts: list[bytes] = []
-        self.size = 0
-
-    def see(self, data: bytes) -> None:
-        """The next bytes."""
-        self.size += len(data)
-        if self._room > 0:
-            self._parts.append(data[: self._room])
-            self._room -= len(data)
-        if self.also is not None:
-            self.also.see(data)
-
-    @property
-    def kept(self) -> bytes:
-        """What of it is here."""
-        return b"".join(self._parts)
-
-
 class Notes:
     """One request, where nobody looks on: nothing is noted."""
 
@@ -140,6 +113,9 @@ class Notes:
 
     def stays(self, stay: Stay, source: Source) -> None:
         """And that is what the client gets; `source` was to have a newer one."""
+
+    def repeats(self, attempt: Attempt) -> None:
+        """The request is sent once more: nobody gets the answer of `attempt`, the last one."""
 
     def fails(self, error: ProxyError) -> None:
         """This is our own answer."""
@@ -227,6 +203,14 @@ class FullNotes(Notes):
         self.stay = stay
         if stay == "none":
             self.trouble = source.report().last_error or ""
+
+    def repeats(self, attempt: Attempt) -> None:
+        """As above; what has come of its body is kept, and nothing more is waited for."""
+        if not self.bodies:
+            return
+        piece = self.sent[-1].body = Piece(self.bodies)
+        piece.see(attempt.answer.read_nowait())
+        piece.is_cut = not attempt.answer.complete
 
     def fails(self, error: ProxyError) -> None:
         """As above; the error itself is not kept, since what it was raised through holds tokens."""

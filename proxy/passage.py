@@ -140,6 +140,7 @@ class Passage:
             self.notes.stays("body", rendered.credential.source)
             return attempt, rendered, [NOT_REPLAYABLE]
 
+        self.notes.repeats(attempt)
         attempt.end()
         if body is not None:
             body.rewind()

@@ -119,7 +119,7 @@ class Relay:
             _permit(admission.key.policy, methods, admission.path)
         visitor = admission.visitor
         if admission.preflight:
-            out.begin(204, block(preflight_lines(request.section.values, visitor.origin)))
+            out.own(204, block(preflight_lines(request.section.values, visitor.origin)))
             return
         connection.is_proven = True
 

@@ -9,6 +9,7 @@ from proxy.errors import ProxyError
 from proxy.guard import Admission
 from proxy.injection import Outgoing
 from proxy.notes import Notes, Sent, Stay
+from proxy.upstream.attempt import Attempt
 
 
 class Witness(Protocol):
@@ -55,6 +56,10 @@ class WitnessedNotes(Notes):
     def stays(self, stay: Stay, source: Source) -> None:
         """As above."""
         self.inner.stays(stay, source)
+
+    def repeats(self, attempt: Attempt) -> None:
+        """As above."""
+        self.inner.repeats(attempt)
 
     def fails(self, error: ProxyError) -> None:
         """As above."""

@@ -14,7 +14,7 @@ from aiohttp import ClientSession, web
 
 from proxy.admin.bodies import body
 from proxy.admin.resend import NotKept, again
-from proxy.notes import Piece
+from proxy.body import Piece
 from proxy.redact import Redactor, Secret
 from tests.support.api import Seen, api
 from tests.support.harness import Proxy, StartProxy

@@ -252,6 +252,7 @@ async def test_every_function_works_on_live_traffic(
         await _shows_messages(live)
         await _presents(live)
         await _rules(live)
+        await _tells_what_no_upstream_said_to_the_client(live)
         await _explains_what_stays(live)
 
 
@@ -306,6 +307,22 @@ async def _explains(live: Live) -> None:
     await page.says(".fields", "masked only fields known to be harmless are shown")
     await page.says("exchange-detail .none", "Bodies are off.")
     await page.keeps_bodies()
+    await live.closes()
+
+
+async def _tells_what_no_upstream_said_to_the_client(live: Live) -> None:
+    """The proxy's own answer, and what the answer said that refused a token, in the column of that attempt."""
+    page = live.page
+    assert (await live.proxy.ask("GET", "/site/denied?page=6")).code == "path_denied"
+    await live.opens("path_denied page=6")
+    await page.says("[aria-label^=Response] .note", "the proxy's own answer")
+    await page.says("[aria-label^=Response] pre", '"code": "path_denied"')
+    await live.sees("own")
+    live.tracker.double.expire()
+    assert (await live.proxy.ask("GET", "/calls?page=6")).status == 200
+    await live.opens("page=6 retried")
+    await page.says(".attempt.bad .unheard pre", "The bearer token is missing, unknown or expired.")
+    await live.sees("refused")
     await live.closes()
 
 

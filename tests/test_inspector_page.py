@@ -203,6 +203,36 @@ async def test_a_retried_exchange_shows_both_attempts_side_by_side(browser: Any)
 
 
 @in_browser
+async def test_what_a_refused_answer_said_stands_in_the_column_of_its_attempt(browser: Any) -> None:
+    """Once bodies are kept; where they are not a button says so; one that broke off is not called empty."""
+    said = {
+        'What it said\n\n26 B · application/json\n\n{\n  "error": "invalid_token"\n}': body(
+            '{"error": "invalid_token"}', "application/json"
+        ),
+        "What it said\n\nBodies are off. Switch on": None,
+        "What it said\n\n0 B · text/plain cut at 0 bytes\n\nNothing of it was kept.": body("", truncated=True),
+        "What it said\n\nNo body.": body(""),
+    }
+    found = [retried(number) for number in range(1, len(said) + 1)]
+    for each, kept in zip(found, said.values(), strict=True):
+        each["attempts"][0]["body"] = kept
+    async with visiting(browser, Inspector(found)) as page:
+        await page.press("G", "Enter")
+        for number, told in enumerate(said, 1):
+            await page.says("exchange-detail h2", f"/v2/things/{number}")
+            await page.tab.locator(".attempt .unheard").wait_for()
+            first, second = await page.tab.locator(".attempt").all()
+            assert await first.locator(".unheard").inner_text() == told
+            assert await second.locator(".unheard").count() == 0
+            await page.press("k")
+        await page.press("G")
+        await page.says(".attempt .unheard", "invalid_token")
+        await page.press("m")
+        await page.says(".attempt .unheard", "26 B, hidden in presentation mode.")
+        assert "invalid_token" not in await page.tab.content()
+
+
+@in_browser
 async def test_bodies_are_shown_as_what_they_are(browser: Any) -> None:
     """JSON indented with its numbers as they came, images, bytes as hex; what was cut says so."""
     number = "12345678901234567890"
@@ -258,12 +288,13 @@ async def test_markup_in_any_field_shows_as_text(browser: Any) -> None:
     payload = " ".join(PAYLOADS)
     words = dict.fromkeys(("client", "method", "route", "path", "query", "error", "credential", "kind"), payload)
     fields = [[payload, payload, payload], [payload, payload, f"added: {payload}"]]
+    said = body(payload, payload, encoding=payload)
     sent = attempt(3, 200, upstream=payload, target=payload, fields=fields, answer=fields, connection=payload)
     evil = detail(
         summary(1, **words),
         why=payload,
-        attempts=[sent, {**sent, "error": payload, "status": None}],
-        request={"http": payload, "fields": fields, "body": body(payload, payload, encoding=payload)},
+        attempts=[{**sent, "body": said}, {**sent, "error": payload, "status": None}],
+        request={"http": payload, "fields": fields, "body": said},
         response={"status": payload, "fields": fields, "body": body(payload, "text/event-stream")},
     )
     event = {"at": "2026-11-22T19:00:00.123Z", "what": payload, "generation": payload, "detail": payload}
@@ -285,6 +316,7 @@ async def test_markup_in_any_field_shows_as_text(browser: Any) -> None:
             ".state",
             ".history",
             ".fields th",
+            ".attempt pre",
             "pre",
         ):
             await page.says(where, payload)

@@ -102,7 +102,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "outbound": {"binding", "listener"},
     "passage": {"accesslog", "binding", "inbound", "listener", "notes", "credentials", "upstream", "clock"},
     "notes": {"accesslog", "binding", "body", "credentials", "listener", "upstream"},
-    "witness": {"binding", "body", "credentials", "notes"},
+    "witness": {"binding", "body", "credentials", "notes", "upstream"},
     "inbound": {"accesslog", "binding", "listener", "credentials"},
     "delivery": {"body", "listener", "upstream"},
     "upgrade": {"accesslog", "alarm", "body", "listener", "upstream"},

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from proxy.admin.members import without_members
-from proxy.notes import Piece
+from proxy.body import Piece
 from proxy.redact import MASK, Redactor
 
 #: What gzip, zip, zstd and zlib begin with, in base64.
@@ -57,7 +57,7 @@ def body(piece: Piece, content_type: bytes, content_encoding: bytes, redactor: R
     shown: dict[str, Any] = {
         "bytes": piece.size,
         "kept": len(kept),
-        "truncated": piece.size > len(kept),
+        "truncated": piece.is_cut or piece.size > len(kept),
         "type": _word(content_type, redactor),
         "encoding": _word(content_encoding, redactor) or None,
         "text": None,

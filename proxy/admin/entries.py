@@ -11,12 +11,13 @@ from proxy.accesslog import Exchange
 from proxy.admin.bodies import body
 from proxy.admin.fates import crossing
 from proxy.admin.messages import Conversation
-from proxy.admin.passed import passed
+from proxy.admin.passed import own, passed
 from proxy.admin.shown import Shown, Words, clean, fields, path, query, reason, split
 from proxy.admin.why import why
+from proxy.body import Piece
 from proxy.fields import Field
 from proxy.lines import timestamp
-from proxy.notes import FullNotes, Piece, Sent
+from proxy.notes import FullNotes, Sent
 from proxy.redact import Redactor
 
 
@@ -40,8 +41,10 @@ class Scribe:
         self._redactor = redactor
         self._words = Words(redactor)
 
-    def entry(self, exchange: Exchange, notes: FullNotes | None, at: float, seconds: float, *, live: bool) -> Entry:
-        """As it is `at` this instant, `seconds` after it began."""
+    def entry(
+        self, exchange: Exchange, notes: FullNotes | None, at: float, seconds: float, *, live: bool, bodies: int
+    ) -> Entry:
+        """As it is `at` this instant, `seconds` after it began; `bodies`: bytes to keep of an answer of ours."""
         summary = self.summary(exchange, notes, at - seconds, seconds, live=live)
         said = None if notes is None else notes.messages
         home = passed(exchange, notes)
@@ -51,7 +54,9 @@ class Scribe:
             "timing": _timing(exchange, notes, seconds),
             "request": self._request(exchange, notes),
             "attempts": self._attempts(exchange, notes, came),
-            "response": self._response(exchange, notes, went),
+            "response": self._response(exchange, notes, went)
+            if exchange.own is None
+            else self._own(exchange, *exchange.own, bodies=bodies),
             "messages": said.shown() if isinstance(said, Conversation) else None,
         }
         return Entry(summary, rest)
@@ -126,6 +131,7 @@ class Scribe:
             "reason": None if head is None else reason(head.whole, self._words),
             "refused": sent.is_refused,
             "answer": answer,
+            "body": None if sent.body is None or head is None else self._body(sent.body, head.fields),
             "error": sent.error or None,
         }
 
@@ -141,6 +147,15 @@ class Scribe:
         if notes is not None and notes.answer_body is not None:
             shown = self._body(notes.answer_body, split(notes.answer_lines))
         return {"status": exchange.status, "fields": went, "body": shown}
+
+    def _own(self, exchange: Exchange, lines: bytes, said: bytes, *, bodies: int) -> dict[str, Any]:
+        """An answer that the proxy made itself."""
+        shown = None
+        if bodies:
+            piece = Piece(bodies)
+            piece.see(said)
+            shown = self._body(piece, split(lines))
+        return {"status": exchange.status, "fields": own(exchange, lines, self._words), "body": shown}
 
     def _body(self, piece: Piece, given: Sequence[Field]) -> dict[str, Any]:
         """Of a message with these fields."""

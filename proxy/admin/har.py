@@ -62,7 +62,21 @@ def _entry(detail: Mapping[str, Any]) -> dict[str, Any]:
             "receive": receive,
         },
         "comment": detail["why"],
+        **_refused(detail["attempts"][:-1]),
     }
+
+
+def _refused(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Answers that nobody got, since the request was sent once more; the format has no place for them."""
+    answers = [
+        {
+            "status": each["status"],
+            "headers": _headers(each["answer"]),
+            "content": _content(each["body"], -1),
+        }
+        for each in attempts
+    ]
+    return {"_refused": answers} if answers else {}
 
 
 def _headers(fields: Iterable[Sequence[str]]) -> list[dict[str, str]]:

@@ -167,7 +167,7 @@ class Journal:
             return None
         exchange = notes.exchange
         lasts = perf_counter() - exchange.started_at
-        return self._scribe.entry(exchange, notes, self._wall(), lasts, live=True).detail
+        return self._scribe.entry(exchange, notes, self._wall(), lasts, live=True, bodies=self.bodies).detail
 
     def find(self, request_id: str) -> Entry | None:
         """The exchange of this name."""
@@ -223,7 +223,8 @@ class Journal:
             while self.book.ended:
                 exchange, notes = self.book.ended.popleft()
                 since = perf_counter() - exchange.started_at - exchange.seconds
-                entry = self._scribe.entry(exchange, notes, self._wall() - since, exchange.seconds, live=False)
+                at, seconds = self._wall() - since, exchange.seconds
+                entry = self._scribe.entry(exchange, notes, at, seconds, live=False, bodies=self.bodies)
                 self._entries.append(entry)
                 self.tell("exchange", entry.summary)
                 if perf_counter() >= until:

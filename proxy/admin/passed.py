@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.accesslog import Exchange
-from proxy.admin.shown import ADDED, ANEW, DROPPED, REWRITTEN, Shown, Words, as_field, fields, told
+from proxy.admin.shown import ADDED, ANEW, DROPPED, REWRITTEN, Shown, Words, as_field, fields, split, told
 from proxy.fields import Field
 from proxy.guard import Admission
 from proxy.headers import FRAMING, HOP_BY_HOP, OUR_COOKIES
@@ -21,6 +21,7 @@ from proxy.rewrite import CORS, REFERENCES, STICKY, Rewriter
 
 #: No body goes with it, and nothing is said of one.
 _NO_CONTENT: Final = 204
+_OWN: Final = f"{ADDED}the proxy's own answer"
 _GRANTS: Final = b"access-control-"
 _SWITCHED: Final = (
     (b"connection", b"Upgrade", b"Connection: Upgrade"),
@@ -114,14 +115,20 @@ class Passed:
 
 def passed(exchange: Exchange, notes: FullNotes | None) -> Passed | None:
     """The answer that the client got, where it was an upstream's."""
-    if notes is None or not notes.sent or notes.binding is None or notes.admission is None:
+    if notes is None or not notes.sent or notes.binding is None or notes.admission is None or exchange.own:
         return None
     sent = notes.sent[-1]
     if sent.head is None or exchange.status != sent.head.status or (exchange.error and not notes.answer_lines):
         return None
     lines = notes.answer_lines.split(b"\r\n")[:-1]
-    framing = tuple(_framing(sent.head, notes.request))
+    framing = (*_framing(sent.head, notes.request), *split(exchange.connection))
     return Passed(sent, sent.head, lines, framing, notes.binding.rewriter, notes.admission)
+
+
+def own(exchange: Exchange, lines: bytes, words: Words) -> list[Shown]:
+    """The fields of an answer that the proxy made itself."""
+    found = fields(split(lines + exchange.connection), words)
+    return [(name, text, told(_OWN, note)) for name, text, note in found]
 
 
 def _framing(head: AnswerHead, request: Request) -> Iterable[Field]:

@@ -110,12 +110,16 @@ class ClientAnswer:
             self.keep_alive = False
         lines, body = problem(error, self._exchange.request_id)
         self.document(error.status, (*lines, *extra), body)
-        self._exchange.bytes_out = 0  # what the upstream sent is counted
 
     def document(self, status: int, lines: Iterable[bytes], body: bytes) -> None:
         """Write a whole answer of our own; the answer to a HEAD only speaks of its body."""
         sent = b"" if self._request.method == "HEAD" else body
-        self.begin(status, block((*lines, b"Content-Length: %d" % len(body))), sent)
+        self.own(status, block((*lines, b"Content-Length: %d" % len(body))), sent)
+
+    def own(self, status: int, lines: bytes, body: bytes = b"") -> None:
+        """The same, where `lines` say how the body is framed."""
+        self._exchange.own = (lines, body)
+        self.begin(status, lines, body)
 
     def end(self) -> None:
         """End the connection behind what was written."""
@@ -147,6 +151,11 @@ class ClientAnswer:
         # A client may leave out what is missing of its body now, and its next request would be taken for that
         # (RFC 9110 section 10.1.1).
         if self.keep_alive and self._connection.is_request_complete:
-            return b"" if self.takes_chunks else b"Connection: keep-alive\r\n"
-        self.keep_alive = False
-        return b"Connection: close\r\n"
+            if self.takes_chunks:
+                return b""
+            line = b"Connection: keep-alive\r\n"
+        else:
+            self.keep_alive = False
+            line = b"Connection: close\r\n"
+        self._exchange.connection = line
+        return line

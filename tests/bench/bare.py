@@ -117,6 +117,17 @@ EDITS: Final = (
     Edit("upgrade.py", "            if theirs is not None:\n                theirs.see(piece)\n"),
     Edit("upgrade.py", "    watcher: Watcher | None,\n"),
     Edit("upgrade.py", "        if watcher is not None:\n            watcher.see(piece)\n"),
+    # -- what the proxy says itself is forgotten once it is said
+    Edit("accesslog.py", '        "connection",\n'),
+    Edit("accesslog.py", '        "own",\n'),
+    Edit(
+        "accesslog.py",
+        "        #: Field lines and body of an answer of our own, and the Connection line of any.\n"
+        "        self.own: tuple[bytes, bytes] | None = None\n"
+        '        self.connection = b""\n',
+    ),
+    Edit("listener/answer.py", "        self._exchange.own = (lines, body)\n"),
+    Edit("listener/answer.py", "        self._exchange.connection = line\n"),
     # -- an attempt is noted nowhere
     Edit("passage.py", '        "notes",\n'),
     Edit("passage.py", "        notes: Notes,\n"),
@@ -153,6 +164,7 @@ EDITS: Final = (
     Edit(
         "passage.py", '            self.notes.stays("none" if is_open else "closed", refused.credential.source)\n'
     ),
+    Edit("passage.py", "        self.notes.repeats(attempt)\n"),
     Edit("upstream/attempt.py", '        "connected_at",\n'),
     Edit("upstream/attempt.py", '        "is_kept",\n'),
     Edit("upstream/attempt.py", "self.was_resent = self.is_kept = False", "self.was_resent = False"),

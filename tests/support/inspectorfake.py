@@ -74,6 +74,7 @@ def attempt(generation: int, status: int, **more: Any) -> JSON:
         "reason": "",
         "refused": status == 401,
         "answer": [["Content-Type", "application/json", None]],
+        "body": None,
         "error": None,
         **more,
     }

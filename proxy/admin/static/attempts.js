@@ -1,5 +1,6 @@
 /** What went upstream and what came back; both attempts of a retried exchange stand side by side. */
 
+import { bodyView } from './body.js';
 import { discreet } from './discreet.js';
 import { h } from './dom.js';
 import { fieldTable } from './fields.js';
@@ -25,7 +26,12 @@ function facts(attempt) {
   ];
 }
 
-function one(attempt, at) {
+/** What the answer of an attempt said that nobody got; `keeping` is as `bodyView` has it. */
+function unheard(attempt, keeping) {
+  return h('div', { class: 'unheard' }, h('h5', {}, 'What it said'), bodyView(attempt.body, { ...keeping, size: null }));
+}
+
+function one(attempt, at, isLast, keeping) {
   const isBad = attempt.refused || attempt.error || attempt.status === null;
   return h(
     'article',
@@ -34,11 +40,14 @@ function one(attempt, at) {
     h('dl', {}, facts(attempt).map(([word, value]) => h('div', {}, h('dt', {}, word), h('dd', {}, value)))),
     fieldTable('Sent', attempt.fields),
     fieldTable('Answered', attempt.answer),
+    !isLast && unheard(attempt, keeping),
   );
 }
 
-/** `attempts` as the API has them. */
-export function attemptsView(attempts) {
+/** `attempts` as the API has them; `keeping` is as `bodyView` has it. */
+export function attemptsView(attempts, keeping) {
   if (!attempts.length) return h('p', { class: 'none' }, 'Nothing went upstream.');
-  return h('div', { class: `attempts n${Math.min(attempts.length, 2)}` }, attempts.map(one));
+  return h('div', { class: `attempts n${Math.min(attempts.length, 2)}` }, attempts.map(
+    (attempt, at) => one(attempt, at, at === attempts.length - 1, keeping),
+  ));
 }

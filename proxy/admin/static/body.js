@@ -80,7 +80,7 @@ export function contentView(body) {
 
 /**
  * `keep` switches bodies on; `isKept`: they are; `isTold`: it is shown as messages; `size`: how many bytes there were,
- * undefined while it still comes.
+ * undefined while it still comes, null where nobody knows.
  */
 export function bodyView(body, { isKept, keep, isTold = false, size }) {
   if (!body) {
@@ -89,7 +89,7 @@ export function bodyView(body, { isKept, keep, isTold = false, size }) {
     if (isKept) return h('p', { class: 'none' }, 'Not kept: bodies were off then.');
     return h('p', { class: 'none' }, 'Bodies are off. ', button('Switch on', keep, { class: 'keep' }));
   }
-  if (!body.bytes) return h('p', { class: 'none' }, 'No body.');
+  if (!body.bytes && !body.truncated) return h('p', { class: 'none' }, 'No body.');
   if (discreet.on) return h('p', { class: 'none' }, `${bytes(body.bytes)}, hidden in presentation mode.`);
   const about = [bytes(body.bytes), body.type || 'no type', body.encoding && `sent as ${body.encoding}`];
   return h(

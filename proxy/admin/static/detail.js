@@ -126,7 +126,7 @@ class ExchangeDetail extends HTMLElement {
       detail.live && h('p', { class: 'goes' }, 'It goes on: this is what there is of it so far.'),
       part('Timing', timingBar(detail.timing)),
       part('Facts', this.#facts(detail)),
-      part(isRetried ? 'Both attempts' : 'Upstream', attemptsView(detail.attempts)),
+      part(isRetried ? 'Both attempts' : 'Upstream', attemptsView(detail.attempts, { isKept: this.#isKept, keep })),
       this.#conversation(detail),
       part('Request', ...(detail.request
         ? [fieldTable('Came', detail.request.fields), bodyView(detail.request.body, options)]
