@@ -8,7 +8,7 @@ import resource
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +160,14 @@ def one_by_one(port: int, messages: Iterable[bytes]) -> None:
         for each in messages:
             client.sendall(each)
             _answered_whole(client)
+
+
+def paced(messages: Iterable[bytes], rate: int) -> Iterator[bytes]:
+    """These, so many a second."""
+    began_at = time.monotonic()
+    for number, each in enumerate(messages):
+        time.sleep(max(0.0, began_at + number / rate - time.monotonic()))
+        yield each
 
 
 def message(method: str, target: str, fields: Sequence[str] = (), body: bytes = b"") -> bytes:

@@ -15,6 +15,11 @@ from tests.bench.proxies import Job
 from tests.bench.upstream import Part, Scheme, Upstream
 
 BUSY_CONNECTIONS: Final = 32
+#: Requests a second of which the inspector writes every one down, for so many times as long as other loads; and how
+#: long it may take with the last of them.
+SELDOM_RATE: Final = 80
+SELDOM_SECONDS: Final = 3
+WRITTEN_SECONDS: Final = 1.0
 #: Memory counts as settled once it has not grown for that long.
 SETTLED_SECONDS: Final = 0.5
 UNSETTLED_SECONDS: Final = 10.0
@@ -87,6 +92,18 @@ def varied(stage: Stage) -> Numbers:
     """The same, each request with another head."""
     found = busy(stage, VARIED)
     return {"varied cpu": found["cpu"], "varied rps": found["rps"]}
+
+
+def seldom(stage: Stage) -> Numbers:
+    """CPU where a request comes now and then, until the inspector has written all of them; heads differ."""
+    count = SELDOM_RATE * SELDOM_SECONDS * stage.extent.seconds
+    messages = [loads.varied(number) for number in range(count)]
+    loads.one_by_one(stage.running.port, messages[:SELDOM_RATE])
+    time.sleep(WRITTEN_SECONDS)
+    before = stage.running.cpu_seconds()
+    loads.one_by_one(stage.running.port, loads.paced(messages, SELDOM_RATE))
+    time.sleep(WRITTEN_SECONDS)
+    return {"seldom cpu": (stage.running.cpu_seconds() - before) / count * 1e6}
 
 
 def single(stage: Stage) -> Numbers:
@@ -277,6 +294,9 @@ def _inspected(
 ALL: Final[Mapping[str, Measure]] = {
     "cpu": Measure(busy, "nginx"),
     "varied": Measure(varied, "nginx", ("plain",), direct=False),
+    "seldom": Measure(
+        seldom, "nginx", ("plain",), direct=False, commands={each: each for each in (proxies.ours, proxies.unseen)}
+    ),
     "p50": Measure(single, "nginx"),
     "down": Measure(download, "nginx"),
     "up": Measure(upload, "sink"),

@@ -42,6 +42,7 @@ ROWS: Final = (
     *_rows("plain", "plain"),
     Row("plain", "varied cpu", "CPU µs per request, every request another head, plain", 1),
     Row("plain", "varied rps", "requests/s, every request another head, plain"),
+    Row("plain", "seldom cpu", "CPU µs per request at 80 requests/s, every request another head, plain"),
     *_rows("tls", "TLS"),
     Row("plain", "instructions", "instructions per request in thousands, kernel excluded", 2),
     Row("plain", "varied instructions", "the same, every request another head", 2),
@@ -103,6 +104,7 @@ MUSTS: Final = (
         for title, number in (
             ("CPU per request, inspector on, against off", "cpu"),
             ("the same, every request another head", "varied cpu"),
+            ("the same at 80 requests/s, every exchange written down", "seldom cpu"),
         )
     ),
     *(
