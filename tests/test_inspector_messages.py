@@ -369,7 +369,7 @@ def ended(journal: Journal, path: bytes) -> None:
 
 async def test_what_ended_is_told_a_part_at_a_time_until_all_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look ends when its time is up; the next one goes on where it stopped."""
-    monkeypatch.setattr("proxy.admin.journal.WATCHED_SECONDS", -1.0)
+    monkeypatch.setattr("proxy.admin.journal.LOOK_SECONDS", -1.0)
     journal = Journal(100, 0, Redactor(), lambda: 0.0)
     listener = journal.listen()
     for number in range(5):

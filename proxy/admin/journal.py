@@ -24,10 +24,10 @@ from proxy.redact import Redactor
 MOMENT_SECONDS: Final = 0.5
 WATCHED_MOMENT_SECONDS: Final = 0.1
 #: So long is one look, in which some twenty exchanges are written down; then whatever came is served. The next look
-#: is at once where nothing did, and so often in any case: 1 % of a processor. Longer where somebody looks on: 20 %.
+#: is at once where nothing did, and so often in any case: 1 % of a processor, or 20 % where somebody looks on.
 LOOK_SECONDS: Final = 0.001
 LOOKS: Final = 5
-WATCHED_SECONDS: Final = 0.02
+WATCHED_LOOKS: Final = 20
 #: Once more waits than is kept at all, so many of the newest do, until none does: what waits costs memory and time.
 OVERLOAD_MOST: Final = 50
 #: Who asks for the list waits so long for what ended just now.
@@ -218,7 +218,7 @@ class Journal:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        until = perf_counter() + (seconds or (WATCHED_SECONDS if self._listeners else LOOK_SECONDS))
+        until = perf_counter() + (seconds or LOOK_SECONDS)
         try:
             while self.book.ended:
                 exchange, notes = self.book.ended.popleft()
@@ -243,6 +243,6 @@ class Journal:
         newest = book.ended[-1][0].number
         is_over, self._newest = newest == self._newest, newest
         self._looks += 1
-        is_at_once = is_over or (not self._listeners and self._looks % LOOKS)
+        is_at_once = is_over or self._looks % (WATCHED_LOOKS if self._listeners else LOOKS)
         pause = 0.0 if is_at_once else self._moment
         self._timer = asyncio.get_running_loop().call_later(pause, self._look)
