@@ -60,6 +60,7 @@ def test_075_a_name_is_told_from_what_a_generator_makes() -> None:
     assert [secret for secret in SECRETS if looks_like_a_name(secret)] == []
 
 
+@pytest.mark.threat(75)
 @given(st.lists(st.text("aB3", min_size=10, max_size=20) | st.text(max_size=5)).map(" ".join))
 def test_075_sentences_without_long_words_and_hints_are_spared_nothing(sentence: str) -> None:
     """What is masked in one is masked where every word is looked at, for a hint that stands before it."""
