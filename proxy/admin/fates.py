@@ -146,13 +146,13 @@ def _why_not(lower: bytes, reasons: Reasons, *, is_there: bool) -> str:
     if lower in FRAMING:
         return f"{DROPPED}this request needs none"
     why = reasons.why_dropped(lower, named_proxy=is_there and lower in _NAMING)
-    return (REWRITTEN if why is NAMED_THE_PROXY else DROPPED) + why
+    return (REWRITTEN if why == NAMED_THE_PROXY else DROPPED) + why
 
 
 def _why_added(line: bytes, reasons: Reasons) -> str:
     """Of a line that the client did not send, or not so."""
     why = reasons.why_added(line)
-    return (REWRITTEN if why is WITH_THE_UPSTREAMS_NAME else ADDED) + why
+    return (REWRITTEN if why == WITH_THE_UPSTREAMS_NAME else ADDED) + why
 
 
 def _of_cookies(value: bytes, kept: list[bytes], reasons: Reasons) -> str:
