@@ -9,6 +9,7 @@ from proxy.cli import main as cli
 from proxy.config import find, load
 from proxy.config.addresses import UNIX_PATH_LONGEST
 from proxy.config.credentials import TYPES
+from proxy.config.problems import did_you_mean
 from proxy.config.secrets import FORMS
 from proxy.errors import ConfigError
 
@@ -1210,6 +1211,16 @@ def test_a_broken_configuration_ends_the_command_with_status_2(
             id="brackets without end",
         ),
         pytest.param(
+            "routes:\n" + "- {prefix: /a}\n" * 60_000,
+            "6667: the configuration has more than 20000 values: this is not the right file",
+            id="a long list",
+        ),
+        pytest.param(
+            "guard: [" + "{a: b}," * 140_000 + "\nupstream: [",
+            "1: the configuration has more than 20000 values: this is not the right file",
+            id="a long list that is broken at its end",
+        ),
+        pytest.param(
             "#" * (1 << 20) + "\n",
             "1: the configuration is larger than 1 MiB: this is not the right file",
             id="a huge file",
@@ -1217,5 +1228,11 @@ def test_a_broken_configuration_ends_the_command_with_status_2(
     ],
 )
 def test_a_hostile_file_is_refused_before_it_costs_memory(text: str, first: str, tmp_path: Path) -> None:
-    """Depth, number of values and size are bounded."""
+    """Depth, number of values and size are bounded, and nothing is read beyond."""
     assert problems_of(text, tmp_path / "config.yaml")[0] == first
+
+
+@pytest.mark.parametrize(("names", "hint"), [(100, ", did you mean c7?"), (101, "")])
+def test_a_name_that_was_meant_is_looked_for_among_a_hundred(names: int, hint: str) -> None:
+    """Among thousands, for thousands of slips, that would take longer than everything else."""
+    assert did_you_mean("c7-", [f"c{each}" for each in range(names)]) == hint

@@ -6,10 +6,14 @@ other, so that each sentence names the line and key that its reader can mend.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy.names import looks_like_a_name, shown
 
 KeyPath = tuple[str | int, ...]
+
+#: Among more names none is looked for: thousands of slips beside as many credentials took a quarter of a minute.
+_COMPARED_MOST: Final = 100
 
 
 @dataclass(slots=True)
@@ -23,15 +27,13 @@ class Problems:
     name: str
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
     moved: dict[KeyPath, KeyPath] = field(default_factory=dict)
-    _found: list[tuple[int, str]] = field(default_factory=list)
+    _found: dict[tuple[int, str], None] = field(default_factory=dict)
     _warned: list[str] = field(default_factory=list)
 
     def add(self, path: KeyPath, sentence: str, *, line: int | None = None) -> None:
         """Note a problem at a normalised key path."""
-        found = self._render(path, sentence, line)
-        # One parameter of a preset may stand in several places of the credential.
-        if found not in self._found:
-            self._found.append(found)
+        # One parameter of a preset may stand in several places of the credential: it is told once.
+        self._found[self._render(path, sentence, line)] = None
 
     def warn(self, path: KeyPath, sentence: str) -> None:
         """Note something that is allowed but doubtful."""
@@ -76,7 +78,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`, did you mean X?` or nothing."""
     import difflib  # noqa: PLC0415  only mistakes need it
 
-    close = difflib.get_close_matches(word, list(known), n=1)
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1) if len(names) <= _COMPARED_MOST else ()
     return f", did you mean {close[0]}?" if close else ""
 
 

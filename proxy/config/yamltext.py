@@ -35,10 +35,37 @@ _SYNTAX: Final = (
 _BROKEN: Final = "this is not valid YAML: check indentation, colons and quotes here"
 
 
+class _OutOfBounds(Exception):  # noqa: N818  what happened, as in errors.py
+    """Nested deeper, or of more parts, than any configuration is: a sentence, and the line."""
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalars of JSON (YAML 1.2 section 10.2) in place of YAML 1.1's surprises."""
+    """SafeLoader with the scalars of JSON (YAML 1.2 section 10.2) in place of YAML 1.1's surprises, and bounds.
+
+    Reading ends at the first node beyond them: a whole MiB of nodes would take the parser ten seconds and more.
+    libyaml's, which is faster, has other sentences for mistakes, and deep nesting overflows its stack.
+    """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  filled below, per class
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._count = 0
+        self._depth = -1
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """One node, with all below it. Raises `_OutOfBounds`."""
+        self._count += 1
+        self._depth += 1
+        if self._count > MOST_NODES or self._depth > DEEPEST:
+            is_deep = self._depth > DEEPEST
+            how = f"is nested deeper than {DEEPEST} levels" if is_deep else f"has more than {MOST_NODES} values"
+            sentence = f"the configuration {how}: this is not the right file"
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML has no types for it
+            raise _OutOfBounds(sentence, mark.line + 1)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 for _tag, _pattern, _first in (
@@ -66,8 +93,9 @@ def parse(text: str, problems: Problems) -> tuple[dict[str, Any], dict[KeyPath, 
         sentence = next((ours for theirs, ours in _SYNTAX if theirs in (error.problem or "")), _BROKEN)
         problems.add((), sentence, line=mark.line + 1 if mark else 1)
         return {}, {}
-    except RecursionError:
-        problems.add((), f"the configuration is nested deeper than {DEEPEST} levels: this is not the right file")
+    except _OutOfBounds as error:
+        sentence, line = error.args
+        problems.add((), sentence, line=line)
         return {}, {}
     builder = _Builder(problems)
     if root is None or builder.is_null(root) or not root.value:
