@@ -9,6 +9,10 @@ def main() -> None:
         from proxy import healthcheck  # noqa: PLC0415  it must end within 100 ms
 
         sys.exit(healthcheck.main(sys.argv[2:]))
+    if sys.argv[1:2] == ["run"]:
+        from proxy import hangup  # noqa: PLC0415  before all that takes time: a supervisor may be quick
+
+        hangup.remember()
     from proxy.cli import main as cli  # noqa: PLC0415  importing everything takes several times as long
 
     cli(prog_name="bearer-proxy")

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, chdir
+from contextlib import asynccontextmanager, chdir, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,18 @@ class Command:
         path = self.folder / name
         path.write_text(yaml.safe_dump({"listen": FREE, "admin": {"listen": FREE}, **document}))
         return path
+
+    def at_import(self, module: str, program: str) -> None:
+        """Have the interpreter run `program` as it is about to import `module`."""
+        (self.folder / "sitecustomize.py").write_text(
+            "import os, signal, sys\n"
+            "class Finder:\n"
+            "    def find_spec(self, name, *_):\n"
+            f"        if name == {module!r}:\n"
+            f"            {program}\n"
+            "sys.meta_path.insert(0, Finder())\n"
+        )
+        self.variables["PYTHONPATH"] = f"{self.folder}{os.pathsep}{ROOT}"
 
     async def start(self, *arguments: object, stdin: bytes = b"", **streams: Any) -> asyncio.subprocess.Process:
         """Start `bearer-proxy` with these arguments."""
@@ -290,6 +302,36 @@ async def test_a_second_signal_ends_at_once(command: Command) -> None:
             assert not door.exists()
             assert not list((command.folder / "runtime" / "bearer-proxy").iterdir())
         held.release.set()
+
+
+@pytest.mark.parametrize("imported", ["proxy.cli", "proxy.server"])
+async def test_a_sighup_during_the_start_is_remembered(command: Command, imported: str) -> None:
+    """From before anything of weight is imported: it ends nothing, and is followed once the proxy serves."""
+    command.at_import(imported, "os.kill(os.getpid(), signal.SIGHUP)")
+    async with api() as upstream, command.running("-c", command.config({"upstream": upstream.url})) as program:
+        await program.line("reloaded changed=nothing")
+        async with program.client() as client:
+            assert (await client.ask("GET", "/")).status == 200
+        assert await program.end() == 0
+
+
+async def test_a_sighup_at_the_end_changes_no_status(command: Command) -> None:
+    """Up to the interpreter's own end: whoever asks for both gets 0."""
+    async with command.running("-c", command.config({"upstream": "http://127.0.0.1:9"})) as program:
+        ending = asyncio.create_task(program.end())
+        while not ending.done():
+            with suppress(ProcessLookupError):
+                program.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0)
+        assert await ending == 0
+
+
+async def test_a_hang_up_ends_exec_before_its_program_starts(command: Command) -> None:
+    """There is nobody left to serve: the terminal is gone."""
+    command.at_import("proxy.server", "os.kill(os.getpid(), signal.SIGHUP)")
+    config = command.config({"upstream": "http://127.0.0.1:9"})
+    ended = await command("exec", "-c", config, "--", "echo", "started")
+    assert (ended.status, ended.out) == (-signal.SIGHUP, "")
 
 
 async def test_sighup_reads_the_file_again(command: Command) -> None:

@@ -44,10 +44,10 @@ DATA: Final = {
 }
 #: Every other room may import the pure part, `config` (its types), the package's version, and these.
 MAY_IMPORT: Final[dict[str, set[str]]] = {
-    "__main__": {"cli", "healthcheck"},
+    "__main__": {"cli", "hangup", "healthcheck"},
     "cli": {
         *("server", "demo", "doctor", "leaktest", "findings", "adminclient", "healthcheck"),
-        *("process", "runfile", "clock", "compiled", "lines", "logs", "child", "explain", "manager"),
+        *("process", "runfile", "clock", "compiled", "lines", "logs", "child", "explain", "manager", "hangup"),
         # `login` and `logout` work without a running instance.
         *("build", "credentials", "stores"),
     },
@@ -55,6 +55,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "doctor": {"server", "build", "credentials", "findings", "probing", "storecheck", "accesslog", "tls"},
     "explain": {"build", "binding", "clock", "credentials", "listener", "outbound", "upgrade"},
     "child": {"process"},
+    "hangup": set(),
     # What it tests runs in processes of its own.
     "leaktest": {"findings", "runfile"},
     "storecheck": {"build", "findings", "stores"},

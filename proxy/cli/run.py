@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from proxy import __version__, logs, runfile
+from proxy import __version__, hangup, logs, runfile
 from proxy.cli.common import Given, ends_with_status, load_closed, masking, state_folder, takes_source
 from proxy.cli.reload import Reloading, warn
 from proxy.config import Config, Source
@@ -83,7 +83,10 @@ class _Signals:
             loop.add_signal_handler(number, self._end)
         #: Is the configuration to be read again?
         self.reload = asyncio.Event()
+        early = signal.getsignal(signal.SIGHUP)
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+        if hangup.came(early):
+            self.reload.set()
 
     def _end(self) -> None:
         if self._came:
@@ -122,6 +125,7 @@ async def _serve(config: Config, world: World, source: Source, manager: Manager)
     finally:
         following.cancel()
         watching.cancel()
+        hangup.ignore()
         runfile.remove(path, os.getpid())
     return 0
 
