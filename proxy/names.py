@@ -11,6 +11,7 @@ from proxy.redact import MASK
 
 #: Names of variables, keys, credentials, clients, header fields, and the JSON pointers that name fields.
 _NAME: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]{0,63}")
+_VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 _RUN: Final = re.compile(r"[A-Za-z0-9]+")
 #: Between words and a line's punctuation.
 _WORD: Final = re.compile(r"[^\s'\"(),;:=]+")
@@ -57,6 +58,16 @@ def _is_random(run: str) -> bool:
 def shown(text: str) -> str:
     """`text` where it is a name, else `***`."""
     return text if looks_like_a_name(text) else MASK
+
+
+def shown_variable(text: str) -> str:
+    """`text` where it is a name in capitals, as those of variables are, else `***`: a word may be a secret, too."""
+    return shown(text) if _VARIABLE.fullmatch(text) else MASK
+
+
+def shown_path(text: str) -> str:
+    """A path without those of its parts that a generator of secrets may have made."""
+    return "/".join(map(shown_words, text.split("/")))
 
 
 def shown_words(sentence: str) -> str:

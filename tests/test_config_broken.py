@@ -138,7 +138,7 @@ limts: {}
 ### an unknown key like no other
 upstream: https://a.example
 zzzz: CANARY
-=> 2: zzzz: unknown key: write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, tracing, upstream
+=> 2: a key here is unknown: write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, tracing, upstream
 ### an unknown key below
 upstream: https://a.example
 timeouts: {conect: 1s}
@@ -151,6 +151,12 @@ timeouts: {CANARY}
 upstream: https://a.example
 timeouts: {connect:CANARY}
 => 2: timeouts: a key here is unknown (is a space missing after its colon?): write one of connect, first_byte, idle, token
+### a key that may be a secret has its own line
+upstream: https://a.example
+timeouts:
+  idle: 1s
+  correcthorse: 1s
+=> 4: timeouts: a key here is unknown: write one of connect, first_byte, idle, token
 ### an unknown key of a credential
 upstream: https://a.example
 credential: {type: static, token: {env: T}, plaec: {}}
@@ -773,7 +779,7 @@ admin:
   inspector: {exchanges: -1, bodies: 2MiB, captures: 1}
 => 3: admin.inspector.exchanges: write a number from 0 to 100000
 => 3: admin.inspector.bodies: write at most 1MiB
-=> 3: admin.inspector.captures: unknown key: write one of bodies, exchanges
+=> 3: admin.inspector: a key here is unknown: write one of bodies, exchanges
 ### two routes with one variable
 routes:
   - {name: a-b, prefix: /a, upstream: https://a.example}
@@ -1120,7 +1126,7 @@ credential: {preset: mainbrainer, base_url: 'https://x.example', username: u, pa
 ### a preset key that its type does not have
 upstream: https://a.example
 credential: {preset: vanilla, token: {env: T}, insecure_http: true}
-=> 2: credential.insecure_http: unknown key: write one of expired, expires, headers, margin, origins, place, strip_headers, strip_query, token, type
+=> 2: credential: a key here is unknown: write one of expired, expires, headers, margin, origins, place, strip_headers, strip_query, token, type
 ### a password in plain http
 upstream: https://a.example
 credential: {preset: teletracker, base_url: 'http://x.example', username: u, password: {env: T}}
@@ -1138,7 +1144,7 @@ upstream: https://a.example
 null: x
 '': x
 => 2: a key is text: put it in quotes
-=> 3: a key here is unknown (is a space missing after its colon?): write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, tracing, upstream
+=> 3: a key here is unknown: write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, tracing, upstream
 """  # noqa: E501  sentences are compared as they are printed
 
 CASES = [case.partition("\n")[::2] for case in BROKEN.split("### ")[1:]]

@@ -106,9 +106,41 @@ def test_075_a_secret_in_the_place_of_a_name_is_not_quoted(rest: str, canaries: 
 @pytest.mark.threat(75, 125)
 def test_075_the_name_of_a_variable_is_quoted_and_a_token_in_its_place_is_not() -> None:
     """`--token-env API_TOKEN`, and `--token-env $API_TOKEN`."""
-    for name, said in (("API_TOKEN", "API_TOKEN"), (SECRETS[0], "***")):
+    for name, said in (("API_TOKEN", "API_TOKEN"), (SECRETS[0], "***"), ("ABCDEFGH23456789", "***")):
         with pytest.raises(ConfigError, match=f"the environment variable {said.replace('*', '[*]')} is not set"):
             load(quick("https://a.example", token_env=name), environ={})
+
+
+@pytest.mark.threat(75, 125)
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "credential: {type: static, token: {env: SECRET}}",
+        "credential: {type: static, SECRET: env}",
+        "credential: {preset: vanilla, token: {env: SECRET}, SECRET: x}",
+        "credential: {preset: vanilla, SECRET: x}",
+        "SECRET: 1",
+        "limits: {SECRET: 1}",
+        "routes: [{prefix: /a, upstream: 'https://a.example', SECRET: x}]",
+    ],
+)
+@pytest.mark.parametrize("secret", ["correcthorsebatterystaple", "hunter2", "Tr0ub4dor_and_3", "welcome"])
+def test_075_a_word_in_the_place_of_a_variable_or_of_a_key_is_not_quoted(rest: str, secret: str) -> None:
+    """People make words secrets: variables have capitals, and a key is repeated where it is nearly a known one."""
+    text = "upstream: https://a.example\n" + rest.replace("SECRET", secret)
+    with pytest.raises(ConfigError) as raised:
+        load(Source(text, "c.yaml", None, "test"), environ={})
+    assert raised.value.problems
+    assert not any(secret in problem for problem in raised.value.problems)
+
+
+@pytest.mark.threat(75, 125)
+def test_075_a_secret_in_the_place_of_a_path_is_not_quoted(tmp_path: Path) -> None:
+    """The folder is, and so is a path."""
+    for given, said in (("gitlab.token", "gitlab.token"), (SECRETS[0], "***")):
+        with pytest.raises(ConfigError) as raised:
+            load(quick("https://a.example", token_file=str(tmp_path / given)), environ={})
+        assert f"{tmp_path.name}/{said} does not exist" in str(raised.value)
 
 
 @pytest.mark.threat(75)

@@ -44,7 +44,7 @@ def _spelled_out(written: dict[str, Any], problems: Problems) -> dict[str, Any]:
     data = {key: value for key, value in written.items() if key in SECTIONS | later}
     for key in written.keys() - short.keys() - data.keys():
         where, sentence = unknown_key(key, written[key], SECTIONS | {"upstream", "credential"})
-        problems.add(where, sentence, line=problems.lines.get((key,)))
+        problems.add(where, sentence)
     if "routes" in data:
         for key in short:
             problems.add((key,), "this is the short form's: move it into one of the routes")

@@ -8,9 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy.names import looks_like_a_name, shown
+from proxy.names import shown
 
 KeyPath = tuple[str | int, ...]
+
+
+class _Unsaid(str):
+    """A key that leads to its line, and is not told."""
+
+    __slots__ = ()
+
 
 #: Among more names none is looked for: thousands of slips beside as many credentials took a quarter of a minute.
 _COMPARED_MOST: Final = 100
@@ -52,8 +59,9 @@ class Problems:
     def _render(self, path: KeyPath, sentence: str, line: int | None) -> tuple[int, str]:
         written = self.written(path)
         at = line or self.line(written)
-        key = ".".join(shown(part) if isinstance(part, str) else str(part) for part in written)
-        where = f" {key}:" if written else ""
+        told = [part for part in written if not isinstance(part, _Unsaid)]
+        key = ".".join(shown(part) if isinstance(part, str) else str(part) for part in told)
+        where = f" {key}:" if told else ""
         return at, f"{self.name}:{at}:{where} {sentence}"
 
     def written(self, path: KeyPath) -> KeyPath:
@@ -86,10 +94,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def unknown_key(key: str, value: object, known: Iterable[str]) -> tuple[KeyPath, str]:
     """The last part of the key path, and the sentence, for a key that nothing knows.
 
-    The key is repeated only where it looks like one: `{S3cret}` and `password:S3cret` make keys of secrets.
+    The key is repeated only where it is nearly a known one: `{S3cret}` and `password:S3cret` make keys of secrets,
+    and a secret may be a word like others. The line says where it is.
     """
     ordered = sorted(known)
-    hint = did_you_mean(key, ordered)
-    if hint or (value is not None and looks_like_a_name(key)):
-        return (key,), f"unknown key{hint or ': write one of ' + ', '.join(ordered)}"
-    return (), f"a key here is unknown (is a space missing after its colon?): write one of {', '.join(ordered)}"
+    if hint := did_you_mean(key, ordered):
+        return (key,), f"unknown key{hint}"
+    slip = " (is a space missing after its colon?)" if value is None else ""
+    return (_Unsaid(key),), f"a key here is unknown{slip}: write one of {', '.join(ordered)}"

@@ -16,7 +16,7 @@ from typing import Final
 
 from proxy.config.programs import LONGEST, output
 from proxy.grants.pointer import resolve
-from proxy.names import shown
+from proxy.names import shown_path, shown_variable
 from proxy.redact import MASK, Borrowed, Secret
 
 COMMAND_SECONDS: Final = 10.0
@@ -129,12 +129,10 @@ class SecretReader:
     def _env(self, variable: str) -> SecretSource:
         if not _VARIABLE.fullmatch(variable):
             raise ValueError("env takes the name of an environment variable: letters, digits and '_'")
-        text = self.environ.get(variable)
+        text, named = self.environ.get(variable), f"the environment variable {shown_variable(variable)}"
         if text is None:
-            raise ValueError(
-                f"the environment variable {shown(variable)} is not set: export it, or correct the name"
-            )
-        return SecretSource("env", variable, _proper(text, f"the environment variable {shown(variable)}"))
+            raise ValueError(f"{named} is not set: export it, or correct the name")
+        return SecretSource("env", variable, _proper(text, named))
 
     def _file(self, reference: str) -> SecretSource:
         path = self.folder / reference
@@ -165,6 +163,8 @@ class SecretReader:
 
     def _contents(self, path: Path) -> tuple[str, str | None]:
         """Text of a secret file, and a warning about its mode; raises `ValueError`."""
+        # What is no file may be the secret itself.
+        named = shown_path(str(path))
         try:
             # Without O_NONBLOCK a pipe that nobody writes to would hold the start for ever.
             with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123  a descriptor
@@ -173,9 +173,9 @@ class SecretReader:
                     raise ValueError(f"{path} is not a regular file: name the file that holds the secret")
                 raw = file.read(LONGEST + 1)
         except FileNotFoundError:
-            raise ValueError(f"the file {path} does not exist: create it, or correct the path") from None
+            raise ValueError(f"the file {named} does not exist: create it, or correct the path") from None
         except (OSError, UnicodeError):
-            raise ValueError(f"the file {path} cannot be read by this user: check its owner and mode") from None
+            raise ValueError(f"the file {named} cannot be read by this user: check its owner and mode") from None
         return _text(raw, str(path)), self._mode_warning(path, found)
 
     def _mode_warning(self, path: Path, found: os.stat_result) -> str | None:
