@@ -193,11 +193,16 @@ async def test_the_list_is_filtered_and_bounded(proxying: StartProxy, keyed: Key
             "?method=post": ["/none"],
             "?status=4xx": ["/", "/none"],
             "?status=404": ["/none"],
+            "?status=4x4": ["/none"],
             "?text=needle": ["/none"],
             "?route=default&limit=2": ["/none", "/3"],
             "?text=nowhere": [],
         }.items():
             assert [each["path"] for each in await listed(proxy, query)] == paths, query
+        for path in ("/api/exchanges", "/api/exchanges.har"):
+            refused = await ask(proxy, "GET", f"{path}?status=banana")
+            assert (refused.status, refused.code) == (400, "bad_request")
+            assert refused.json()["detail"] == "status takes 200, 404, 4xx and the like."
         third = (await listed(proxy, "?text=/2"))[0]
         assert [each["path"] for each in await listed(proxy, f"?before={third['number']}")] == ["/1"]
         assert (await listed(proxy))[0]["error"] == "host_not_allowed"

@@ -144,6 +144,9 @@ FILTERS: Final = {
     "ms:>500": ["/c"],
     '"post 404"': ["/b"],
     "nothing of the kind": [],
+    "status:banana": [],
+    "-status:4x4x": [],
+    "ms:long": [],
 }
 
 
@@ -163,6 +166,18 @@ async def test_one_box_filters_by_status_route_method_and_text(browser: Any) -> 
             page.inspector.happens(detail(summary(number, path="/e", status=302)))
             await page.says("#count", f"of {number} exchanges")
             assert (typed, await page.paths()) == (typed, left)
+
+
+@in_browser
+async def test_a_filter_that_cannot_be_meant_says_what_may_stand_there(browser: Any) -> None:
+    """Not that nothing matches."""
+    status, ms = "status: takes 200, 4xx, 400-499, >=400, error or ok.", "ms: takes milliseconds, such as 500, "
+    async with visiting(browser, Inspector(some(2))) as page:
+        for typed, said in {"status:banana": status, "-status:4x4x": status, "a ms:long": ms}.items():
+            await page.tab.fill("#filter", typed)
+            await page.says(".empty", said)
+        await page.tab.fill("#filter", "status:503")
+        await page.says(".empty", "Nothing matches the filter.")
 
 
 @at_once

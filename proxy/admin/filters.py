@@ -1,24 +1,31 @@
 """What of the journal somebody asks for."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from proxy.admin.entries import Entry
+from proxy.errors import BadRequest
 
 _LISTED: Final = 200
+#: As many of its digits as matter, an x for any one.
+_STATUS: Final = re.compile(r"(?:[0-9][0-9x]{0,2})?")
 
 
 class Filters:
     """What of the journal is asked for: `id`, `route`, `status` (404, 4xx), `method`, `text`, `before`, `limit`."""
 
     def __init__(self, query: bytes | None) -> None:
+        """Raises `BadRequest` where the status is none."""
         given = dict(parse_qsl((query or b"").decode("latin-1"), max_num_fields=32))
         self._id = given.get("id")
         self._route = given.get("route")
         self._method = given.get("method", "").upper()
-        self._status = given.get("status", "").lower().replace("x", "")
+        self._status = given.get("status", "").lower()
+        if not _STATUS.fullmatch(self._status):
+            raise BadRequest("status takes 200, 404, 4xx and the like.")
         self._text = given.get("text", "").lower()
         self.before = int(given["before"]) if given.get("before", "").isdecimal() else None
         limit = given.get("limit", "")
@@ -39,6 +46,8 @@ class Filters:
             self._id in (None, summary["id"])
             and self._route in (None, summary["route"])
             and self._method in ("", summary["method"])
-            and str(summary["status"]).startswith(self._status)
+            and all(
+                wanted in ("x", digit) for wanted, digit in zip(self._status, str(summary["status"]), strict=False)
+            )
             and (not is_whole or not self._text or self._text in json.dumps(summary).lower())
         )

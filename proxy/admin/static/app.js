@@ -8,7 +8,7 @@ import { api } from './api.js';
 import { BODY_BYTES } from './body.js';
 import { discreet } from './discreet.js';
 import { download, h, inFrame, say } from './dom.js';
-import { filter, parameters, toggled } from './filter.js';
+import { filter, mistake, parameters, toggled } from './filter.js';
 import { help, listen } from './keys.js';
 import { copyCurl, editDialog, leftOut } from './replay.js';
 import { Store } from './store.js';
@@ -246,7 +246,7 @@ function offerHar() {
 
 function refilter() {
   const { value } = get('filter');
-  store.filter(filter(value));
+  store.filter(filter(value), mistake(value));
   offerHar();
   const terms = value.split(/\s+/);
   for (const chip of document.querySelectorAll('[data-term]')) {

@@ -4,17 +4,23 @@ const TERM = /(-?)(?:([a-z]+):)?(?:"([^"]*)"?|(\S+))/gi;
 
 const holds = (text, wanted) => String(text ?? '').toLowerCase().includes(wanted);
 
+/** As many of its digits as matter, an x for any one. */
+const STATUS = /^\d[\dx]{0,2}$/;
+
+/** What a key takes that does not take every word. */
+const TAKES = { status: '200, 4xx, 400-499, >=400, error or ok', ms: 'milliseconds, such as 500, >500 or <=20' };
+
 function within(wanted) {
   const named = { error: (x) => x.status >= 400 || !!x.error, ok: (x) => x.status < 400 && !x.error };
   if (named[wanted]) return named[wanted];
   const [, sign, low, high] = /^(>=|<=|>|<)?(\d+)(?:-(\d+))?$/.exec(wanted) ?? [];
   if (high) return (x) => x.status >= Number(low) && x.status <= Number(high);
   if (sign) return (x) => compare(x.status, sign, Number(low));
-  const pattern = wanted.replaceAll(/[^0-9x]/g, '');
-  return (x) => {
-    const status = String(x.status);
-    return [...pattern].every((each, at) => each === 'x' || status[at] === each);
-  };
+  return STATUS.test(wanted) ? (x) => digits(wanted, String(x.status)) : null;
+}
+
+function digits(wanted, status) {
+  return [...wanted].every((each, at) => each === 'x' || status[at] === each);
 }
 
 function compare(value, sign, limit) {
@@ -60,13 +66,20 @@ export function terms(text) {
   });
 }
 
-/** Says of an exchange whether it is one of those. */
+/** Says of an exchange whether it is one of those; of what a key does not take there are none. */
 export function filter(text) {
   const tests = terms(text).filter((term) => term.value).map(({ key, value, not }) => {
-    const test = (key && KEYS[key](value)) || ((x) => words(x).includes(value));
+    const test = key ? KEYS[key](value) : (x) => words(x).includes(value);
+    if (!test) return () => false;
     return not ? (x) => !test(x) : test;
   });
   return (exchange) => tests.every((test) => test(exchange));
+}
+
+/** What is wrong with a text, in a sentence; nothing where all of it can be meant. */
+export function mistake(text) {
+  const wrong = terms(text).find(({ key, value }) => key && value && !KEYS[key](value));
+  return wrong ? `${wrong.key}: takes ${TAKES[wrong.key]}.` : '';
 }
 
 /** The same for the server, as far as it knows these terms. */
@@ -76,7 +89,7 @@ export function parameters(text) {
   for (const { key, value, not } of terms(text)) {
     if (not || !value) continue;
     if (key === null) free.push(value);
-    else if (key === 'status' && !/^\d[\dx]{0,2}$/.test(value)) continue;
+    else if (key === 'status' && !STATUS.test(value)) continue;
     else if (['route', 'status', 'method'].includes(key)) asked.set(key, key === 'method' ? value.toUpperCase() : value);
   }
   if (free.length === 1) asked.set('text', free[0]);

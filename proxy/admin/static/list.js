@@ -194,7 +194,7 @@ class ExchangeList extends HTMLElement {
     say(
       this.#empty,
       this.#store.all.length
-        ? 'Nothing matches the filter.'
+        ? this.#store.mistake || 'Nothing matches the filter.'
         : 'Nothing yet. Send a request through the proxy, and it shows here at once.',
     );
   }

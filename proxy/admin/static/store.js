@@ -79,8 +79,10 @@ export class Store {
     for (const exchange of held) this.add(exchange);
   }
 
-  filter(matches) {
+  /** Show what `matches` lets through; `mistake` is why that may be nothing. */
+  filter(matches, mistake = '') {
     this.#matches = matches;
+    this.mistake = mistake;
     this.shown = this.all.filter(matches);
   }
 
@@ -89,6 +91,6 @@ export class Store {
     this.all = [...exchanges].sort((one, other) => one.number - other.number).slice(-this.capacity);
     this.#ids = new Map(this.all.map((each) => [each.id, each]));
     this.#held.clear();
-    this.filter(this.#matches);
+    this.filter(this.#matches, this.mistake);
   }
 }
