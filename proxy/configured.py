@@ -187,5 +187,5 @@ def fixed(old: Config, new: Config) -> list[str]:
         f"store.{name}" for name in StoreConfig.model_fields if getattr(old.store, name) != getattr(new.store, name)
     ]
     keys += ["tracing"] if old.tracing != new.tracing else []
-    keys += ["routes.upstream, at the admin listener's port"] if meets_admin(new) and not meets_admin(old) else []
+    keys += ["upstream or via at the admin listener's port"] if meets_admin(new) and not meets_admin(old) else []
     return [f"{key}: this cannot change while the proxy runs: restart it, or take the change back" for key in keys]

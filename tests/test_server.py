@@ -59,9 +59,19 @@ async def test_the_default_admin_port_gives_way_where_it_is_taken(proxying: Star
         assert (await other.admin("GET", "/healthz")).status == 200
 
 
-async def test_the_default_admin_port_is_left_to_an_upstream(proxying: StartProxy) -> None:
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"upstream": "http://localhost:8081"},
+        {"upstream": "https://api.example.com", "via": "http://127.0.0.1:8081"},
+    ],
+    ids=["upstream", "outbound proxy"],
+)
+async def test_the_default_admin_port_is_left_to_whom_a_route_leads_to(
+    proxying: StartProxy, way: dict[str, str]
+) -> None:
     """No route leads to the admin listener, nor after a reload, and a service that starts later has its port."""
-    config = {"upstream": "http://localhost:8081", "admin": {}}
+    config = {**way, "admin": {}}
     async with proxying(config) as proxy:
         assert proxy.instance.admin_url is not None
         assert not proxy.instance.admin_url.endswith(":8081")

@@ -152,11 +152,13 @@ def _loops(draft: Draft, problems: Problems) -> None:
 
 
 def meets_admin(config: Config) -> bool:
-    """Does a route lead to where the admin listener is where nobody says where?"""
+    """Does a route lead, or its outbound proxy, to where the admin listener is where nobody says where?"""
     address = config.admin.listen
     if address is None or not config.admin.listen_is_default:
         return False
-    return any(_reaches(route.upstream_origin, address) for route in config.routes)
+    ways = [route.upstream_origin for route in config.routes]
+    ways += [route.via.origin for route in config.routes if route.via is not None]
+    return any(_reaches(origin, address) for origin in ways)
 
 
 def _reaches(origin: Origin, address: ListenAddress) -> bool:
