@@ -232,3 +232,22 @@ async def test_a_fixed_token_that_is_over_is_not_ready(proxying: StartProxy, clo
         assert ready.status == 503
         assert "'default' has expired" in ready.json()["credentials"]["default"]
         assert proxy.lines("token_expired")
+
+
+async def test_a_fixed_token_that_one_path_called_bad_is_ready_all_the_same(proxying: StartProxy) -> None:
+    """Whoever may ask for a path must not take the proxy out of service for all others: they get their answers."""
+
+    async def answer(seen: Seen) -> web.StreamResponse:
+        if seen.target == "/fine":
+            return web.Response(text="fine")
+        return web.Response(status=401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+    async with api(answer) as upstream:
+        config = {"upstream": upstream.url, "credential": {"type": "static", "token": {"env": "T"}}}
+        async with proxying(config, environ={"T": "a-token-of-twenty-ch"}) as proxy:
+            assert (await proxy.ask("GET", "/other")).status == 401
+            [report] = proxy.instance.reports()
+            assert "an upstream said" in str(report.last_error)
+            assert (await proxy.admin("GET", "/readyz")).status == 200
+            assert (await proxy.ask("GET", "/fine")).body == b"fine"
+            assert b'bearer_proxy_refusals_total{route="default"} 1' in (await proxy.admin("GET", "/metrics")).body

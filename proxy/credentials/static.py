@@ -54,7 +54,11 @@ class StaticSource:
 
     @property
     def problem(self) -> CredentialRejected | None:
-        """That it is over, where the token itself tells."""
+        """That it is over, where the token itself tells.
+
+        An upstream's refusal is none: the next path may take the token, and an instance that is not ready gets no
+        request that could show so.
+        """
         if self.report().state != "invalid":
             return None
         return CredentialRejected(
