@@ -137,9 +137,9 @@ def test_075_a_word_in_the_place_of_a_variable_or_of_a_key_is_not_quoted(rest: s
 @pytest.mark.threat(75, 125)
 def test_075_a_secret_in_the_place_of_a_path_is_not_quoted(tmp_path: Path) -> None:
     """The folder is, and so is a path."""
-    for given, said in (("gitlab.token", "gitlab.token"), (SECRETS[0], "***")):
+    for name, said in (("gitlab.token", "gitlab.token"), (SECRETS[0], "***")):
         with pytest.raises(ConfigError) as raised:
-            load(quick("https://a.example", token_file=str(tmp_path / given)), environ={})
+            load(quick("https://a.example", token_file=str(tmp_path / name)), environ={})
         assert f"{tmp_path.name}/{said} does not exist" in str(raised.value)
 
 
