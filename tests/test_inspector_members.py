@@ -313,8 +313,8 @@ def test_082_a_secret_is_known_by_a_part_of_its_name_a_name_beside_it_and_its_pl
 @pytest.mark.threat(82)
 def test_082_a_value_that_is_no_text_is_masked_beside_its_name() -> None:
     """And stays JSON."""
-    shown = without_members(json.dumps({"name": "pin", "value": 4711}))
-    assert json.loads(shown) == {"name": "pin", "value": "***"}
+    shown = without_members(json.dumps([{"name": "pin", "meta": {}, "value": value} for value in (4711, [4711])]))
+    assert json.loads(shown) == [{"name": "pin", "meta": {}, "value": "***"}] * 2
 
 
 #: Texts that are made to be looked at many times, or in many pieces.
