@@ -69,7 +69,7 @@ def without_assignments(text: str, effort: Effort) -> str:
 def _assigned(text: str, effort: Effort) -> Iterator[_Place]:
     """`password: value`"""
     for begin, end_of_word in secret_words(text):
-        effort.spend(7)
+        effort.spend(9)
         sign = _SIGN.match(text, end_of_word)
         if sign is not None:
             before = _NAME_BACKWARDS.match(text[max(0, begin - _NAME_BEGINNING_MOST) : begin][::-1])

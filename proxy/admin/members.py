@@ -133,12 +133,13 @@ class _Layer:
     # -- forms
 
     def _form(self, text: str) -> str:
+        self._effort.spend(4 * text.count("&"), len(text))
         members = text.split("&")
         is_paired = any(map(_names_a_secret, members))
         return "&".join(self._form_member(member, is_paired=is_paired) for member in members)
 
     def _form_member(self, member: str, *, is_paired: bool) -> str:
-        self._effort.spend(2 + 2 * ("%" in member) + member.count("%"), len(member))
+        self._effort.spend(2 * ("%" in member) + member.count("%"))
         name, equals, value = member.partition("=")
         if equals and (is_secret(name.rpartition("?")[2]) or (is_paired and _last_word(name) in HOLDING)):
             return f"{name}={MASK}" if value else member
