@@ -114,12 +114,17 @@ def _paired(text: str, effort: Effort) -> Iterator[_Place]:
         if word == "}" or (len(records) == 1 and (not word[0].isalpha() or (sign and word in records[0].words))):
             yield from _values(records.pop())
             records = records or [_Record()]
-        # Quotes that are entities still are to be read as quotes, where what is in them can be told.
-        if sign is not None and "&" not in text[found.end() : sign.end() + 1]:
+        if sign is not None and not _is_coded(text, sign):
             effort.spend(3)
             records[-1].add(word, text, (found.start(), found.end(), sign.end()))
     for record in records:
         yield from _values(record)
+
+
+def _is_coded(text: str, sign: re.Match[str]) -> bool:
+    """Are the quotes entities still? Where they are read as quotes it can be told what is in them."""
+    opening = _OPENING.match(text, sign.end())
+    return "&" in sign[0] or (opening is not None and "&" in opening[2])
 
 
 def _values(record: _Record) -> list[_Place]:
