@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from tests.support.api import Seen, api
@@ -191,3 +192,18 @@ async def test_a_field_that_a_client_key_stands_in_and_a_cookie_that_the_route_r
     assert came["authorization"] == "dropped: the client key is for the proxy alone"
     assert came["x-copy"] == "dropped: a client key stands in it"
     assert came["cookie"] == "dropped: headers.remove of the route"
+
+
+@pytest.mark.threat(82)
+async def test_082_a_password_in_an_address_is_not_shown(proxying: StartProxy, keyed: Keyed) -> None:
+    """In none of the fields that hold one; the rest of the address is."""
+
+    async def answer(_seen: Seen) -> web.StreamResponse:
+        return web.Response(headers={"Location": "https://me:hunter-4711@other.example/b"})
+
+    async with api(answer) as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
+        await proxy.ask("GET", "/a", {"Referer": "https://hunter-4711@other.example/a"})
+        shown = await newest(proxy)
+    assert "hunter" not in str(shown)
+    assert ["Referer", "https://***@other.example/a"] in [field[:2] for field in shown["request"]["fields"]]
+    assert ["Location", "https://me:***@other.example/b"] in [field[:2] for field in shown["response"]["fields"]]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.admin.bodies import part
+from proxy.admin.effort import Effort, TooMuchError
 from proxy.admin.members import without_members
 from proxy.redact import Redactor, Secret
 
@@ -256,8 +257,101 @@ def test_what_is_masked_is_still_json(text: str) -> None:
         "<p>Your password:</p><p>it's <b and the token</p>",
         '{"token_type": "Bearer", "token_endpoint": "https://x/", "total_tokens": 3}',
         '<body id="session"><p>kept</p></body>',
+        '{"tokenize": "a", "tokenType": "Bearer", "totalTokens": "3", "userPassed": "a", "oAuth": "a"}',
+        "secret_scanning: enabled\ncompass: north\nsecretary: Ann",
+        '{"type": "session.updated", "data": {"page": 1}}',
+        "mail me@example.com, see https://x/@me or git@h:a/b",
+        "- name: X\n  valueFrom:\n- name: U\n  value: a",
     ],
 )
 def test_what_holds_no_secret_stays_byte_for_byte(content_type: str, text: str) -> None:
     """Also where it is nearly something else."""
     assert without_members(text, content_type.encode()) == text
+
+
+@pytest.mark.threat(82)
+@pytest.mark.parametrize(
+    ("content_type", "text"),
+    [
+        ("", json.dumps({"userPass": SECRET, "page": KEPT})),
+        ("", json.dumps({"dbPin": SECRET, "page": KEPT})),
+        (FORM, f"clientAuth={SECRET}&page={KEPT}"),
+        ("text/xml", f"<a><cardCvv>{SECRET}</cardCvv><page>{KEPT}</page></a>"),
+        ("", f"of {KEPT} userPass={SECRET} 1"),
+        (FORM, f"page={KEPT}&u=https%3A%2F%2Fa%3A{SECRET}%40h"),
+        ("", f"go to https://a:{SECRET}@h/ {KEPT}"),
+        ("", f"redis://:{SECRET}@h {KEPT}"),
+        ("", f"https://{SECRET}@h/ {KEPT}"),
+        ("", json.dumps({"url": f"postgres://a:{SECRET}@h/b", "page": KEPT}).replace("/", "\\/")),
+        ("", f"<a href='https://a:{SECRET}@h'>{KEPT}</a>"),
+        (FORM, f"name=password&value={SECRET}&page={KEPT}"),
+        (FORM, f"a%5Bvalue%5D={SECRET}&a%5Bname%5D=password&page={KEPT}"),
+        (
+            "",
+            json.dumps(
+                [{"value": {"data": [SECRET]}, "meta": {}, "name": "DB_PASSWORD"}, {"name": "u", "value": KEPT}]
+            ),
+        ),
+        ("", f"f({{name: 'password', value: '{SECRET}'}}, {{name: 'u', value: '{KEPT}'}})"),
+        ("", f"env:\n- name: DB_PASSWORD\n  value: {SECRET} {SECRET}\n- name: U\n  value: {KEPT}\n"),
+        ("", f"env:\n- value: {SECRET}\n  name: DB_PASSWORD\n- value: {KEPT}\n  name: U\n"),
+        ("", f"a:\n  credentials:\n    user: me\n    v:\n\n    - {SECRET}\n  page: {KEPT}\n"),
+        ("", f"tokens:\n- a\n- {SECRET}\npage: {KEPT}\n"),
+        ("", f"- password: one\n    {SECRET}\n  page: {KEPT}\n"),
+    ],
+)
+def test_082_a_secret_is_known_by_a_part_of_its_name_a_name_beside_it_and_its_place(
+    content_type: str, text: str
+) -> None:
+    """In camel case, in pairs of a name and a value, in addresses, and in what YAML puts below a name."""
+    masked = without_members(text, content_type.encode())
+    assert SECRET not in masked
+    assert KEPT in masked
+    assert "***" in masked
+
+
+@pytest.mark.threat(82)
+def test_082_a_value_that_is_no_text_is_masked_beside_its_name() -> None:
+    """And stays JSON."""
+    shown = without_members(json.dumps([{"name": "pin", "meta": {}, "value": value} for value in (4711, [4711])]))
+    assert json.loads(shown) == [{"name": "pin", "meta": {}, "value": "***"}] * 2
+
+
+#: Texts that are made to be looked at many times, or in many pieces.
+HOSTILE = {
+    "strings in strings": '"\\"token\\":1," ' * 8000,
+    "elements in elements": "<a>&lt;token&gt;" * 8000,
+    "forms in forms": "a=b%26token%3Da&" * 8000,
+    "quotes": '"":' * 40_000,
+    "names": "token=" * 20_000,
+    "brackets": '{"value":' * 15_000,
+    "tags": "<a b=c>" * 20_000,
+    "parts": "--B\r\ncontent-a: b\r\n\r\n" * 5000,
+}
+
+
+@pytest.mark.threat(82)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("content_type", [FORM, "text/plain", "multipart/form-data; boundary=B"])
+def test_082_work_is_counted_and_what_makes_too_much_of_it_is_not_shown(text: str, content_type: str) -> None:
+    """Each string, tag and name counts: nothing that is cut into many pieces is looked through for nothing."""
+    with pytest.raises(TooMuchError):
+        without_members(text, content_type.encode(), Effort(len(text) // 2))
+
+
+@pytest.mark.threat(82)
+def test_082_a_body_that_makes_too_much_work_is_not_kept() -> None:
+    """Nothing of it, whether it is a text or not; its note says why."""
+    text = b'"\\"token\\":\\"x\\"," ' * 50_000
+    for data in (text, b"\0\xff" + text):
+        shown = part(data, Redactor(), cut=False)
+        assert (shown["text"], shown["base64"]) == (None, None)
+        assert shown["note"] == "not kept: searching it would take too long"
+
+
+def test_the_most_that_is_kept_of_a_usual_body_is_not_too_much() -> None:
+    """A MiB of JSON, of lines and of YAML."""
+    row = {"id": 12345, "name": "Some Person", "url": "https://x/y%20z?a=b&c=d", "text": 'A "word".\nNext: yes'}
+    for text in (json.dumps(row), "2026-01-01 INFO id=1 path=/a?b=c status=200\n", "a:\n- name: b\n  value: c\n"):
+        many = text * ((1 << 20) // len(text))
+        assert part(many.encode(), Redactor(), cut=False)["text"] == many

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
+from proxy.admin.effort import Effort, TooMuchError
 from proxy.admin.members import without_members
 from proxy.body import Piece
 from proxy.redact import MASK, Redactor
@@ -77,21 +78,30 @@ def body(piece: Piece, content_type: bytes, content_encoding: bytes, redactor: R
 
 def part(data: bytes, redactor: Redactor, *, cut: bool, content_type: bytes = b"") -> dict[str, Any]:
     """Of these bytes `text` or `base64`, or the `note` that says why neither."""
+    try:
+        return _part(data, redactor, cut=cut, content_type=content_type)
+    except TooMuchError:
+        return {"text": None, "base64": None, "note": "not kept: searching it would take too long"}
+
+
+def _part(data: bytes, redactor: Redactor, *, cut: bool, content_type: bytes) -> dict[str, Any]:
+    """The same. Raises `TooMuchError`."""
     text = _text(data, cut=cut)
+    effort = Effort()
     if text is not None:
         # What is known goes first: a name may stand in the middle of it.
-        named = without_members(redactor.values(text), content_type)
+        named = without_members(redactor.values(text), content_type, effort)
         # Also before what is packed is cut out: a credential may begin with the same letters.
         clean = redactor.text(_PACKED_TEXT.sub(MASK, redactor.text(named)))
         return {"text": clean, "base64": None, "note": None}
     reason = None
     if data.startswith(_PNG):
-        data, reason = _picture(data, redactor)
+        data, reason = _picture(data, redactor, effort)
     elif content_type.lower().lstrip().startswith(b"multipart/"):
         reason = "not kept: some of its parts are no text"
     elif _hides(data):
         reason = "not kept: something packed or encrypted is in it, which cannot be searched"
-    if reason is None and _knows(data, redactor, content_type):
+    if reason is None and _knows(data, redactor, effort, content_type):
         reason = "not kept: these bytes hold something that is masked"
     return {"text": None, "base64": None if reason else base64.b64encode(data).decode(), "note": reason}
 
@@ -100,10 +110,10 @@ def _word(raw: bytes, redactor: Redactor) -> str:
     return redactor.line(raw[:_TYPE_MOST].decode("latin-1"))
 
 
-def _knows(data: bytes, redactor: Redactor, content_type: bytes = b"") -> bool:
+def _knows(data: bytes, redactor: Redactor, effort: Effort, content_type: bytes = b"") -> bool:
     """Is something in it that would be masked, in UTF-16 or UTF-32 as well?"""
-    texts = (data.decode("latin-1"), _without_nul(data))
-    if any(redactor.text(text) != text or without_members(text, content_type) != text for text in texts):
+    texts = {data.decode("latin-1"), _without_nul(data)}
+    if any(redactor.text(text) != text or without_members(text, content_type, effort) != text for text in texts):
         return True
     others = (data[start:].decode(name, "replace") for name, most in _ENCODINGS.items() for start in range(most))
     return any(redactor.values(text) != text for text in others)
@@ -172,7 +182,7 @@ def _is_dense(window: bytes) -> bool:
     return len(set(window)) > _DENSE * different
 
 
-def _picture(data: bytes, redactor: Redactor) -> tuple[bytes, str | None]:
+def _picture(data: bytes, redactor: Redactor, effort: Effort) -> tuple[bytes, str | None]:
     """A PNG without all that is not its picture, or why it is not shown."""
     pieces, pixels = [_PNG], []
     at, is_whole = len(_PNG), False
@@ -193,7 +203,7 @@ def _picture(data: bytes, redactor: Redactor) -> tuple[bytes, str | None]:
         return b"", "not kept: this picture is broken, so it cannot be searched"
     if is_cut:
         return b"", "not kept: this picture is too large to be searched"
-    if _knows(drawn, redactor):
+    if _knows(drawn, redactor, effort):
         return b"", "not kept: these bytes hold something that is masked"
     return b"".join(pieces), None
 

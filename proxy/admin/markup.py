@@ -8,6 +8,7 @@ from collections.abc import Callable
 from html import escape, unescape
 from typing import Final
 
+from proxy.admin.effort import Effort
 from proxy.admin.secretnames import is_secret
 from proxy.redact import MASK
 
@@ -15,7 +16,7 @@ from proxy.redact import MASK
 BLANKS: Final = "\ufeff \t\r\n"
 _QUOTED: Final = r""""[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)"""
 _TAG: Final = re.compile(
-    rf"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|<(/?)([A-Za-z_][\w:.-]*+)((?:[^<>\"']|{_QUOTED})*+)>?",
+    rf"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|<(/?)([A-Za-z_][\w:.-]*+)((?:[^<>\"']++|{_QUOTED})*+)>?",
     re.DOTALL,
 )
 _ATTRIBUTE: Final = re.compile(rf"(?<![\w:.-])([\w:.-]++)(\s*=\s*)({_QUOTED}|[^\s\"'<>=\\][^\s\"'<>=]*)")
@@ -36,13 +37,14 @@ def is_document(text: str) -> bool:
     return text.lstrip(BLANKS).startswith("<")
 
 
-def without_elements(text: str, inner: Callable[[str], str]) -> str:
+def without_elements(text: str, inner: Callable[[str], str], effort: Effort) -> str:
     """`text` with `***` in the place of what elements and attributes hold that are called a secret.
 
     They are so by their own name, or by one beside them: `<input name="password" value="...">`,
     `<name>password</name><value>...</value>`. An element that nothing closes ends with the text where that is a
     document, else before the next tag. `inner` gives what may be shown of what the others hold.
     """
+    effort.spend(text.count("<"))
     tags = list(_TAG.finditer(text))
     if not tags:
         return text
@@ -53,15 +55,16 @@ def without_elements(text: str, inner: Callable[[str], str]) -> str:
     for number, tag in enumerate(tags):
         if tag.start() < at:
             continue
-        pieces.append(_held(text[at : tag.start()], inner))
+        effort.spend(3)
+        pieces.append(_held(text[at : tag.start()], inner, effort))
         at = tag.end()
         if tag[2] is None or tag[1]:
             pieces.append(_section(tag[0], inner))
             continue
         name = _local(tag[2])
-        given, is_called = _attributes(tag[3], inner)
+        given, is_called = _attributes(tag[3], inner, effort)
         pieces += [text[tag.start() : tag.start(3)], given, text[tag.end(3) : at]]
-        is_called = is_called or is_secret(name) or is_next
+        is_called = is_called or is_secret(tag[2]) or is_next
         is_next = False
         if name in _VOID or tag[3].endswith("/"):
             continue
@@ -72,11 +75,12 @@ def without_elements(text: str, inner: Callable[[str], str]) -> str:
             at = end
         elif name in _NAMING:
             is_next = is_secret(text[at:following])
-    return "".join([*pieces, _held(text[at:], inner)])
+    return "".join([*pieces, _held(text[at:], inner, effort)])
 
 
-def _held(text: str, inner: Callable[[str], str], *, quote: bool = False) -> str:
+def _held(text: str, inner: Callable[[str], str], effort: Effort, *, quote: bool = False) -> str:
     """What may be shown of a text in which characters may be written as entities."""
+    effort.spend(text.count("&"))
     plain = unescape(text)
     shown = inner(plain)
     if shown == plain:
@@ -112,9 +116,12 @@ def _local(name: str) -> str:
     return name.rpartition(":")[2].lower()
 
 
-def _attributes(given: str, inner: Callable[[str], str]) -> tuple[str, bool]:
+def _attributes(given: str, inner: Callable[[str], str], effort: Effort) -> tuple[str, bool]:
     """The attributes, masked, and whether one of them calls what the element holds a secret."""
-    called = {_local(each[1]) for each in _ATTRIBUTE.finditer(given) if is_secret(each[3])}
+    if "=" not in given:
+        return given, False
+    effort.spend(4 * given.count("="))
+    called = {_local(each[1]) for each in _ATTRIBUTE.finditer(given) if is_secret(each[3].strip("\"'"))}
     is_called, is_marked = bool(_NAMING & called), bool((_NAMING | _MARKING) & called)
 
     def shown(each: re.Match[str]) -> str:
@@ -122,7 +129,7 @@ def _attributes(given: str, inner: Callable[[str], str]) -> tuple[str, bool]:
         if is_secret(name) or (is_marked and _local(name) in _VALUES):
             return f'{name}{each[2]}"{MASK}"'
         held = value.strip(value[0]) if value[0] in "\"'" else value
-        masked = _held(held, inner, quote=True)
+        masked = _held(held, inner, effort, quote=True)
         return each[0] if masked == held else f'{name}{each[2]}"{masked}"'
 
     return _ATTRIBUTE.sub(shown, given), is_called

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from proxy.admin.secretnames import without_userinfo
 from proxy.fields import Field
 from proxy.headers import CLIENT_KEY_HEADER
 from proxy.names import shown_words
@@ -188,7 +189,7 @@ def query(raw: bytes) -> bytes:
 
 def clean(raw: bytes, words: Words) -> str:
     """Text of printable characters, without a secret in it."""
-    text = words.text(raw[:_VALUE_MOST].decode("latin-1"))
+    text = words.text(without_userinfo(raw[:_VALUE_MOST].decode("latin-1")))
     if not text.isascii() or not text.isprintable():
         # Escapes may spell a secret out.
         text = words.text(printable(text))
