@@ -138,7 +138,7 @@ limts: {}
 ### an unknown key like no other
 upstream: https://a.example
 zzzz: CANARY
-=> 2: a key here is unknown: write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, tracing, upstream
+=> 2: zzzz: unknown key: write one of admin, credential, credentials, exec, guard, limits, listen, log, routes, store, tracing, upstream
 ### an unknown key below
 upstream: https://a.example
 timeouts: {conect: 1s}
@@ -155,8 +155,8 @@ timeouts: {connect:CANARY}
 upstream: https://a.example
 timeouts:
   idle: 1s
-  correcthorse: 1s
-=> 4: timeouts: a key here is unknown: write one of connect, first_byte, idle, token
+  correcthorse:
+=> 4: timeouts: a key here is unknown (is a space missing after its colon?): write one of connect, first_byte, idle, token
 ### an unknown key of a credential
 upstream: https://a.example
 credential: {type: static, token: {env: T}, plaec: {}}
@@ -779,7 +779,7 @@ admin:
   inspector: {exchanges: -1, bodies: 2MiB, captures: 1}
 => 3: admin.inspector.exchanges: write a number from 0 to 100000
 => 3: admin.inspector.bodies: write at most 1MiB
-=> 3: admin.inspector: a key here is unknown: write one of bodies, exchanges
+=> 3: admin.inspector.captures: unknown key: write one of bodies, exchanges
 ### two routes with one variable
 routes:
   - {name: a-b, prefix: /a, upstream: https://a.example}
@@ -1126,7 +1126,7 @@ credential: {preset: mainbrainer, base_url: 'https://x.example', username: u, pa
 ### a preset key that its type does not have
 upstream: https://a.example
 credential: {preset: vanilla, token: {env: T}, insecure_http: true}
-=> 2: credential: a key here is unknown: write one of expired, expires, headers, margin, origins, place, strip_headers, strip_query, token, type
+=> 2: credential.insecure_http: unknown key: write one of expired, expires, headers, margin, origins, place, strip_headers, strip_query, token, type
 ### a password in plain http
 upstream: https://a.example
 credential: {preset: teletracker, base_url: 'http://x.example', username: u, password: {env: T}}

@@ -116,17 +116,14 @@ def test_075_the_name_of_a_variable_is_quoted_and_a_token_in_its_place_is_not() 
     "rest",
     [
         "credential: {type: static, token: {env: SECRET}}",
-        "credential: {type: static, SECRET: env}",
-        "credential: {preset: vanilla, token: {env: SECRET}, SECRET: x}",
-        "credential: {preset: vanilla, SECRET: x}",
-        "SECRET: 1",
-        "limits: {SECRET: 1}",
-        "routes: [{prefix: /a, upstream: 'https://a.example', SECRET: x}]",
+        "credential: {type: static, SECRET}",
+        "credential: {preset: vanilla, token: {env: SECRET}, SECRET}",
+        "limits: {SECRET}",
     ],
 )
 @pytest.mark.parametrize("secret", ["correcthorsebatterystaple", "hunter2", "Tr0ub4dor_and_3", "welcome"])
 def test_075_a_word_in_the_place_of_a_variable_or_of_a_key_is_not_quoted(rest: str, secret: str) -> None:
-    """People make words secrets: variables have capitals, and a key is repeated where it is nearly a known one."""
+    """People make words secrets: variables have capitals, and a key has a value."""
     text = "upstream: https://a.example\n" + rest.replace("SECRET", secret)
     with pytest.raises(ConfigError) as raised:
         load(Source(text, "c.yaml", None, "test"), environ={})

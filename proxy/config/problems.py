@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy.names import shown
+from proxy.names import looks_like_a_name, shown
 
 KeyPath = tuple[str | int, ...]
 
@@ -94,11 +94,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def unknown_key(key: str, value: object, known: Iterable[str]) -> tuple[KeyPath, str]:
     """The last part of the key path, and the sentence, for a key that nothing knows.
 
-    The key is repeated only where it is nearly a known one: `{S3cret}` and `password:S3cret` make keys of secrets,
-    and a secret may be a word like others. The line says where it is.
+    The key is repeated only where it looks like one: `{S3cret}` and `password:S3cret` make keys of secrets. Its
+    line says where it is.
     """
     ordered = sorted(known)
-    if hint := did_you_mean(key, ordered):
-        return (key,), f"unknown key{hint}"
+    hint = did_you_mean(key, ordered)
+    if hint or (value is not None and looks_like_a_name(key)):
+        return (key,), f"unknown key{hint or ': write one of ' + ', '.join(ordered)}"
     slip = " (is a space missing after its colon?)" if value is None else ""
     return (_Unsaid(key),), f"a key here is unknown{slip}: write one of {', '.join(ordered)}"
