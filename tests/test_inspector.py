@@ -197,6 +197,7 @@ async def test_the_list_is_filtered_and_bounded(proxying: StartProxy, keyed: Key
             "?text=needle": ["/none"],
             "?route=default&limit=2": ["/none", "/3"],
             "?text=nowhere": [],
+            "?text=retried": [],  # the name of a value
         }.items():
             assert [each["path"] for each in await listed(proxy, query)] == paths, query
         for path in ("/api/exchanges", "/api/exchanges.har"):
@@ -304,6 +305,20 @@ async def test_events_tell_of_exchanges_and_tokens_as_they_come(
         assert b'"what": "obtained"' in heard
         assert b'event: credential\ndata: {"name": "default", "state": "fresh"' in heard
         assert (summary["path"], summary["status"]) == ("/calls", 200)
+
+
+async def test_what_stands_in_a_body_is_found_as_it_was_written(proxying: StartProxy, keyed: Keyed) -> None:
+    """Quotes and letters beyond ASCII, too; and it can be had as HAR by what was found."""
+    async with api() as upstream, proxying(keyed.config(upstream.url, top=ALL), environ=keyed.environ) as proxy:
+        for body in ('{"who": "Ada"}', "Grüße", "else"):
+            await proxy.ask("POST", "/a", {"Content-Type": "text/plain; charset=utf-8"}, body.encode())
+        [found] = await listed(proxy, "?text=%22who%22%3A%20%22ada%22")
+        [other] = await listed(proxy, "?text=gr%C3%BC%C3%9Fe")
+        asked = {"ids": [found["id"], other["id"], "gone"]}
+        log = (await ask(proxy, "POST", "/api/exchanges.har", document=asked)).json()["log"]
+        wrong = [await ask(proxy, "POST", "/api/exchanges.har", document=each) for each in ({}, {"ids": [1]})]
+    assert [each["request"]["postData"]["text"] for each in log["entries"]] == ['{"who": "Ada"}', "Grüße"]
+    assert [(each.status, each.code) for each in wrong] == [(400, "bad_request")] * 2
 
 
 async def test_har_is_what_other_tools_read(proxying: StartProxy, keyed: Keyed) -> None:

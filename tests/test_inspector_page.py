@@ -529,12 +529,27 @@ async def test_a_command_is_copied_and_the_list_cleared(browser: Any) -> None:
         await page.says(".toast", "Copied.")
         copied = await page.tab.evaluate("() => navigator.clipboard.readText()")
         assert copied.startswith("curl 'http://127.0.0.1:8080/v2/things/")
-        await page.tab.fill("#filter", "status:5xx route:a method:get word")
-        href = await page.tab.get_attribute("#har", "href")
-        assert href == "/api/exchanges.har?status=5xx&route=a&method=GET&text=word"
         await page.tab.click("#clear")
         await page.says(".empty", "Nothing yet.")
         assert page.inspector.details == []
+
+
+@in_browser
+async def test_what_the_filter_leaves_is_handed_out_and_nothing_else(browser: Any) -> None:
+    """Whatever it says: the file holds what the list shows, less what still goes on."""
+    inspector = Inspector([*some(5), detail(summary(6, live=True))])
+    async with visiting(browser, inspector) as page:
+        for text in ("path:things -path:/1", "kind:http ms:>0", '"things/2"', "things 3", ""):
+            await page.tab.fill("#filter", text)
+            shown = {f"/v2/things/{number}" for number in range(1, 6)} & set(await page.paths())
+            assert shown
+            async with page.tab.expect_download() as download:
+                await page.tab.click("#har")
+            assert (await download.value).suggested_filename == "exchanges.har"
+            method, path, sent = inspector.asked[-1]
+            assert (method, path) == ("POST", "/api/exchanges.har")
+            paths = {each["path"] for each in inspector.details if each["id"] in sent["ids"]}
+            assert paths == shown, text
 
 
 @in_browser

@@ -1,6 +1,5 @@
 """What of the journal somebody asks for."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -37,7 +36,7 @@ class Filters:
         return (
             self.lets_summary(summary, is_whole=False)
             and (self.before is None or summary["number"] < self.before)
-            and (not self._text or self._text in json.dumps(entry.detail).lower())
+            and (not self._text or _says(entry.detail, self._text))
         )
 
     def lets_summary(self, summary: Mapping[str, Any], *, is_whole: bool = True) -> bool:
@@ -49,5 +48,14 @@ class Filters:
             and all(
                 wanted in ("x", digit) for wanted, digit in zip(self._status, str(summary["status"]), strict=False)
             )
-            and (not is_whole or not self._text or self._text in json.dumps(summary).lower())
+            and (not is_whole or not self._text or _says(summary, self._text))
         )
+
+
+def _says(value: object, text: str) -> bool:
+    """Does this text, in lower case, stand in one of the values?"""
+    if isinstance(value, Mapping):
+        return any(_says(each, text) for each in value.values())
+    if isinstance(value, list | tuple):
+        return any(_says(each, text) for each in value)
+    return value is not None and text in str(value).lower()

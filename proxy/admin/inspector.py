@@ -5,6 +5,7 @@ Law: only what the journal holds is shown, which holds no secret (threat 82).
 
 import asyncio
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -73,7 +74,7 @@ class Inspector:
             ("api", "events"): {"GET": self._events},
             ("api", "timelines"): {"GET": self._timelines},
             ("api", "exchanges"): {"GET": self._exchanges},
-            ("api", "exchanges.har"): {"GET": self._har},
+            ("api", "exchanges.har"): {"GET": self._har, "POST": self._har_of},
             ("api", "exchanges", "*"): {"GET": self._exchange},
             ("api", "exchanges", "*", "curl"): {"GET": self._curl},
             ("api", "exchanges", "*", "replay"): {"POST": self._replay},
@@ -133,9 +134,15 @@ class Inspector:
 
     async def _har(self, asked: Asked) -> Document:
         filters = Filters(asked.query)
-        chosen = [each.detail for each in self._journal.entries() if filters.lets(each)]
-        name = b'Content-Disposition: attachment; filename="bearer-proxy.har"'
-        return Document(json.dumps(har(reversed(chosen))).encode(), "application/json", more=(name,))
+        return _as_har(each for each in self._journal.entries() if filters.lets(each))
+
+    async def _har_of(self, asked: Asked) -> Document:
+        """Those of these ids that are kept."""
+        ids = (await _given(asked.request)).get("ids")
+        if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+            raise BadRequest('Write {"ids": ["..."]}.')
+        wanted = set(ids)
+        return _as_har(each for each in self._journal.entries() if each.summary["id"] in wanted)
 
     async def _curl(self, asked: Asked) -> Document:
         """A command that asks the proxy for the same, as far as it is shown; the proxy adds the token."""
@@ -196,6 +203,13 @@ class Inspector:
         if entry is None:
             raise _no_such()
         return entry
+
+
+def _as_har(entries: Iterable[Entry]) -> Document:
+    """These, the newest first, as a file."""
+    text = json.dumps(har(each.detail for each in reversed(list(entries))))
+    name = b'Content-Disposition: attachment; filename="bearer-proxy.har"'
+    return Document(text.encode(), "application/json", more=(name,))
 
 
 def _no_such() -> NoRoute:

@@ -169,6 +169,7 @@ class Inspector:
                 web.get("/static/{name}", self._page),
                 web.get("/api/events", self._events),
                 web.get("/api/exchanges", self._list),
+                web.post("/api/exchanges.har", self._har),
                 web.get("/api/exchanges/{id}", self._detail),
                 web.get("/api/exchanges/{id}/curl", self._curl),
                 web.post("/api/exchanges/{id}/replay", self._replay),
@@ -190,6 +191,9 @@ class Inspector:
             self.asked.append((request.method, request.path, sent))
         answer: web.StreamResponse = await handler(request)
         return answer
+
+    async def _har(self, _request: web.Request) -> web.Response:
+        return web.json_response({"log": {}})
 
     async def _end(self, _app: web.Application) -> None:
         for listener in self.listeners:

@@ -43,7 +43,7 @@ export const api = {
   exchange: (id) => json(exchange(id)),
   replay: (id, changes = {}) => json(`${exchange(id)}/replay`, { method: 'POST', send: changes }),
   curl: async (id) => (await asked(`${exchange(id)}/curl`)).text(),
-  har: (parameters) => `/api/exchanges.har${parameters ? `?${parameters}` : ''}`,
+  har: async (ids) => (await asked('/api/exchanges.har', { method: 'POST', send: { ids } })).blob(),
   timelines: () => json('/api/timelines'),
   credentials: async () => (await json('/api/credentials')).credentials,
   refresh: (name) => json(`/api/credentials/${encodeURIComponent(name)}/refresh`, { method: 'POST' }),

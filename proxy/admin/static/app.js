@@ -8,7 +8,7 @@ import { api } from './api.js';
 import { BODY_BYTES } from './body.js';
 import { discreet } from './discreet.js';
 import { download, h, inFrame, say } from './dom.js';
-import { filter, mistake, parameters, toggled } from './filter.js';
+import { filter, mistake, toggled } from './filter.js';
 import { help, listen } from './keys.js';
 import { copyCurl, editDialog, leftOut } from './replay.js';
 import { Store } from './store.js';
@@ -216,10 +216,8 @@ const acts = {
     if (discreet.on) toast(discreet.reason);
     else if (chosen()) tried(async () => toast(await copyCurl(chosen().id)));
   },
-  har: () => {
-    if (discreet.on) toast(discreet.reason);
-    else if (chosen()) download(api.har(new URLSearchParams({ id: chosen().id })), `exchange-${chosen().number}.har`);
-  },
+  har: () => chosen() && handOut([chosen()], `exchange-${chosen().number}.har`),
+  harOfShown: () => handOut(store.shown, 'exchanges.har'),
   keep: () => tried(() => keep(BODY_BYTES)),
   bodies: () => tried(() => keep(kept ? 0 : BODY_BYTES)),
   theme: () => say(get('theme'), `Theme: ${turn()}`),
@@ -235,19 +233,21 @@ const acts = {
   help,
 };
 
-/** All that the filter lets through as a file; a link without an address is none. */
+/** These exchanges as a HAR file; those that go on are not whole yet. */
+function handOut(exchanges, name) {
+  const ids = exchanges.filter((each) => !each.live).map((each) => each.id);
+  if (discreet.on) toast(discreet.reason);
+  else tried(async () => download(await api.har(ids), name));
+}
+
 function offerHar() {
-  const link = get('har');
-  if (discreet.on) link.removeAttribute('href');
-  else link.href = api.har(parameters(get('filter').value));
-  link.title = discreet.reason ?? 'All that the filter lets through as a HAR file';
-  link.setAttribute('aria-disabled', discreet.on);
+  get('har').disabled = discreet.on;
+  get('har').title = discreet.reason ?? 'All that the filter lets through as a HAR file';
 }
 
 function refilter() {
   const { value } = get('filter');
   store.filter(filter(value), mistake(value));
-  offerHar();
   const terms = value.split(/\s+/);
   for (const chip of document.querySelectorAll('[data-term]')) {
     chip.setAttribute('aria-pressed', terms.includes(chip.dataset.term));
@@ -264,6 +264,7 @@ for (const chip of document.querySelectorAll('[data-term]')) {
     refilter();
   });
 }
+get('har').addEventListener('click', acts.harOfShown);
 get('filter').addEventListener('input', refilter);
 get('filter').addEventListener('keydown', (event) => event.key === 'Enter' && list.focus());
 list.addEventListener('choose', ({ detail: { exchange, isOpened } }) => {

@@ -46,10 +46,13 @@ export function inFrame(work) {
   };
 }
 
-/** Have the browser keep what is at this path of our own. */
-export function download(path, name) {
-  const link = h('a', { download: name, href: path, hidden: true });
+/** Have the browser keep this as a file. */
+export function download(blob, name) {
+  const address = URL.createObjectURL(blob);
+  const link = h('a', { download: name, href: address, hidden: true });
   document.body.append(link);
   link.click();
   link.remove();
+  // The browser has begun by then to read it.
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }

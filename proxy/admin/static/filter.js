@@ -82,20 +82,6 @@ export function mistake(text) {
   return wrong ? `${wrong.key}: takes ${TAKES[wrong.key]}.` : '';
 }
 
-/** The same for the server, as far as it knows these terms. */
-export function parameters(text) {
-  const asked = new URLSearchParams();
-  const free = [];
-  for (const { key, value, not } of terms(text)) {
-    if (not || !value) continue;
-    if (key === null) free.push(value);
-    else if (key === 'status' && !STATUS.test(value)) continue;
-    else if (['route', 'status', 'method'].includes(key)) asked.set(key, key === 'method' ? value.toUpperCase() : value);
-  }
-  if (free.length === 1) asked.set('text', free[0]);
-  return asked.toString();
-}
-
 /** `text` with `term`, or without it where it stood there. */
 export function toggled(text, term) {
   const parts = text.split(/\s+/).filter(Boolean);
