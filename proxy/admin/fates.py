@@ -19,7 +19,7 @@ from proxy.admin.shown import (
     split,
     told,
 )
-from proxy.fields import canonical
+from proxy.fields import Field, canonical
 from proxy.headers import FRAMING, HOP_BY_HOP
 from proxy.injection import AUTHORIZATION
 from proxy.notes import FullNotes, Sent
@@ -51,19 +51,19 @@ def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> Cro
     if kept is not None and kept[0] == key:
         return kept[1]
     reasons = _reasons(notes, sent)
-    found = Crossing(_came(notes, sent, reasons, words), _went(notes, sent, reasons, words))
+    lines = split(outgoing.lines)
+    found = Crossing(_came(notes, sent, lines, reasons, words), _went(notes, lines, reasons, words))
     found.went.extend(_added(sent, credential))
     # The last alone: with spans each request has lines of its own.
     memo[Crossing] = (key, found)
     return found
 
 
-def _came(notes: FullNotes, sent: Sent, reasons: Reasons | None, words: Words) -> list[Shown]:
+def _came(notes: FullNotes, sent: Sent, went: list[Field], reasons: Reasons | None, words: Words) -> list[Shown]:
     given = notes.request.section.fields
     shown = fields(given, words)
     if reasons is None:
         return shown
-    went = list(split(sent.outgoing.lines))
     lines = {line for _lower, _value, line in went}
     named = {lower for lower, _value, _line in went}
     cookies = list(cookie_names(sent.outgoing.cookies))
@@ -81,9 +81,8 @@ def _came(notes: FullNotes, sent: Sent, reasons: Reasons | None, words: Words) -
     ]
 
 
-def _went(notes: FullNotes, sent: Sent, reasons: Reasons | None, words: Words) -> list[Shown]:
-    given = list(split(sent.outgoing.lines))
-    shown = fields(given, words)
+def _went(notes: FullNotes, went: list[Field], reasons: Reasons | None, words: Words) -> list[Shown]:
+    shown = fields(went, words)
     if reasons is None:
         return shown
     lines = {line for _lower, _value, line in notes.request.section.fields}
@@ -91,7 +90,7 @@ def _went(notes: FullNotes, sent: Sent, reasons: Reasons | None, words: Words) -
         (each[0], each[1], told(_why_added(line, reasons), each[2]))
         if line not in lines or _is_dropped(lower, reasons)
         else each
-        for (lower, _value, line), each in zip(given, shown, strict=True)
+        for (lower, _value, line), each in zip(went, shown, strict=True)
     ]
 
 

@@ -222,9 +222,9 @@ class Journal:
         try:
             while self.book.ended:
                 exchange, notes = self.book.ended.popleft()
-                since = perf_counter() - exchange.started_at - exchange.seconds
-                at, seconds = self._wall() - since, exchange.seconds
-                entry = self._scribe.entry(exchange, notes, at, seconds, live=False, bodies=self.bodies)
+                lasted = exchange.seconds
+                at = self._wall() - (perf_counter() - exchange.started_at - lasted)
+                entry = self._scribe.entry(exchange, notes, at, lasted, live=False, bodies=self.bodies)
                 self._entries.append(entry)
                 self.tell("exchange", entry.summary)
                 if perf_counter() >= until:
