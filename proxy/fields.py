@@ -2,17 +2,19 @@
 
 import base64
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 #: A field as it came: its lower-case name, its value without white space around it, its whole line without the end.
 Field = tuple[bytes, bytes, bytes]
 #: The values of each field by its lower-case name.
 Fields = Mapping[bytes, list[bytes]]
 
+_CANONICAL: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_.", b"abcdefghijklmnopqrstuvwxyz--")
+
 
 def canonical(name: bytes) -> bytes:
     """A field name as upstreams that map names to variables see it: `X_Api.Key` is `x-api-key` (threat 47)."""
-    name = name.lower()
-    return name.replace(b"_", b"-").replace(b".", b"-") if b"_" in name or b"." in name else name
+    return name.translate(_CANONICAL)
 
 
 def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:

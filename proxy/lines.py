@@ -20,7 +20,8 @@ def timestamp(at: float) -> str:
 @lru_cache(maxsize=2)
 def _moment(milliseconds: int) -> str:
     second, rest = divmod(milliseconds, 1000)
-    return f"{_second(second)}.{rest:03d}Z"
+    # A number written with a width takes as long as all of a line's other numbers.
+    return f"{_second(second)}.{str(1000 + rest)[1:]}Z"
 
 
 @lru_cache(maxsize=2)

@@ -4,7 +4,6 @@ Law: nothing is decided here. Whoever asks has seen what crossed; only the reaso
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.fields import canonical
@@ -28,7 +27,6 @@ NAMED_THE_PROXY: Final = "it named the proxy"
 WITH_THE_UPSTREAMS_NAME: Final = "the client's, with the upstream's name in place of the proxy's"
 
 
-@dataclass(frozen=True, slots=True)
 class Reasons:
     """What the fields of a request met on their way.
 
@@ -37,14 +35,28 @@ class Reasons:
     is `host_header`.
     """
 
-    options: frozenset[bytes]
-    owner: str
-    places: Sequence[Place]
-    strip: Stripping
-    bare: Stripping
-    constants: bytes
-    host: str
-    authorization_is_key: bool
+    __slots__ = ("authorization_is_key", "bare", "constants", "host", "options", "owner", "places", "strip")
+
+    def __init__(
+        self,
+        *,
+        options: frozenset[bytes],
+        owner: str,
+        places: Sequence[Place],
+        strip: Stripping,
+        bare: Stripping,
+        constants: bytes,
+        host: str,
+        authorization_is_key: bool,
+    ) -> None:
+        self.options = options
+        self.owner = owner
+        self.places = places
+        self.strip = strip
+        self.bare = bare
+        self.constants = constants
+        self.host = host
+        self.authorization_is_key = authorization_is_key
 
     def why_dropped(self, lower: bytes, *, named_proxy: bool) -> str:
         """Most telling first; `named_proxy`: it went on, with the upstream's name in place of ours."""

@@ -173,7 +173,8 @@ class Scribe:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 2)
+    # `round` to two places writes the number out in decimals, and reads it again.
+    return int(seconds * 1e5 + 0.5) / 100
 
 
 def _kind(exchange: Exchange, notes: FullNotes | None) -> str:

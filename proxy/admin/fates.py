@@ -4,7 +4,6 @@ Law: what crossed is read off what was sent; only the reasons are worked out, on
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.admin.shown import (
@@ -30,12 +29,14 @@ from proxy.redact import MASK
 _NAMING: Final = frozenset({b"origin", b"referer", b"destination"})
 
 
-@dataclass(frozen=True, slots=True)
 class Crossing:
     """A request's fields as they came, and as they went upstream; of each that did not just cross why."""
 
-    came: list[Shown]
-    went: list[Shown]
+    __slots__ = ("came", "went")
+
+    def __init__(self, came: list[Shown], went: list[Shown]) -> None:
+        self.came = came
+        self.went = went
 
 
 def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> Crossing:
@@ -66,19 +67,18 @@ def _came(notes: FullNotes, sent: Sent, went: list[Field], reasons: Reasons | No
         return shown
     lines = {line for _lower, _value, line in went}
     named = {lower for lower, _value, _line in went}
-    cookies = list(cookie_names(sent.outgoing.cookies))
-    fates = (
-        _of_cookies(value, cookies, reasons)
-        if lower == b"cookie"
-        else _why_not(lower, reasons, is_there=lower in named)
-        if line not in lines or _is_dropped(lower, reasons)
-        else None
-        for lower, value, line in given
-    )
-    return [
-        each if fate is None or _stays_masked(fate, each[2]) else (each[0], each[1], told(fate, each[2]))
-        for each, fate in zip(shown, fates, strict=True)
-    ]
+    cookies = list(cookie_names(sent.outgoing.cookies)) if sent.outgoing.cookies else []
+    for at, (lower, value, line) in enumerate(given):
+        if lower == b"cookie":
+            fate = _of_cookies(value, cookies, reasons)
+        elif line not in lines or _is_dropped(lower, reasons):
+            fate = _why_not(lower, reasons, is_there=lower in named)
+        else:
+            continue
+        name, text, note = shown[at]
+        if not _stays_masked(fate, note):
+            shown[at] = name, text, told(fate, note)
+    return shown
 
 
 def _went(notes: FullNotes, went: list[Field], reasons: Reasons | None, words: Words) -> list[Shown]:
@@ -86,12 +86,11 @@ def _went(notes: FullNotes, went: list[Field], reasons: Reasons | None, words: W
     if reasons is None:
         return shown
     lines = {line for _lower, _value, line in notes.request.section.fields}
-    return [
-        (each[0], each[1], told(_why_added(line, reasons), each[2]))
-        if line not in lines or _is_dropped(lower, reasons)
-        else each
-        for (lower, _value, line), each in zip(went, shown, strict=True)
-    ]
+    for at, (lower, _value, line) in enumerate(went):
+        if line not in lines or _is_dropped(lower, reasons):
+            name, text, note = shown[at]
+            shown[at] = name, text, told(_why_added(line, reasons), note)
+    return shown
 
 
 def _added(sent: Sent, credential: str) -> Iterator[Shown]:

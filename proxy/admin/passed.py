@@ -4,8 +4,7 @@ Law: what the client got is read off the lines that went to it; only the reasons
 `headers.answer_lines` in their order, once the exchange is written down.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from proxy.accesslog import Exchange
@@ -15,7 +14,7 @@ from proxy.guard import Admission
 from proxy.headers import FRAMING, HOP_BY_HOP, OUR_COOKIES
 from proxy.http1.answer import CHUNKED, SWITCHED, UNTIL_CLOSE, AnswerHead
 from proxy.listener.request import Request
-from proxy.notes import FullNotes, Sent
+from proxy.notes import FullNotes
 from proxy.reasons import CONNECTION_NAMES_IT, OF_THIS_CONNECTION
 from proxy.rewrite import CORS, REFERENCES, STICKY, Rewriter
 
@@ -30,16 +29,24 @@ _SWITCHED: Final = (
 _IN_CHUNKS: Final = ((b"transfer-encoding", b"chunked", b"Transfer-Encoding: chunked"),)
 
 
-@dataclass(frozen=True, slots=True)
 class Passed:
     """The upstream's answer that the client got: `head` as it came, `lines` and `framing` as they went on."""
 
-    sent: Sent
-    head: AnswerHead
-    lines: list[bytes] = field(repr=False)
-    framing: tuple[Field, ...]
-    rewriter: Rewriter
-    admission: Admission
+    __slots__ = ("admission", "framing", "head", "lines", "rewriter")
+
+    def __init__(
+        self,
+        head: AnswerHead,
+        lines: list[bytes],
+        framing: Sequence[Field],
+        rewriter: Rewriter,
+        admission: Admission,
+    ) -> None:
+        self.head = head
+        self.lines = lines
+        self.framing = framing
+        self.rewriter = rewriter
+        self.admission = admission
 
     def shown(self, words: Words) -> tuple[list[Shown], list[Shown]]:
         """The fields as the upstream sent them, and as the client got them; of each that did not just pass why."""
@@ -122,7 +129,7 @@ def passed(exchange: Exchange, notes: FullNotes | None) -> Passed | None:
         return None
     lines = notes.answer_lines.split(b"\r\n")[:-1]
     framing = (*_framing(sent.head, notes.request), *split(exchange.connection))
-    return Passed(sent, sent.head, lines, framing, notes.binding.rewriter, notes.admission)
+    return Passed(sent.head, lines, framing, notes.binding.rewriter, notes.admission)
 
 
 def own(exchange: Exchange, lines: bytes, words: Words) -> list[Shown]:
