@@ -21,6 +21,8 @@ ADMIN_PLACES: Final = 16
 #: Descriptors that are no client's and no upstream's: 48 of the admin listener, 32 of strangers and of those that
 #: are told that there are too many; and listeners, the loop, the log, the store, token requests.
 RESERVE: Final = 112
+#: So many objects more than before, and Python's collector looks for cycles among them; 700 is what it begins with.
+YOUNG_MOST: Final = 10_000
 
 
 def close_to_others(environ: Mapping[str, str]) -> None:
@@ -42,9 +44,14 @@ def raise_descriptors() -> None:
 
 
 def settle() -> None:
-    """What is loaded by now stays: the collector need not walk through it again, which takes it 15 ms each time."""
+    """What is loaded by now stays: the collector need not walk through it again, which takes it 15 ms each time.
+
+    Nor through what waits for a moment, as exchanges do until the inspector has written them down: hardly any of it
+    is ever in a cycle.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_MOST)
 
 
 def descriptors() -> tuple[int, int]:

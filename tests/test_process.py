@@ -30,6 +30,17 @@ close_to_others(os.environ)
 print(json.dumps([ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE)]))
 """
 
+#: What the collector has put aside after `settle`, and how often it looks at 5,000 objects that wait.
+SETTLE = """
+import gc, json
+from proxy.process import settle
+settle()
+looks = []
+gc.callbacks.append(lambda phase, info: looks.append(phase))
+waiting = [[] for _ in range(5_000)]
+print(json.dumps([gc.get_freeze_count(), len(looks)]))
+"""
+
 
 def asked(environ: Mapping[str, str]) -> list[int]:
     """Dumpable, soft and hard limit of core dumps, in a process of its own."""
@@ -38,6 +49,14 @@ def asked(environ: Mapping[str, str]) -> list[int]:
     )
     found: list[int] = json.loads(run.stdout)
     return found
+
+
+def test_the_collector_walks_through_neither_what_is_loaded_nor_what_waits_for_a_moment() -> None:
+    """As many objects as eighty exchanges are."""
+    run = subprocess.run([sys.executable, "-c", SETTLE], cwd=ROOT, capture_output=True, check=True)
+    frozen, looks = json.loads(run.stdout)
+    assert frozen > 1_000
+    assert not looks
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this machine is no Linux, which alone has prctl")
