@@ -8,7 +8,7 @@ PURE = proxy/lifecycle.py,proxy/destination.py,proxy/grants/*,proxy/http1/*,prox
 DATA_PATH = compiled work wire_corpus exchange_properties streaming relay replay repetition invariants canaries leaks \
     token_life reload listener metrics tracing http1 client_answer body upgrade upstream_connection upstream_tls attempt pool guard routes \
     clientkeys strangers headers injection rewrite refusals lifecycle source keeping store_life accesslog admin \
-    inspector inspector_fields inspector_messages inspector_why names
+    inspector inspector_bodies inspector_fields inspector_members inspector_messages inspector_why names
 # What has properties besides, which are tried with more examples there.
 PROPERTIES = redact grants_login token_model redis_double
 

@@ -20,7 +20,7 @@ def timestamp(at: float) -> str:
 @lru_cache(maxsize=2)
 def _moment(milliseconds: int) -> str:
     second, rest = divmod(milliseconds, 1000)
-    # A number written with a width takes as long as all of a line's other numbers.
+    # Cheaper than a number with a width.
     return f"{_second(second)}.{str(1000 + rest)[1:]}Z"
 
 

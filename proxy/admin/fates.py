@@ -67,7 +67,7 @@ def _came(notes: FullNotes, sent: Sent, went: list[Field], reasons: Reasons | No
         return shown
     lines = {line for _lower, _value, line in went}
     named = {lower for lower, _value, _line in went}
-    cookies = list(cookie_names(sent.outgoing.cookies)) if sent.outgoing.cookies else []
+    cookies = list(cookie_names(sent.outgoing.cookies))
     for at, (lower, value, line) in enumerate(given):
         if lower == b"cookie":
             fate = _of_cookies(value, cookies, reasons)

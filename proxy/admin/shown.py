@@ -189,9 +189,7 @@ def query(raw: bytes) -> bytes:
 
 def clean(raw: bytes, words: Words) -> str:
     """Text of printable characters, without a secret in it."""
-    text = raw[:_VALUE_MOST].decode("latin-1")
-    # To ask here is cheaper than the call: hardly any has an address in it.
-    text = words.text(without_userinfo(text) if "://" in text else text)
+    text = words.text(without_userinfo(raw[:_VALUE_MOST].decode("latin-1")))
     if not text.isascii() or not text.isprintable():
         # Escapes may spell a secret out.
         text = words.text(printable(text))
