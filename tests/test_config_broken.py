@@ -1098,6 +1098,31 @@ upstream: https://a.example
 log: !!set {CANARY}
 => 2: tags (a '!' before a value) are not taken: remove it, or quote the value
 => 2: log: write a mapping, such as {key: value}
+### a tag that ends like one of YAML's
+upstream: https://a.example
+log: {level: !!fields:int CANARY}
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log.level: write debug, info, warning or error
+### a tag that is only the end of one of YAML's
+upstream: https://a.example
+log: {level: !<int> CANARY}
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log.level: write debug, info, warning or error
+### a number without a digit
+upstream: https://a.example
+log: {level: !!int ""}
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log.level: write debug, info, warning or error
+### a number that no float holds
+upstream: https://a.example
+log: {level: !!float 1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1:1.5}
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log.level: write debug, info, warning or error
+### a mapping whose tag ends like one of YAML's
+upstream: https://a.example
+log: !!fields:map {level: info}
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log: write a mapping, such as {key: value}
 ### an unknown key of a rule
 upstream: https://a.example
 deny: [{path: /x}]

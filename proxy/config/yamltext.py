@@ -5,7 +5,8 @@ aliases make of a small file is bounded. The parser's own messages quote the tex
 """
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import yaml
@@ -33,6 +34,12 @@ _SYNTAX: Final = (
     ("expected <block end>", "the indentation does not fit the lines above: align it"),
 )
 _BROKEN: Final = "this is not valid YAML: check indentation, colons and quotes here"
+
+
+#: The tags whose values are taken, and what each is; `!!other:int` ends like one of them, and is none.
+_KINDS: Final = {
+    f"tag:yaml.org,2002:{each}": each for each in ("map", "seq", "str", "null", "bool", "int", "float")
+}
 
 
 class _OutOfBounds(Exception):  # noqa: N818  what happened, as in errors.py
@@ -119,7 +126,7 @@ class _Builder:
 
     @staticmethod
     def is_null(node: yaml.Node) -> bool:
-        return bool(node.tag == "tag:yaml.org,2002:null")
+        return _KINDS.get(node.tag) == "null"
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:  # noqa: ANN401  plain data
         """The data of one node; a part that is out of bounds becomes None."""
@@ -134,12 +141,17 @@ class _Builder:
                 self._problems.add((), sentence, line=line)
             return None
         self.lines.setdefault(path, line)
-        if isinstance(node, yaml.SequenceNode) and node.tag.endswith(":seq"):
+        kind = _KINDS.get(node.tag)
+        if isinstance(node, yaml.SequenceNode) and kind == "seq":
             return tuple(self.build(each, (*path, index)) for index, each in enumerate(node.value))
-        if isinstance(node, yaml.MappingNode) and node.tag.endswith(":map"):
+        if isinstance(node, yaml.MappingNode) and kind == "map":
             return self._mapping(node, path)
-        if isinstance(node, yaml.ScalarNode) and node.tag.startswith("tag:yaml.org,2002:"):
-            return self._scalar(node, line)
+        if isinstance(node, yaml.ScalarNode) and kind == "str":
+            return str(node.value)
+        if isinstance(node, yaml.ScalarNode) and kind in {"null", "bool", "int", "float"}:
+            # A tag that says otherwise than the text (`!!int a`) is a mistake, too.
+            with suppress(ValueError, LookupError, ArithmeticError):
+                return self._scalars.construct_object(node)
         self._problems.add(
             (), "tags (a '!' before a value) are not taken: remove it, or quote the value", line=line
         )
@@ -161,20 +173,6 @@ class _Builder:
             self.lines[*path, key] = line
             found[key] = self.build(value_node, (*path, key))
         return found
-
-    def _scalar(self, node: yaml.ScalarNode, line: int) -> Hashable:
-        kind = node.tag.rpartition(":")[2]
-        if kind == "str":
-            return str(node.value)
-        if kind in {"null", "bool", "int", "float"}:
-            try:
-                return self._scalars.construct_object(node)  # type: ignore[no-any-return]  # a scalar of JSON
-            except (ValueError, KeyError):
-                pass
-        self._problems.add(
-            (), "tags (a '!' before a value) are not taken: remove it, or quote the value", line=line
-        )
-        return None
 
 
 class _Dumper(yaml.SafeDumper):
