@@ -10,11 +10,12 @@ from typing import Final, Literal, Protocol
 
 from proxy.accesslog import Exchange
 from proxy.binding import Binding
-from proxy.body import Piece, Watcher
+from proxy.body import Piece, RequestBody, Watcher
 from proxy.credentials.credential import Rendered, Source
 from proxy.errors import PathDenied, ProxyError
 from proxy.guard import Admission
 from proxy.http1.answer import AnswerHead
+from proxy.http1.request import RequestSection
 from proxy.injection import Outgoing, Place
 from proxy.listener.request import Request
 from proxy.upstream.attempt import Attempt
@@ -100,7 +101,7 @@ class Notes:
 
     __slots__ = ()
 
-    def goes(self, _admission: Admission, _binding: Binding) -> list[Watcher]:
+    def goes(self, _admission: Admission, _binding: Binding, _body: RequestBody | None) -> list[Watcher]:
         """The guard let it in, and this is its way; gives who is to see the body of its answer."""
         return []
 
@@ -129,7 +130,10 @@ class Notes:
 
 
 class FullNotes(Notes):
-    """One request, for `onlooker`. `bodies`: bytes to keep of each body, 0: none."""
+    """One request, for `onlooker`, by its `section`. `bodies`: bytes to keep of each body, 0: none.
+
+    It waits for its turn while the connection is gone, or serves another: nothing of that is held.
+    """
 
     __slots__ = (
         "admission",
@@ -142,16 +146,16 @@ class FullNotes(Notes):
         "exchange",
         "messages",
         "onlooker",
-        "request",
         "request_body",
         "rule",
+        "section",
         "sent",
         "stay",
         "trouble",
     )
 
-    def __init__(self, request: Request, exchange: Exchange, onlooker: Onlooker, bodies: int = 0) -> None:
-        self.request = request
+    def __init__(self, section: RequestSection, exchange: Exchange, onlooker: Onlooker, bodies: int = 0) -> None:
+        self.section = section
         self.exchange = exchange
         self.onlooker = onlooker
         #: What the onlooker keeps of messages.
@@ -175,15 +179,15 @@ class FullNotes(Notes):
         kinds = () if head is None else head.values.get(b"content-type", ())
         return any(each.lower().startswith(_EVENTS) for each in kinds)
 
-    def goes(self, admission: Admission, binding: Binding) -> list[Watcher]:
+    def goes(self, admission: Admission, binding: Binding, body: RequestBody | None) -> list[Watcher]:
         """As above."""
         self.admission = admission
         self.binding = binding
         self.admitted_at = perf_counter()
         if not self.bodies:
             return []
-        if self.request.body is not None:
-            self.request_body = self.request.body.watch = Piece(self.bodies)
+        if body is not None:
+            self.request_body = body.watch = Piece(self.bodies)
         self.answer_body = Piece(self.bodies)
         return [self.answer_body]
 
@@ -232,16 +236,15 @@ class FullNotes(Notes):
 class Notebook:
     """The notes of all requests, for `onlooker`: of those on their way, and of those that ended and wait for it.
 
-    At most `bound` wait; where more would, the newest `least` do, until `onlooker` took them. `bodies` as above.
+    At most `bound` wait; where more would, the oldest goes. `bodies` as above.
     """
 
-    __slots__ = ("bodies", "bound", "ended", "is_told", "least", "onlooker", "open")
+    __slots__ = ("bodies", "bound", "ended", "is_told", "onlooker", "open")
 
-    def __init__(self, onlooker: Onlooker, bodies: int, bound: int, least: int) -> None:
+    def __init__(self, onlooker: Onlooker, bodies: int, bound: int) -> None:
         self.onlooker = onlooker
         self.bodies = bodies
         self.bound = bound
-        self.least = least
         self.open: dict[int, FullNotes] = {}
         self.ended: deque[tuple[Exchange, FullNotes | None]] = deque()
         #: The onlooker knows that something waits.
@@ -250,7 +253,7 @@ class Notebook:
     def begin(self, request: Request) -> tuple[Exchange, Notes]:
         """The exchange of a request that begins, and what its way is noted in."""
         exchange, _ = begin(request)
-        notes = FullNotes(request, exchange, self.onlooker, self.bodies)
+        notes = FullNotes(request.section, exchange, self.onlooker, self.bodies)
         self.open[exchange.number] = notes
         return exchange, notes
 
@@ -258,9 +261,7 @@ class Notebook:
         """It is over."""
         self.ended.append((exchange, self.open.pop(exchange.number, None)))
         if len(self.ended) > self.bound:
-            self.bound = self.least
-            while len(self.ended) > self.bound:
-                self.ended.popleft()
+            self.ended.popleft()
         if not self.is_told:
             self.is_told = True
             self.onlooker.waits()

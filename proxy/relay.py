@@ -127,7 +127,7 @@ class Relay:
         route = self._table.find(visitor.host, admission.path)
         binding = self._bindings[route.name]
         exchange.route = route.name
-        watchers = notes.goes(admission, binding)
+        watchers = notes.goes(admission, binding, request.body)
         path = route.target(admission.path)
         _permit(route.policy, methods, path)
         self._permit_destinations(request, methods, admission, route)

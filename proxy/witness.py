@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from proxy.binding import Binding
-from proxy.body import Watcher
+from proxy.body import RequestBody, Watcher
 from proxy.credentials.credential import Rendered, Source
 from proxy.errors import ProxyError
 from proxy.guard import Admission
@@ -37,10 +37,10 @@ class WitnessedNotes(Notes):
         self.inner = inner
         self.witness = witness
 
-    def goes(self, admission: Admission, binding: Binding) -> list[Watcher]:
+    def goes(self, admission: Admission, binding: Binding, body: RequestBody | None) -> list[Watcher]:
         """As above."""
         self.witness.goes(binding)
-        return self.inner.goes(admission, binding)
+        return self.inner.goes(admission, binding, body)
 
     def sends(self, outgoing: Outgoing, rendered: Rendered | None) -> Sent | None:
         """As above."""

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from sys import getrefcount
 from typing import Any, Final
 from unittest.mock import Mock
 
@@ -18,16 +19,31 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from proxy.accesslog import Exchange
 from proxy.admin.entries import Entry, Scribe
-from proxy.admin.journal import MOMENT_SECONDS, WAITING_BYTES, WAITING_MOST, Journal, Listener
+from proxy.admin.journal import (
+    HEAVY_MOMENT_SECONDS,
+    LIGHT_MOST,
+    MOMENT_SECONDS,
+    WAITING_BYTES,
+    WAITING_MOST,
+    WATCHED_MOMENT_SECONDS,
+    Journal,
+    Listener,
+)
 from proxy.admin.messages import KEPT, Conversation, Events, Frames
 from proxy.admin.shown import KEPT_TEXTS, Words
+from proxy.binding import Binding
+from proxy.body import Feeder, RequestBody
 from proxy.demo.serving import serving
 from proxy.demo.teletracker import TeleTracker
+from proxy.guard import Admission
+from proxy.listener.request import Request
+from proxy.notes import Notebook, Onlooker
 from proxy.redact import Redactor, Secret
 from tests.support.client import DEADLINE, Client, connected
 from tests.support.harness import HeldClock, Proxy, StartProxy
 from tests.support.leaks import Canaries
 from tests.support.routes import Keyed
+from tests.support.sections import request_section
 from tests.support.vendors import Vendor
 from tests.test_inspector import ALL, ask, listed, newest
 
@@ -426,11 +442,51 @@ async def test_what_is_too_much_is_pushed_out_before_it_is_written_down(monkeypa
 
     entry = Scribe.entry
     monkeypatch.setattr(Scribe, "entry", noting)
-    journal = Journal(3, 0, Redactor(), lambda: 0.0)
+    journal = Journal(100, 0, Redactor(), lambda: 0.0)
     for number in range(1000):
         ended(journal, b"/%d" % number)
-    assert [each.summary["path"] for each in journal.entries()] == ["/999", "/998", "/997"]
-    assert written == [b"/997", b"/998", b"/999"]
+    monkeypatch.setattr("proxy.admin.journal.ASKED_SECONDS", DEADLINE)
+    assert [each.summary["path"] for each in journal.entries()] == [f"/{each}" for each in range(999, 899, -1)]
+    assert written == [b"/%d" % each for each in range(900, 1000)]
+
+
+@pytest.mark.parametrize(
+    ("most", "bodies", "moment"),
+    [
+        (LIGHT_MOST, 0, MOMENT_SECONDS),
+        (LIGHT_MOST + 1, 0, HEAVY_MOMENT_SECONDS),
+        (1, 1, HEAVY_MOMENT_SECONDS),
+    ],
+)
+def test_what_takes_much_memory_while_it_waits_is_written_down_sooner(
+    monkeypatch: pytest.MonkeyPatch, most: int, bodies: int, moment: float
+) -> None:
+    """Bodies, and the exchanges of a long list; and all of it before somebody looks on."""
+    later = Later()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: later)
+    journal = Journal(most, bodies, Redactor(), lambda: 0.0)
+    ended(journal, b"/")
+    assert [seconds for seconds, _call in later.calls] == [moment]
+    journal.listen()
+    assert not journal.book.ended
+    ended(journal, b"/")
+    assert later.calls[-1][0] == WATCHED_MOMENT_SECONDS
+
+
+@pytest.mark.threat(82)
+@pytest.mark.parametrize("bodies", [0, 100])
+def test_082_nothing_of_a_connection_is_held_by_what_waits(bodies: int) -> None:
+    """A body least of all: it may be long, and nobody has said that it may be kept."""
+    book = Notebook(Mock(Onlooker), bodies, 1)
+    body = RequestBody(Mock(Feeder), 5)
+    fields = request_section([(b"Host", b"localhost")])
+    request = Request("POST", b"/", fields, body=body, client="127.0.0.1", port=None)
+    before = getrefcount(body), getrefcount(request)
+    exchange, notes = book.begin(request)
+    notes.goes(Mock(Admission), Mock(Binding), body)
+    book.end(exchange)
+    assert book.ended[0][1] is notes
+    assert (getrefcount(body), getrefcount(request)) == before
 
 
 @pytest.mark.patches

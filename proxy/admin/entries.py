@@ -99,7 +99,7 @@ class Scribe:
     def _request(self, exchange: Exchange, notes: FullNotes | None) -> dict[str, Any] | None:
         if notes is None:
             return None
-        section, was_sent = notes.request.section, bool(notes.sent)
+        section, was_sent = notes.section, bool(notes.sent)
         return {
             "http": f"1.{section.minor}",
             "fields": crossing(notes, notes.sent[0], exchange.credential, self._words).came

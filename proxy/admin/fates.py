@@ -44,7 +44,7 @@ def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> Cro
 
     A client sends the same fields again and again, and what becomes of them is the same each time.
     """
-    memo, outgoing = notes.request.section.memo, sent.outgoing
+    memo, outgoing = notes.section.memo, sent.outgoing
     bare = None if notes.binding is None else notes.binding.bare
     token = (credential, sent.generation, sent.places, sent.constants)
     key = (words.version, bare, outgoing.lines, outgoing.cookies, token)
@@ -61,7 +61,7 @@ def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> Cro
 
 
 def _came(notes: FullNotes, sent: Sent, went: list[Field], reasons: Reasons | None, words: Words) -> list[Shown]:
-    given = notes.request.section.fields
+    given = notes.section.fields
     shown = fields(given, words)
     if reasons is None:
         return shown
@@ -85,7 +85,7 @@ def _went(notes: FullNotes, went: list[Field], reasons: Reasons | None, words: W
     shown = fields(went, words)
     if reasons is None:
         return shown
-    lines = {line for _lower, _value, line in notes.request.section.fields}
+    lines = {line for _lower, _value, line in notes.section.fields}
     for at, (lower, _value, line) in enumerate(went):
         if line not in lines or _is_dropped(lower, reasons):
             name, text, note = shown[at]
@@ -121,7 +121,7 @@ def _reasons(notes: FullNotes, sent: Sent) -> Reasons | None:
         # An Authorization that did not cross was the client key or the placeholder (`outbound.placing`).
         strip = binding.strip if binding.inject == "overwrite" else binding.bare.plus(AUTHORIZATION, *sent.places)
     return Reasons(
-        options=notes.request.section.options,
+        options=notes.section.options,
         owner="" if binding.credential is None else binding.credential.name,
         places=sent.places,
         strip=strip,

@@ -19,17 +19,19 @@ from proxy.body import Watcher
 from proxy.notes import FullNotes, Notebook
 from proxy.redact import Redactor
 
-#: How long what ended waits until it is looked at: one by one, between requests, each would cost twice as much.
-#: Less where somebody looks on.
-MOMENT_SECONDS: Final = 0.5
+#: How long what ended waits until it is looked at: one by one, between requests, each would cost twice as much, and
+#: what is pushed out meanwhile never costs it. Who asks for the list has all of it at once.
+MOMENT_SECONDS: Final = 5.0
+#: Where it takes much memory while it waits: bodies, or more exchanges than so many.
+HEAVY_MOMENT_SECONDS: Final = 0.5
+LIGHT_MOST: Final = 500
+#: Where somebody looks on.
 WATCHED_MOMENT_SECONDS: Final = 0.1
 #: So long is one look, in which some twenty exchanges are written down; then whatever came is served. The next look
-#: is at once where nothing did, and so often in any case: 1 % of a processor, or 20 % where somebody looks on.
+#: is at once where nothing did, and so often in any case, or so often where somebody looks on.
 LOOK_SECONDS: Final = 0.001
 LOOKS: Final = 5
 WATCHED_LOOKS: Final = 20
-#: Once more waits than is kept at all, so many of the newest do, until none does: what waits costs memory and time.
-OVERLOAD_MOST: Final = 50
 #: Who asks for the list waits so long for what ended just now.
 ASKED_SECONDS: Final = 0.1
 #: More events than this, or more bytes of them, wait for nobody who listens: the oldest go. A message may be as
@@ -78,7 +80,7 @@ class Journal:
 
     def __init__(self, most: int, bodies: int, redactor: Redactor, wall: Callable[[], float]) -> None:
         self.most = most
-        self.book = Notebook(self, bodies, most, min(most, OVERLOAD_MOST))
+        self.book = Notebook(self, bodies, most)
         self._redactor = redactor
         self._scribe = Scribe(redactor)
         self._wall = wall
@@ -118,7 +120,9 @@ class Journal:
 
     @property
     def _moment(self) -> float:
-        return WATCHED_MOMENT_SECONDS if self._listeners else MOMENT_SECONDS
+        if self._listeners:
+            return WATCHED_MOMENT_SECONDS
+        return HEAVY_MOMENT_SECONDS if self.bodies or self.most > LIGHT_MOST else MOMENT_SECONDS
 
     def _conversation(self, exchange: Exchange, notes: FullNotes) -> Conversation:
         def tell(message: Mapping[str, Any]) -> None:
@@ -182,7 +186,9 @@ class Journal:
         """From now on it is told of what happens, until `leave`."""
         listener = Listener()
         self._listeners.add(listener)
-        self.book.least = self.most
+        if self._timer is not None:
+            # It was to wait for longer.
+            self._look()
         if self._pulse is None:
             self._beat()
         return listener
@@ -190,8 +196,6 @@ class Journal:
     def leave(self, listener: Listener) -> None:
         """It is told nothing more."""
         self._listeners.discard(listener)
-        if not self._listeners:
-            self.book.least = min(self.most, OVERLOAD_MOST)
 
     def _beat(self) -> None:
         """Tell of what goes on, once, and once more when its answer begins; for as long as somebody listens."""
@@ -237,7 +241,6 @@ class Journal:
         book = self.book
         if not book.ended:
             book.is_told = False
-            book.bound = self.most
             self._looks = 0
             return
         newest = book.ended[-1][0].number

@@ -13,7 +13,7 @@ from proxy.fields import Field
 from proxy.guard import Admission
 from proxy.headers import FRAMING, HOP_BY_HOP, OUR_COOKIES
 from proxy.http1.answer import CHUNKED, SWITCHED, UNTIL_CLOSE, AnswerHead
-from proxy.listener.request import Request
+from proxy.http1.request import RequestSection
 from proxy.notes import FullNotes
 from proxy.reasons import CONNECTION_NAMES_IT, OF_THIS_CONNECTION
 from proxy.rewrite import CORS, REFERENCES, STICKY, Rewriter
@@ -128,7 +128,7 @@ def passed(exchange: Exchange, notes: FullNotes | None) -> Passed | None:
     if sent.head is None or exchange.status != sent.head.status or (exchange.error and not notes.answer_lines):
         return None
     lines = notes.answer_lines.split(b"\r\n")[:-1]
-    framing = (*_framing(sent.head, notes.request), *split(exchange.connection))
+    framing = (*_framing(sent.head, exchange.method, notes.section), *split(exchange.connection))
     return Passed(sent.head, lines, framing, notes.binding.rewriter, notes.admission)
 
 
@@ -138,13 +138,13 @@ def own(exchange: Exchange, lines: bytes, words: Words) -> list[Shown]:
     return [(name, text, told(_OWN, note)) for name, text, note in found]
 
 
-def _framing(head: AnswerHead, request: Request) -> Iterable[Field]:
+def _framing(head: AnswerHead, method: str, section: RequestSection) -> Iterable[Field]:
     """How the body was framed for the client (`delivery.deliver`), or that the connection became a tunnel."""
-    framing = head.framing(asked_by_head=request.method == "HEAD")
+    framing = head.framing(asked_by_head=method == "HEAD")
     if framing == SWITCHED:
         return _SWITCHED
     if framing in (CHUNKED, UNTIL_CLOSE):
-        return _IN_CHUNKS if request.section.minor else ()
+        return _IN_CHUNKS if section.minor else ()
     if head.length is None or head.status == _NO_CONTENT:
         return ()
     length = b"%d" % head.length

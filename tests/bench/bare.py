@@ -44,7 +44,7 @@ EDITS: Final = (
         "exchange: Exchange, notes: Notes, out: ClientAnswer\n",
         "exchange: Exchange, out: ClientAnswer\n",
     ),
-    Edit("relay.py", "        watchers = notes.goes(admission, binding)\n"),
+    Edit("relay.py", "        watchers = notes.goes(admission, binding, request.body)\n"),
     Edit("relay.py", "            exchange,\n            notes,\n", "            exchange,\n"),
     Edit("relay.py", "            notes.fails(error)\n"),
     Edit("relay.py", "            notes.answers(lines)\n"),
@@ -185,7 +185,7 @@ EDITS: Final = (
     ),
     # -- what nobody calls any more still has to compile
     Edit("notes.py", "        self.is_kept = attempt.is_kept\n        self.connected_at = attempt.connected_at\n"),
-    Edit("notes.py", "self.request_body = self.request.body.watch = Piece", "self.request_body = Piece"),
+    Edit("notes.py", "self.request_body = body.watch = Piece", "self.request_body = Piece"),
 )
 
 
