@@ -25,6 +25,8 @@ OF_THIS_CONNECTION: Final = "it is about this connection alone"
 CONNECTION_NAMES_IT: Final = "Connection names it"
 NAMED_THE_PROXY: Final = "it named the proxy"
 WITH_THE_UPSTREAMS_NAME: Final = "the client's, with the upstream's name in place of the proxy's"
+_OF_THE_BODY: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+_OF_A_HANDSHAKE: Final = frozenset({b"connection", b"upgrade"})
 
 
 class Reasons:
@@ -90,14 +92,15 @@ class Reasons:
     def why_added(self, line: bytes) -> str:
         """Of a line that the client did not send, or not so."""
         lower = line.partition(b":")[0].lower()
-        reasons = (
-            (lower == b"host", f"host_header: {self.host}"),
-            (lower in {b"content-length", b"transfer-encoding", b"expect"}, "how the body is framed"),
-            (line + b"\r\n" in self.constants, "headers.set of the route"),
-            (lower in FORWARDING, "forwarded: true"),
-            (lower in {b"connection", b"upgrade"}, "the WebSocket handshake"),
-        )
-        return next((why for holds, why in reasons if holds), WITH_THE_UPSTREAMS_NAME)
+        if lower == b"host":
+            return f"host_header: {self.host}"
+        if lower in _OF_THE_BODY:
+            return "how the body is framed"
+        if self.constants.find(line + b"\r\n") >= 0:
+            return "headers.set of the route"
+        if lower in FORWARDING:
+            return "forwarded: true"
+        return "the WebSocket handshake" if lower in _OF_A_HANDSHAKE else WITH_THE_UPSTREAMS_NAME
 
     def _filled(self) -> Iterator[bytes]:
         return (canonical(place.name.encode()) for place in self.places if place.kind == "header")

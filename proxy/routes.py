@@ -23,6 +23,8 @@ _MOST_READ: Final = 64 * 1024
 _TARGET: Final = re.compile(rb"/(?:[!\"$&-~]|%(?!00)[0-9A-Fa-f]{2})*")
 #: All of that but escapes; nearly every target is made of nothing else, and this sees it in half the time.
 _TARGET_BYTES: Final = bytes(byte for byte in range(0x21, 0x7F) if byte not in b"#%")
+#: What is left out of an authority.
+_OWN_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Origin:
     def authority(self) -> str:
         """As in a Host header: the port only where it is not the scheme's own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == {"http": 80, "https": 443}.get(self.scheme) else f"{host}:{self.port}"
+        return host if self.port == _OWN_PORTS.get(self.scheme) else f"{host}:{self.port}"
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"

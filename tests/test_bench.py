@@ -18,7 +18,7 @@ from proxy.config import Source, load
 from proxy.config.model import GuardConfig, LimitsConfig
 from proxy.config.routing import PoolConfig
 from tests.bench import __main__ as command
-from tests.bench import bare, inspecting, loads, measures, proxies, table, tools
+from tests.bench import bare, inspecting, loads, measures, proxies, table, together, tools
 from tests.bench.processes import Command, Cores, DidNotWork, Running, family, free_port, started
 from tests.bench.proxies import Job
 from tests.bench.sink import Arguments
@@ -218,7 +218,7 @@ def test_where_ours_is_not_compiled_it_is_measured_once(
 def test_a_per_cent_is_judged_by_what_rounds_differ(off: list[float], verdict: str) -> None:
     """Where the median may as well be on the other side of the bound, nothing is claimed."""
     said = table.verdicts(found(**{"ours-unseen": {"cpu": off}, "ours-bare": {"cpu": [100.0] * len(off)}}))
-    assert said.splitlines()[-1] == f"| CPU per request, inspector off, against none | {verdict} |"
+    assert said.splitlines()[-1] == f"| CPU per request, inspector off, against none, 32 connections | {verdict} |"
 
 
 def test_a_round_that_is_missing_leaves_no_pairs() -> None:
@@ -365,12 +365,41 @@ def test_a_proxy_that_adds_no_credential_is_not_measured(ask: Callable[[int], ob
 
 
 @linux
+def test_what_is_measured_together_gets_the_same_requests_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time another one is the first, and each has numbers of its own."""
+    asked: list[tuple[int, bytes]] = []
+
+    class Noting(loads.Client):
+        def __init__(self, port: int) -> None:
+            self.port = port
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def ask(self, message: bytes) -> None:
+            asked.append((self.port, message.split()[1]))
+
+    monkeypatch.setattr(loads, "Client", Noting)
+    load = together.Load("cpu", "quickly", 1000, loads.varied)
+    mine, other = (Running(os.getpid(), port, 0.0) for port in (1, 2))
+    together.send([mine, other], load, 3)
+    targets = [f"/small/{number}".encode() for number in range(3)]
+    assert [target for _port, target in asked] == [each for each in targets for _ in range(2)]
+    assert [port for port, _target in asked] == [1, 2, 2, 1, 1, 2]
+    monkeypatch.setattr(together, "LOADS", (load,))
+    [numbers, others] = together.in_turn([mine, other], 1, 0)
+    assert numbers.keys() == others.keys() == {"cpu"}
+    assert numbers["cpu"] > 0
+
+
+@linux
 def test_a_running_program_is_measured(sink: Running) -> None:
     """Its memory, its peak and its CPU time come from the kernel; a peak is never below what is resident."""
-    before = sink.cpu_seconds()
+    before, ran = sink.cpu_seconds(), sink.ran_seconds()
     sink.forget_peak()
     loads.upload(sink.port, 1 << 20, FIELDS)
     assert sink.cpu_seconds() >= before > 0
+    assert sink.ran_seconds() > ran > 0
     assert sink.peak() >= sink.resident() > 1 << 20
 
 
@@ -402,6 +431,15 @@ def test_a_program_that_does_not_listen_is_told_with_what_it_said(tmp_path: Path
         started(program, free_port(), cores, tmp_path / "output.log"),
     ):
         pass
+
+
+@pytest.mark.slow
+def test_the_source_without_hooks_has_types_that_a_compiler_takes(tmp_path: Path) -> None:
+    """Else it is measured as it is, beside builds that are compiled, or not at all."""
+    tree = bare.copy(command.ROOT, tmp_path / "bare")
+    asked = [sys.executable, "-m", "mypy", "--config-file", str(command.ROOT / "pyproject.toml"), "proxy"]
+    done = subprocess.run(asked, cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @linux

@@ -108,6 +108,10 @@ def builds(wanted: Mapping[Proxy, Path], options: argparse.Namespace) -> dict[Pr
                 found[proxy] = Ours(build(tree, folder, options.python), folder)
         except CannotBuild as error:
             print(f"{proxy.title} is not compiled: {error}")
+            if proxy.name == proxies.BARE:
+                # Beside others that are it would say nothing.
+                del found[proxy]
+                continue
         is_same |= proxy.name == "ours" and found[proxy].tree == tree
     return {proxy: ours for proxy, ours in found.items() if not (is_same and proxy.name == PURE)}
 

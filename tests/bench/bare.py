@@ -186,6 +186,17 @@ EDITS: Final = (
     # -- what nobody calls any more still has to compile
     Edit("notes.py", "        self.is_kept = attempt.is_kept\n        self.connected_at = attempt.connected_at\n"),
     Edit("notes.py", "self.request_body = body.watch = Piece", "self.request_body = Piece"),
+    Edit("admin/passed.py", " or notes.admission is None or exchange.own:", " or notes.admission is None:"),
+    Edit("admin/passed.py", ", notes.section), *split(exchange.connection))", ", notes.section),)"),
+    Edit("admin/passed.py", "split(lines + exchange.connection)", "split(lines)"),
+    Edit(
+        "admin/entries.py",
+        """self._response(exchange, notes, went)
+            if exchange.own is None
+            else self._own(exchange, *exchange.own, bodies=bodies),
+""",
+        "self._response(exchange, notes, went),\n",
+    ),
 )
 
 

@@ -8,13 +8,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from tests.bench import loads, measures
-from tests.bench.measures import Extent, Measure, Stage
+from tests.bench.measures import Extent, Measure, Numbers, Stage, Together
 from tests.bench.processes import Cores, DidNotWork, Running, free_port, started
 from tests.bench.proxies import Job, Proxy, ours
 from tests.bench.upstream import Scheme, Upstreams
@@ -63,24 +63,29 @@ class Bench:
         if measure.tool is not None and measure.tool not in self.programs:
             return
         # There and back: whoever is always the next one meets what the one before has left.
-        for proxy in list(self.columns)[:: -1 if turn % 2 else 1]:
-            if name in proxy.lacks or (proxy.command is None and not (measure.direct and scheme == "plain")):
-                continue
-            if measure.commands is not None and proxy.command not in measure.commands:
-                continue
-            what = f"{name}, {scheme}, {proxy.name}, round {turn + 1}"
+        all_there = list(self.columns)[:: -1 if turn % 2 else 1]
+        proxies = [proxy for proxy in all_there if name not in proxy.lacks and measure.takes(proxy, scheme)]
+        for group in [proxies] if isinstance(measure.run, Together) else [[proxy] for proxy in proxies]:
+            what = f"{name}, {scheme}, {' and '.join(proxy.name for proxy in group)}, round {turn + 1}"
             try:
-                with self._stage(measure, scheme, proxy, upstreams) as stage:
-                    numbers = measure.run(stage)
+                with ExitStack() as stack:
+                    stages = [stack.enter_context(self._stage(measure, scheme, each, upstreams)) for each in group]
+                    run = measure.run
+                    found = run.run(stages) if isinstance(run, Together) else [run(stage) for stage in stages]
             except (DidNotWork, OSError) as error:
                 self.failures.append(f"{what}: {error}")
                 sys.stderr.write(f"{self.failures[-1]}\n")
                 continue
-            sys.stderr.write(f"{what}: {', '.join(f'{key} {value:.1f}' for key, value in numbers.items())}\n")
-            mine = self.found.setdefault(proxy.name, {})
-            for key, value in numbers.items():
-                if proxy.command or key in WITHOUT_PROCESS:
-                    mine.setdefault((scheme, key), []).append(value)
+            for proxy, numbers in zip(group, found, strict=True):
+                self._note(name, scheme, proxy, turn, numbers)
+
+    def _note(self, name: str, scheme: Scheme, proxy: Proxy, turn: int, numbers: Numbers) -> None:
+        said = ", ".join(f"{key} {value:.1f}" for key, value in numbers.items())
+        sys.stderr.write(f"{name}, {scheme}, {proxy.name}, round {turn + 1}: {said}\n")
+        mine = self.found.setdefault(proxy.name, {})
+        for key, value in numbers.items():
+            if proxy.command or key in WITHOUT_PROCESS:
+                mine.setdefault((scheme, key), []).append(value)
 
     @contextmanager
     def _stage(self, measure: Measure, scheme: Scheme, proxy: Proxy, upstreams: Upstreams) -> Iterator[Stage]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tests.bench.processes import DidNotWork
 
@@ -154,12 +154,29 @@ def check(port: int, fields: Sequence[str] = ()) -> None:
         _answered(client)
 
 
+class Client:
+    """One connection, for one request after the other."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = _connected(port)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ask(self, message: bytes) -> None:
+        """Send a whole request, and wait for the end of its answer; raises `DidNotWork` where that is not 200."""
+        self._socket.sendall(message)
+        _answered_whole(self._socket)
+
+
 def one_by_one(port: int, messages: Iterable[bytes]) -> None:
     """These requests on one connection, the next when the one before is answered."""
-    with _connected(port) as client:
+    with Client(port) as client:
         for each in messages:
-            client.sendall(each)
-            _answered_whole(client)
+            client.ask(each)
 
 
 def paced(messages: Iterable[bytes], rate: int) -> Iterator[bytes]:

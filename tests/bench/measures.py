@@ -4,22 +4,18 @@ import functools
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import inspecting, instructions, loads, proxies
+from proxy.admin.journal import MOMENT_SECONDS
+from tests.bench import inspecting, instructions, loads, proxies, together
 from tests.bench.processes import Command, Cores, DidNotWork, Running, pinned
-from tests.bench.proxies import Job
+from tests.bench.proxies import Job, Proxy
 from tests.bench.upstream import Part, Scheme, Upstream
 
 BUSY_CONNECTIONS: Final = 32
-#: Requests a second of which the inspector writes every one down, for so many times as long as other loads; and how
-#: long it may take with the last of them.
-SELDOM_RATE: Final = 80
-SELDOM_SECONDS: Final = 3
-WRITTEN_SECONDS: Final = 1.0
 #: Memory counts as settled once it has not grown for that long.
 SETTLED_SECONDS: Final = 0.5
 UNSETTLED_SECONDS: Final = 10.0
@@ -41,10 +37,23 @@ class Extent:
     #: What the inspector keeps where that is measured, and for how many seconds its page is scrolled and filtered.
     exchanges: int
     looked_at: int
+    #: Seconds until it has written down all that is in its list.
+    written: float
 
 
-FULL: Final = Extent(seconds=4, rounds=3, size=1 << 30, streams=1000, counted=2000, exchanges=5000, looked_at=20)
-SMOKE: Final = Extent(seconds=1, rounds=1, size=16 << 20, streams=50, counted=100, exchanges=500, looked_at=2)
+FULL: Final = Extent(
+    seconds=4,
+    rounds=3,
+    size=1 << 30,
+    streams=1000,
+    counted=2000,
+    exchanges=5000,
+    looked_at=20,
+    written=MOMENT_SECONDS + 1,
+)
+SMOKE: Final = Extent(
+    seconds=1, rounds=1, size=16 << 20, streams=50, counted=100, exchanges=500, looked_at=2, written=0
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +103,9 @@ def varied(stage: Stage) -> Numbers:
     return {"varied cpu": found["cpu"], "varied rps": found["rps"]}
 
 
-def seldom(stage: Stage) -> Numbers:
-    """CPU where a request comes now and then, until the inspector has written all of them; heads differ."""
-    count = SELDOM_RATE * SELDOM_SECONDS * stage.extent.seconds
-    messages = [loads.varied(number) for number in range(count)]
-    loads.one_by_one(stage.running.port, messages[:SELDOM_RATE])
-    time.sleep(WRITTEN_SECONDS)
-    before = stage.running.cpu_seconds()
-    loads.one_by_one(stage.running.port, loads.paced(messages, SELDOM_RATE))
-    time.sleep(WRITTEN_SECONDS)
-    return {"seldom cpu": (stage.running.cpu_seconds() - before) / count * 1e6}
+def in_turn(stages: Sequence[Stage]) -> Sequence[Numbers]:
+    """CPU at several rates, of ours with the inspector and without, a request to each in turn."""
+    return together.in_turn([stage.running for stage in stages], stages[0].extent.seconds, stages[0].extent.written)
 
 
 def single(stage: Stage) -> Numbers:
@@ -267,10 +269,18 @@ def _settle(running: Running) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """Measures several proxies at the same time."""
+
+    run: Callable[[Sequence[Stage]], Sequence[Numbers]]
+
+
+@dataclass(frozen=True, slots=True)
 class Measure:
     """One measurement: against which part of the upstream, and through which schemes."""
 
-    run: Callable[[Stage], Numbers]
+    #: Of one proxy after the other, or of all at the same time.
+    run: Callable[[Stage], Numbers] | Together
     part: Part
     schemes: tuple[Scheme, ...] = ("plain", "tls")
     #: Is there something to measure where no proxy is?
@@ -279,6 +289,12 @@ class Measure:
     commands: Mapping[Callable[[Job], Command] | None, Callable[[Job], Command]] | None = None
     #: A program of `tools` that it needs.
     tool: str | None = None
+
+    def takes(self, proxy: Proxy, scheme: Scheme) -> bool:
+        """Is there something to measure of this proxy, in front of such an upstream?"""
+        if proxy.command is None:
+            return self.direct and scheme == "plain"
+        return self.commands is None or proxy.command in self.commands
 
 
 def _inspected(
@@ -294,8 +310,12 @@ def _inspected(
 ALL: Final[Mapping[str, Measure]] = {
     "cpu": Measure(busy, "nginx"),
     "varied": Measure(varied, "nginx", ("plain",), direct=False),
-    "seldom": Measure(
-        seldom, "nginx", ("plain",), direct=False, commands={each: each for each in (proxies.ours, proxies.unseen)}
+    "turns": Measure(
+        Together(in_turn),
+        "nginx",
+        ("plain",),
+        direct=False,
+        commands={each: each for each in (proxies.ours, proxies.unseen)},
     ),
     "p50": Measure(single, "nginx"),
     "down": Measure(download, "nginx"),

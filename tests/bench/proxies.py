@@ -299,8 +299,8 @@ def naive(job: Job) -> Command:
 ALL: Final = (
     Proxy("ours", "ours", ours),
     Proxy("ours-unseen", "ours, no inspector", unseen),
-    Proxy(BARE, "ours, without its hooks", unseen, lacks=("seldom", "p50", "down", "up", "stop", "sse", "start")),
-    Proxy("ours-pure", "ours, not compiled", ours, lacks=("kept", "kept-bodies", "kept-one", "page")),
+    Proxy(BARE, "ours, without its hooks", unseen, lacks=("p50", "down", "up", "stop", "sse", "start")),
+    Proxy("ours-pure", "ours, not compiled", ours, lacks=("turns", "kept", "kept-bodies", "kept-one", "page")),
     Proxy("nginx", "nginx", nginx, "nginx"),
     Proxy("haproxy", "HAProxy", haproxy, "haproxy"),
     Proxy("envoy", "Envoy", envoy, "envoy"),

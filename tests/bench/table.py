@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tests.bench import together
 from tests.bench.upstream import Scheme
 
 #: By name of the proxy, then by scheme and name of the number: what each round gave.
@@ -42,7 +43,7 @@ ROWS: Final = (
     *_rows("plain", "plain"),
     Row("plain", "varied cpu", "CPU µs per request, every request another head, plain", 1),
     Row("plain", "varied rps", "requests/s, every request another head, plain"),
-    Row("plain", "seldom cpu", "CPU µs per request at 80 requests/s, every request another head, plain"),
+    *(Row("plain", load.name, f"CPU µs per request, {load.title}", 1) for load in together.LOADS),
     *_rows("tls", "TLS"),
     Row("plain", "instructions", "instructions per request in thousands, kernel excluded", 2),
     Row("plain", "varied instructions", "the same, every request another head", 2),
@@ -95,32 +96,31 @@ def _growth(scheme: Scheme, what: str, title: str) -> Must:
     return Must(f"RSS growth, {title}", scheme, f"{what} memory", "at most", 16, 4, unit=" MiB")
 
 
+def _close(title: str, number: str, must: float, aim: float, proxies: tuple[str, str]) -> Must:
+    one, other = proxies
+    return Must(title, "plain", number, "at most", must, aim, other, of=one, is_close=True)
+
+
+#: Where requests cost more or less for the inspector's sake, by number.
+COUNTED: Final = {"instructions": "plain", "varied instructions": "every request another head"}
+CPU_LOADS: Final = {
+    "cpu": "32 connections",
+    "varied cpu": "the same, every request another head",
+    **{load.name: load.title for load in together.LOADS},
+}
+
 MUSTS: Final = (
     Must("CPU per request, plain, against Envoy", "plain", "cpu", "at most", 0.90, 0.60, "envoy"),
     Must("CPU per request, plain, against nginx", "plain", "cpu", "at most", 1.9, 1.2, "nginx"),
     Must("CPU per request, TLS, against Envoy", "tls", "cpu", "at most", 1.15, 0.9, "envoy"),
     *(
-        Must(title, "plain", number, "at most", 1.15, 1.1, "ours-unseen", is_close=True)
-        for title, number in (
-            ("CPU per request, inspector on, against off", "cpu"),
-            ("the same, every request another head", "varied cpu"),
-            ("the same at 80 requests/s, every exchange written down", "seldom cpu"),
-        )
+        _close(f"CPU per request, inspector on, against off, {load}", number, 1.15, 1.1, ("ours", "ours-unseen"))
+        for number, load in CPU_LOADS.items()
     ),
     *(
-        Must(
-            f"{what} per request, inspector off, against none{where}",
-            "plain",
-            number,
-            "at most",
-            1.01,
-            1.01,
-            "ours-bare",
-            of="ours-unseen",
-            is_close=True,
-        )
-        for where, kind in (("", ""), (", every request another head", "varied "))
-        for what, number in (("CPU", f"{kind}cpu"), ("instructions", f"{kind}instructions"))
+        _close(f"{what}, inspector off, against none, {load}", number, 1.01, 1.01, ("ours-unseen", "ours-bare"))
+        for what, loads in (("CPU per request", CPU_LOADS), ("instructions", COUNTED))
+        for number, load in loads.items()
     ),
     Must("p50 at one connection, plain, against nginx", "plain", "p50", "at most", 1.5, 1.1, "nginx"),
     Must("download MB/s, plain, against Envoy", "plain", "down", "at least", 0.8, 1.0, "envoy"),
