@@ -5,7 +5,7 @@ Law: what leaves here is masked (threat 82).
 
 import marshal
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from proxy.accesslog import Exchange
 from proxy.admin.bodies import body
@@ -20,6 +20,16 @@ from proxy.lines import timestamp
 from proxy.notes import FullNotes, Sent
 from proxy.redact import Redactor
 
+#: The names of what is kept in tuples.
+_REST: Final = ("why", "timing", "request", "attempts", "response", "messages")
+_TIMING: Final = ("guard_ms", "token_wait_ms", "connect_ms", "first_byte_ms", "body_ms", "total_ms")
+_REQUEST: Final = ("http", "fields", "body")
+_ATTEMPT: Final = (
+    *("at_ms", "upstream", "target", "generation", "connection", "connect_ms", "first_byte_ms", "fields"),
+    *("status", "reason", "refused", "answer", "body", "error"),
+)
+_RESPONSE: Final = ("status", "fields", "body")
+
 
 class Entry:
     """One exchange, masked: `summary` as in the list, and the rest of it.
@@ -29,15 +39,23 @@ class Entry:
 
     __slots__ = ("_rest", "summary")
 
-    def __init__(self, summary: dict[str, Any], rest: dict[str, Any]) -> None:
+    def __init__(self, summary: dict[str, Any], rest: tuple[Any, ...]) -> None:
         self.summary = summary
         self._rest = marshal.dumps(rest)
 
     @property
     def detail(self) -> dict[str, Any]:
         """All of it."""
-        rest: dict[str, Any] = marshal.loads(self._rest)  # noqa: S302  ours, and never out of this process
+        rest = _named(_REST, marshal.loads(self._rest))  # noqa: S302  ours, and never out of this process
+        rest["timing"] = _named(_TIMING, rest["timing"])
+        rest["request"] = rest["request"] and _named(_REQUEST, rest["request"])
+        rest["attempts"] = [_named(_ATTEMPT, each) for each in rest["attempts"]]
+        rest["response"] = _named(_RESPONSE, rest["response"])
         return {**self.summary, **rest}
+
+
+def _named(names: tuple[str, ...], values: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(names, values, strict=True))
 
 
 class Scribe:
@@ -55,16 +73,16 @@ class Scribe:
         said = None if notes is None else notes.messages
         home = passed(exchange, notes)
         came, went = (None, []) if home is None else home.shown(self._words)
-        rest = {
-            "why": self._words.text(why(exchange, notes)),
-            "timing": _timing(exchange, notes, seconds),
-            "request": self._request(exchange, notes),
-            "attempts": self._attempts(exchange, notes, came),
-            "response": self._response(exchange, notes, went)
+        rest = (
+            self._words.text(why(exchange, notes)),
+            _timing(exchange, notes, seconds),
+            self._request(exchange, notes),
+            self._attempts(exchange, notes, came),
+            self._response(exchange, notes, went)
             if exchange.own is None
             else self._own(exchange, *exchange.own, bodies=bodies),
-            "messages": said.shown() if isinstance(said, Conversation) else None,
-        }
+            said.shown() if isinstance(said, Conversation) else None,
+        )
         return Entry(summary, rest)
 
     def summary(
@@ -96,21 +114,22 @@ class Scribe:
             "live": live,
         }
 
-    def _request(self, exchange: Exchange, notes: FullNotes | None) -> dict[str, Any] | None:
+    def _request(self, exchange: Exchange, notes: FullNotes | None) -> tuple[Any, ...] | None:
+        """By `_REQUEST`; and so on."""
         if notes is None:
             return None
         section, was_sent = notes.section, bool(notes.sent)
-        return {
-            "http": f"1.{section.minor}",
-            "fields": crossing(notes, notes.sent[0], exchange.credential, self._words).came
+        return (
+            f"1.{section.minor}",
+            crossing(notes, notes.sent[0], exchange.credential, self._words).came
             if was_sent
             else fields(section.fields, self._words),
-            "body": None if notes.request_body is None else self._body(notes.request_body, section.fields),
-        }
+            None if notes.request_body is None else self._body(notes.request_body, section.fields),
+        )
 
     def _attempts(
         self, exchange: Exchange, notes: FullNotes | None, came: list[Shown] | None
-    ) -> list[dict[str, Any]]:
+    ) -> list[tuple[Any, ...]]:
         """`came` are the fields of the last one's answer, where that passed."""
         if notes is None or not notes.sent:
             return []
@@ -122,24 +141,24 @@ class Scribe:
     def _answer(self, sent: Sent) -> list[Shown]:
         return [] if sent.head is None else fields(sent.head.fields, self._words)
 
-    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent, answer: list[Shown]) -> dict[str, Any]:
+    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent, answer: list[Shown]) -> tuple[Any, ...]:
         head = sent.head
-        return {
-            "at_ms": _ms(sent.began_at - exchange.started_at),
-            "upstream": str(notes.binding.route.upstream) if notes.binding is not None else None,
-            "target": self._target(sent),
-            "generation": sent.generation or None,
-            "connection": None if head is None else "kept" if sent.is_kept else "new",
-            "connect_ms": _ms(_connecting(sent)) if head is not None and sent.connected_at else None,
-            "first_byte_ms": None if head is None else _ms(_first_byte(sent)),
-            "fields": crossing(notes, sent, exchange.credential, self._words).went,
-            "status": None if head is None else head.status,
-            "reason": None if head is None else reason(head.whole, self._words),
-            "refused": sent.is_refused,
-            "answer": answer,
-            "body": None if sent.body is None or head is None else self._body(sent.body, head.fields),
-            "error": sent.error or None,
-        }
+        return (
+            _ms(sent.began_at - exchange.started_at),
+            str(notes.binding.route.upstream) if notes.binding is not None else None,
+            self._target(sent),
+            sent.generation or None,
+            None if head is None else "kept" if sent.is_kept else "new",
+            _ms(_connecting(sent)) if head is not None and sent.connected_at else None,
+            None if head is None else _ms(_first_byte(sent)),
+            crossing(notes, sent, exchange.credential, self._words).went,
+            None if head is None else head.status,
+            None if head is None else reason(head.whole, self._words),
+            sent.is_refused,
+            answer,
+            None if sent.body is None or head is None else self._body(sent.body, head.fields),
+            sent.error or None,
+        )
 
     def _target(self, sent: Sent) -> str:
         given = sent.outgoing.query
@@ -148,20 +167,20 @@ class Scribe:
         asked = "?" + clean(b"&".join(parts), self._words) if parts else ""
         return path(sent.outgoing.path, self._words) + asked
 
-    def _response(self, exchange: Exchange, notes: FullNotes | None, went: list[Shown]) -> dict[str, Any]:
+    def _response(self, exchange: Exchange, notes: FullNotes | None, went: list[Shown]) -> tuple[Any, ...]:
         shown = None
         if notes is not None and notes.answer_body is not None:
             shown = self._body(notes.answer_body, split(notes.answer_lines))
-        return {"status": exchange.status, "fields": went, "body": shown}
+        return exchange.status, went, shown
 
-    def _own(self, exchange: Exchange, lines: bytes, said: bytes, *, bodies: int) -> dict[str, Any]:
+    def _own(self, exchange: Exchange, lines: bytes, said: bytes, *, bodies: int) -> tuple[Any, ...]:
         """An answer that the proxy made itself."""
         shown = None
         if bodies:
             piece = Piece(bodies)
             piece.see(said)
             shown = self._body(piece, split(lines))
-        return {"status": exchange.status, "fields": own(exchange, lines, self._words), "body": shown}
+        return exchange.status, own(exchange, lines, self._words), shown
 
     def _body(self, piece: Piece, given: Sequence[Field]) -> dict[str, Any]:
         """Of a message with these fields."""
@@ -193,8 +212,8 @@ def _first_byte(sent: Sent) -> float:
     return sent.answered_at - (sent.connected_at or sent.began_at)
 
 
-def _timing(exchange: Exchange, notes: FullNotes | None, seconds: float) -> dict[str, float | None]:
-    """How the time was spent, in milliseconds; None: it did not come to that."""
+def _timing(exchange: Exchange, notes: FullNotes | None, seconds: float) -> tuple[float | None, ...]:
+    """How the time was spent, in milliseconds, by `_TIMING`; None: it did not come to that."""
     guard = connect = first_byte = rest = None
     if notes is not None and notes.admitted_at:
         guard = _ms(notes.admitted_at - exchange.started_at)
@@ -206,11 +225,11 @@ def _timing(exchange: Exchange, notes: FullNotes | None, seconds: float) -> dict
         before = notes.admitted_at - exchange.started_at + exchange.token_wait + connecting + waiting
         last = notes.sent[-1].head
         rest = _ms(max(0.0, seconds - before)) if last is not None and last.status == exchange.status else None
-    return {
-        "guard_ms": guard,
-        "token_wait_ms": _ms(exchange.token_wait) if exchange.credential else None,
-        "connect_ms": connect,
-        "first_byte_ms": first_byte,
-        "body_ms": rest,
-        "total_ms": _ms(seconds),
-    }
+    return (
+        guard,
+        _ms(exchange.token_wait) if exchange.credential else None,
+        connect,
+        first_byte,
+        rest,
+        _ms(seconds),
+    )
