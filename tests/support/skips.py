@@ -1,9 +1,12 @@
 """Lists the skipped tests of a run with their reasons; with CI=true only what the machine cannot do is excused.
 
+A program that is missing there is no excuse: `.ci/run` installs what the tests ask for.
+
 Usage: `python tests/support/skips.py JUNIT_XML`. Reads the report that `pytest --junitxml` wrote.
 """
 
 import os
+import re
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import Final
 
 #: A reason that begins like this says that the machine cannot run the test, and what it lacks.
 EXCUSED: Final = "this machine"
+#: One that goes on like this says that a program is missing; the two parts of a system cannot be installed.
+PROGRAM: Final = re.compile(f"{EXCUSED} has no (?!/proc|IPv6)")
 
 
 def skipped(report: Path) -> list[tuple[str, str]]:
@@ -24,15 +29,19 @@ def skipped(report: Path) -> list[tuple[str, str]]:
 
 
 def main(report: Path, *, strict: bool) -> int:
-    """Print the list; 1 if `strict` and a reason does not say what the machine lacks."""
+    """Print the list; 1 if `strict` and a reason does not say what the machine lacks, or names a program."""
     found = skipped(report)
     for test, reason in found:
         print(f"skipped: {test}: {reason}")  # noqa: T201  the list is what this is for
-    inexcusable = [test for test, reason in found if not reason.startswith(EXCUSED)]
-    if strict and inexcusable:
-        print(f"{len(inexcusable)} skipped without need: a reason must begin with {EXCUSED!r}")  # noqa: T201  same
-        return 1
-    return 0
+    unexplained = [test for test, reason in found if not reason.startswith(EXCUSED)]
+    lacking = [test for test, reason in found if PROGRAM.match(reason)]
+    for tests, mend in (
+        (unexplained, f"a reason must begin with {EXCUSED!r}"),
+        (lacking, "install the program that its reason names, as .ci/run does"),
+    ):
+        if strict and tests:
+            print(f"{len(tests)} skipped without need: {mend}")  # noqa: T201  same
+    return int(strict and bool(unexplained or lacking))
 
 
 if __name__ == "__main__":
