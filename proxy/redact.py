@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from proxy.forms import forms
 from proxy.patterns import PATTERNS, Pattern
+from proxy.readings import may_escape, placed, readings
 
 MASK: Final = "***"
 
@@ -168,9 +169,18 @@ class Redactor:
     def values(self, text: str) -> str:
         """`text` with every registered value masked; patterns are left alone."""
         # Again, since a mask between two ordinary words may make a secret that has `***` in it.
-        while heads := self._heads_in(text):
-            text = _masked(text, [span for head in heads for span in self._spans(text, head)])
+        while spans := self._found(text):
+            text = _masked(text, spans)
         return text
+
+    def _found(self, text: str) -> list[tuple[int, int]]:
+        """Where values stand in `text`, and where such do that are written in escapes, wholly or in part."""
+        spans = [span for head in self._heads_in(text) for span in self._spans(text, head)]
+        if may_escape(text) and any(map(self._heads_in, readings(text))):
+            for reading, places in placed(text):
+                for head in self._heads_in(reading):
+                    spans += [(places[begin], places[end]) for begin, end in self._spans(reading, head)]
+        return spans
 
     def _heads_in(self, text: str) -> list[str]:
         """The beginnings of registered values that stand in `text`."""

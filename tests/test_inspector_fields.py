@@ -1,6 +1,9 @@
 """What the inspector says of each field: whether it crossed, and the one reason where it did not."""
 
+import json
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -207,3 +210,30 @@ async def test_082_a_password_in_an_address_is_not_shown(proxying: StartProxy, k
     assert "hunter" not in str(shown)
     assert ["Referer", "https://***@other.example/a"] in [field[:2] for field in shown["request"]["fields"]]
     assert ["Location", "https://me:***@other.example/b"] in [field[:2] for field in shown["response"]["fields"]]
+
+
+@pytest.mark.threat(82)
+@pytest.mark.parametrize(
+    "escape",
+    [
+        lambda token: "".join(f"%{ord(letter):02X}" for letter in token),
+        lambda token: f"%25{ord(token[0]):02x}{token[1:]}",
+        lambda token: "".join(f"\\u{ord(letter):04x}" for letter in token),
+    ],
+)
+async def test_082_a_token_with_more_escapes_than_it_needs_is_not_shown(
+    escape: Callable[[str], str], proxying: StartProxy, keyed: Keyed
+) -> None:
+    """Neither by the inspector nor in the log, wherever a client puts it."""
+    written = escape(keyed.token)
+    in_a_target = written if "%" in written else quote(written)
+    fields = dict.fromkeys(("User-Agent", "If-Match", "Referer"), written)
+    async with api() as upstream, proxying(keyed.config(upstream.url), environ=keyed.environ) as proxy:
+        assert (await proxy.ask("GET", f"/{in_a_target}/a?page={in_a_target}&{in_a_target}", fields)).status == 200
+        shown = await newest(proxy)
+        await proxy.told(lambda lines: len(lines) == 1)
+        said = proxy.log.getvalue()
+    assert (shown["path"], shown["query"]) == ("/***/a", "page=***&***")
+    assert "/***/a" in said
+    assert written not in said + json.dumps(shown).replace("\\\\", "\\")
+    assert {value for name, value, _note in shown["request"]["fields"] if name in fields} == {"***"}

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from proxy import redact
 from proxy.forms import forms
 from proxy.lifecycle import Token
 from proxy.patterns import PATTERNS, Pattern
+from proxy.readings import LONGEST
 from proxy.redact import GENERATIONS_KEPT, MASK, PREFIX, RETIRED_KEPT_SECONDS, Redactor, Secret, printable
 from tests.support.encodings import ENCODERS
 from tests.support.leaks import SHAPES, Artefact, Canaries, Hit, search
@@ -336,6 +337,51 @@ def test_escapes_that_spell_a_secret_are_masked_in_a_line() -> None:
     redactor.register(Secret("pässwort-geheim-4711"))
     assert redactor.line("a pässwort-geheim-4711 b".encode().decode("latin-1")) == "a *** b"
     assert redactor.line("a é") == r"a \xe9"
+
+
+#: Of one letter: as addresses, programs and pages escape it.
+ESCAPES: Final[tuple[Callable[[str], str], ...]] = (
+    lambda letter: f"%{ord(letter):02x}",
+    lambda letter: f"%25{ord(letter):02X}",
+    lambda letter: f"%2525{ord(letter):02X}",
+    lambda letter: f"\\x{ord(letter):02x}",
+    lambda letter: f"\\u00{ord(letter):02X}",
+    lambda letter: f"\\\\u00{ord(letter):02x}",
+    lambda letter: f"&#{ord(letter)};",
+    lambda letter: f"&#x{ord(letter):X};",
+    lambda letter: f"&#0{ord(letter)};",
+)
+
+
+@pytest.mark.threat(76)
+@pytest.mark.parametrize("escape", ESCAPES)
+@given(
+    escaped=st.sets(st.integers(0, 23), min_size=1),
+    before=st.sampled_from(["", "a b ", "/%20", "&#32;"]),
+    after=st.text(),
+)
+@example(escaped=set(range(24)), before="", after="")
+@example(escaped={0}, before="", after="")
+def test_076_letters_that_need_no_escape_hide_no_secret(
+    escape: Callable[[str], str], escaped: set[int], before: str, after: str
+) -> None:
+    """Whoever writes some of them as escapes, or all, writes the secret; what stands around it stays as it came."""
+    secret = "Zq3240b73dfb783636d0kLmN"
+    redactor = Redactor()
+    redactor.register(Secret(secret))
+    written = "".join(escape(letter) if at in escaped else letter for at, letter in enumerate(secret))
+    masked = redactor.values(f"{before}{written} {after}")
+    assert masked == f"{before}*** {after}"
+
+
+def test_escapes_of_something_else_stay_as_they_came() -> None:
+    """Nothing is read that holds no secret; and what is too long is looked at as it is."""
+    redactor = Redactor()
+    redactor.register(Secret("Zq3240b73dfb783636d0kLmN"))
+    for text in ("/a%20b%2Fc", "%25252520", r"a\u0041b\x41", "&#65;&#x41;&#999;", "%zz%4", "\\"):
+        assert redactor.text(text) == text
+    beyond = "%5aq3240b73dfb783636d0kLmN" + " " * LONGEST
+    assert redactor.values(beyond) == beyond
 
 
 def test_short_secrets_are_no_reason_to_mask_ordinary_words() -> None:

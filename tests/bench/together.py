@@ -3,8 +3,8 @@
 Between proxies that are measured one after the other, a few per cent are not seen.
 """
 
+import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -62,11 +62,11 @@ def in_turn(proxies: Sequence[Running], seconds: int, written: float) -> list[di
 
 
 def send(proxies: Sequence[Running], load: Load, count: int) -> None:
-    """So many requests to each, the same ones; each time another proxy is the first."""
+    """So many requests to each, the same ones, in each order as often: the next one meets what was left behind."""
     messages: Iterator[bytes] = map(load.message, range(count))
     with ExitStack() as stack:
-        clients = deque(stack.enter_context(loads.Client(proxy.port)) for proxy in proxies)
+        clients = [stack.enter_context(loads.Client(proxy.port)) for proxy in proxies]
+        orders = itertools.cycle(itertools.permutations(clients))
         for message in loads.paced(messages, load.rate) if load.rate else messages:
-            for client in clients:
+            for client in next(orders):
                 client.ask(message)
-            clients.rotate()
