@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import logging
 import os
 import subprocess
@@ -177,6 +178,29 @@ def test_a_login_and_a_logout_from_end_to_end(
     assert (result.exit_code, result.output) == (0, "nothing is stored for calendar\n")
 
 
+def test_a_login_and_a_logout_are_documents_for_a_script(
+    run: Run, kept: Kept, provider: OIDCProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said to the person goes to standard error; a problem is a document, too."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("SSL_CERT_FILE", str(provider.ca))
+    monkeypatch.setattr("webbrowser.open", provider.visit)
+    credentials = {"calendar": _person(provider.issuer) | {"refresh_lifetime": "180d"}}
+    result = run(credentials, "login", "--json")
+    said = json.loads(result.stdout)
+    assert 0 < said.pop("expires_in") < said.pop("refresh_expires_in") <= 180 * 86400
+    nobody = {"follows": None, "said": None}
+    assert said == {"ok": True, "credential": "calendar", "renewed": True, "instance": nobody}
+    assert "open this page" in result.stderr
+    ended = {"ok": True, "credential": "calendar", "problem": None, "failed": False, "instance": nobody}
+    for found in (True, False):
+        result = run(credentials, "logout", "--json")
+        assert (result.exit_code, json.loads(result.stdout)) == (0, ended | {"found": found})
+    monkeypatch.delenv("DISPLAY")
+    result = run(credentials, "login", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["ok"], len(kept.saved)) == (1, False, 1)
+
+
 def test_107_a_login_that_succeeds_clears_a_rejection(
     run: Run, kept: Kept, provider: OIDCProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -345,8 +369,11 @@ async def test_a_running_instance_is_told_and_its_state_judged(  # noqa: PLR0917
         running = runfile.Running(os.getpid(), [], admin.url, "key")
         runfile.write(runfile.path_for("here", os.environ), running)
         told = await asyncio.to_thread(tell_instance, "here", "c", "does it", "Restart it.", ending=ending)
+    told.show()
     out, err = capsys.readouterr()
-    assert (told, out, err) == (said is None, "the running instance does it\n" * told, f"{said}\n" * (not told))
+    follows = said is None
+    assert told.follows is follows
+    assert (out, err) == ("the running instance does it\n" * follows, f"{said}\n" * (not follows))
     assert [(seen.method, seen.target) for seen in admin.seen] == [
         ("POST", "/api/credentials/c/refresh"),
         ("GET", "/api/credentials"),
@@ -358,10 +385,14 @@ def test_an_instance_that_does_not_answer_is_spoken_of(
 ) -> None:
     """None is no problem; one that cannot be told is."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert tell_instance("here", "c", "does it", "Restart it.")
+    none = tell_instance("here", "c", "does it", "Restart it.")
+    none.show()
+    assert (none.follows, *capsys.readouterr()) == (None, "", "")
     running = runfile.Running(os.getpid(), [], None, "key")
     runfile.write(runfile.path_for("here", os.environ), running)
-    assert not tell_instance("here", "c", "does it", "Restart it.")
+    told = tell_instance("here", "c", "does it", "Restart it.")
+    told.show()
+    assert told.follows is False
     assert "the running instance could not be told: the admin listener is off" in capsys.readouterr().err
 
 

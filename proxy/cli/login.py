@@ -4,8 +4,10 @@ import asyncio
 import os
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import click
@@ -14,7 +16,14 @@ from proxy import adminclient, logs, runfile
 from proxy.build import Surroundings
 from proxy.build import latch as build_latch
 from proxy.build.opened import Lenders, Opened, opened, resting
-from proxy.cli.common import CONFIG_OPTION, ends_with_status, load_closed, state_folder
+from proxy.cli.common import (
+    CONFIG_OPTION,
+    JSON_OPTION,
+    ends_with_status,
+    load_closed,
+    print_json,
+    state_folder,
+)
 from proxy.cli.completion import credential_names
 from proxy.cli.looks import waiting
 from proxy.cli.table import duration, instant
@@ -47,8 +56,9 @@ def _needs_person(given: CredentialConfig) -> bool:
 @click.option(
     "--no-browser", is_flag=True, help="Open no browser here; print the page's address, and take the last."
 )
+@JSON_OPTION
 @ends_with_status
-def login(name: str | None, config: str | None, *, no_browser: bool) -> int:
+def login(name: str | None, config: str | None, *, no_browser: bool, as_json: bool) -> int:
     """Log in where a person must.
 
     The token, and what renews it, are kept in the store. NAME may be left out where only one credential needs it.
@@ -62,17 +72,35 @@ def login(name: str | None, config: str | None, *, no_browser: bool) -> int:
     given = loaded.credentials[chosen]
     # What a person pastes is not to be mixed with it.
     pastes = person.can_paste and isinstance(given, OAuthCredential) and given.grant == "authorization_code"
-    with waiting("waiting for you", shown=not pastes) as person.line:
-        asyncio.run(_log_in(loaded, chosen, person))
-    tell_instance(source.identity, chosen, "has the new token", "Restart it, so that it takes the new token.")
+    with waiting("waiting for you", shown=not pastes, aside=as_json) as person.line:
+        record = asyncio.run(_log_in(loaded, chosen, person))
+    now = time.time()
+    if not as_json:
+        click.echo(said_of_login(chosen, record, now))
+    otherwise = "Restart it, so that it takes the new token."
+    told = tell_instance(source.identity, chosen, "has the new token", otherwise)
+    if as_json:
+        print_json(
+            {
+                "ok": True,
+                "credential": chosen,
+                "expires_in": _left(record.expires_at, now),
+                "refresh_expires_in": _left(record.refresh_expires_at, now),
+                "renewed": record.refresh_token is not None,
+                "instance": asdict(told),
+            }
+        )
+    else:
+        told.show()
     return 0
 
 
 @click.command()
 @click.argument("name", required=False, shell_complete=credential_names())
 @CONFIG_OPTION
+@JSON_OPTION
 @ends_with_status
-def logout(name: str | None, config: str | None) -> int:
+def logout(name: str | None, config: str | None, *, as_json: bool) -> int:
     """End a login: revoke its tokens, and forget them.
 
     They are forgotten also where the server cannot revoke. NAME may be left out where only one credential needs a
@@ -86,13 +114,17 @@ def logout(name: str | None, config: str | None) -> int:
     chosen = _interactive(loaded, name) if needs_person or name is None else name
     with waiting("asking the server to revoke"):
         ended = asyncio.run(_log_out(loaded, chosen))
-    for line in said_of_logout(chosen, ended):
-        click.echo(line)
-    if needs_person:
-        follows = tell_instance(source.identity, chosen, "uses the token no more", _RESTART, ending=True)
+    if not as_json:
+        for line in said_of_logout(chosen, ended):
+            click.echo(line)
+    done = "uses the token no more" if needs_person else "has logged in anew"
+    told = tell_instance(source.identity, chosen, done, _RESTART, ending=needs_person)
+    is_done = told.follows is not False and not ended.failed
+    if as_json:
+        print_json({"ok": is_done, "credential": chosen, **asdict(ended), "instance": asdict(told)})
     else:
-        follows = tell_instance(source.identity, chosen, "has logged in anew", _RESTART)
-    return 0 if follows and not ended.failed else 1
+        told.show()
+    return 0 if is_done else 1
 
 
 def _interactive(config: Config, name: str | None) -> str:
@@ -113,7 +145,12 @@ def _interactive(config: Config, name: str | None) -> str:
     return name
 
 
-async def _log_in(config: Config, name: str, person: Person) -> None:
+def _left(instant: float | None, now: float) -> float | None:
+    """Seconds until then."""
+    return None if instant is None else instant - now
+
+
+async def _log_in(config: Config, name: str, person: Person) -> Record:
     async with _resting(config, name) as (store, binding):
         # A store that cannot be used is told of before anybody is asked.
         await store.load(name, binding)
@@ -122,7 +159,7 @@ async def _log_in(config: Config, name: str, person: Person) -> None:
             record = await keep(store, name, binding, logged_in)
             # What was rejected before has just been taken.
             await outside.latch.clear(name, config.credentials[name].digest())
-    person.tell(said_of_login(name, record, outside.clock.wall()))
+    return record
 
 
 async def _log_out(config: Config, name: str) -> LoggedOut:
@@ -211,25 +248,36 @@ def said_of_logout(name: str, ended: LoggedOut) -> list[str]:
     ]
 
 
-def tell_instance(identity: str, name: str, done: str, otherwise: str, *, ending: bool = False) -> bool:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a running instance: does it follow (None: none runs), and that in a sentence."""
+
+    follows: bool | None = None
+    said: str | None = None
+
+    def show(self) -> None:
+        """Print it; what is in the way goes to standard error."""
+        if self.said is not None:
+            click.echo(self.said, err=not self.follows)
+
+
+def tell_instance(identity: str, name: str, done: str, otherwise: str, *, ending: bool = False) -> Told:
     """Have a running instance look at the store again: a refresh takes what is there, or finds nothing.
 
-    What counts is its state afterwards: that it has a token, or (`ending`) that it has none. False where it is not.
+    What counts is its state afterwards: that it has a token, or (`ending`) that it has none.
     """
     try:
         running = runfile.read(runfile.path_for(identity, os.environ))
         if running is None:
-            return True
+            return Told()
         path = f"/api/credentials/{name}/refresh"
         _, answer = adminclient.ask(running, "POST", path, wait=_REFRESH_SECONDS)
         status, states = adminclient.ask(running, "GET", "/api/credentials", wait=_WAIT_SECONDS)
     except BearerProxyError as error:
-        click.echo(f"the running instance could not be told: {error}. {otherwise}", err=True)
-        return False
+        return Told(follows=False, said=f"the running instance could not be told: {error}. {otherwise}")
     reports = states["credentials"] if status == 200 else []
     if any(report["name"] == name and (report["state"] == "invalid") is ending for report in reports):
-        click.echo(f"the running instance {done}")
-        return True
+        return Told(follows=True, said=f"the running instance {done}")
     detail = answer.get("detail")
-    click.echo(f"the running instance has not followed{f': {detail}' if detail else ''}. {otherwise}", err=True)
-    return False
+    why = f": {detail}" if detail else ""
+    return Told(follows=False, said=f"the running instance has not followed{why}. {otherwise}")

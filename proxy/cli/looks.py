@@ -48,19 +48,23 @@ def painted(text: str, word: str) -> str:
 
 
 class Waiting:
-    """Says on standard error what is waited for; `about` is that, and may be set anew at any time."""
+    """Says on standard error what is waited for; `about` is that, and may be set anew at any time.
 
-    def __init__(self, about: str) -> None:
+    `aside`: what is said goes there, too, since standard output is a document.
+    """
+
+    def __init__(self, about: str, *, aside: bool = False) -> None:
         self.about = about
+        self._aside = aside
         self._ended = threading.Event()
         #: Guards the line: no frame comes between its end and what takes its place.
         self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
-        """Print `text` to standard output, in the place of the line; the next frame is below it."""
+        """Print `text`, in the place of the line; the next frame is below it."""
         with self._lock:
             _write(_EMPTY)
-            click.echo(text)
+            click.echo(text, err=self._aside)
 
     def end(self) -> None:
         """Say no more."""
@@ -87,18 +91,21 @@ def _write(text: str) -> None:
 class Silence:
     """The same, where nobody looks on."""
 
+    def __init__(self, *, aside: bool = False) -> None:
+        self._aside = aside
+
     def say(self, text: str) -> None:
         """Print `text`."""
-        click.echo(text)
+        click.echo(text, err=self._aside)
 
 
 @contextmanager
-def waiting(about: str, *, shown: bool = True) -> Iterator[Waiting | Silence]:
+def waiting(about: str, *, shown: bool = True, aside: bool = False) -> Iterator[Waiting | Silence]:
     """For as long as the block lasts; silence where no terminal can show it, or it is not to be `shown`."""
     if not shown or not sys.stderr.isatty():
-        yield Silence()
+        yield Silence(aside=aside)
         return
-    line = Waiting(about)
+    line = Waiting(about, aside=aside)
     # A thread: the loop may wait, too.
     thread = threading.Thread(target=line.run, name="waiting", daemon=True)
     thread.start()

@@ -17,7 +17,7 @@ _DISPLAYS: Final = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
 
 
 class Terminal:
-    """Prints to standard output, reads from standard input, and opens the person's browser."""
+    """Prints, reads from standard input, and opens the person's browser."""
 
     def __init__(self, environ: Mapping[str, str], *, browser: bool) -> None:
         has_one = sys.platform in {"darwin", "win32"} or any(environ.get(name) for name in _DISPLAYS)
