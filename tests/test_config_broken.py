@@ -1108,6 +1108,12 @@ upstream: https://a.example
 log: {level: !<int> CANARY}
 => 2: tags (a '!' before a value) are not taken: remove it, or quote the value
 => 2: log.level: write debug, info, warning or error
+### a tag that does not fit, again by its alias
+upstream: https://a.example
+log: {level: &a !!int CANARY, format: *a}
+=> 2: tags (a '!' before a value) are not taken: remove it, or quote the value
+=> 2: log.level: write debug, info, warning or error
+=> 2: log.format: write text or json
 ### a number without a digit
 upstream: https://a.example
 log: {level: !!int ""}

@@ -35,7 +35,6 @@ _SYNTAX: Final = (
 )
 _BROKEN: Final = "this is not valid YAML: check indentation, colons and quotes here"
 
-
 #: The tags whose values are taken, and what each is; `!!other:int` ends like one of them, and is none.
 _KINDS: Final = {
     f"tag:yaml.org,2002:{each}": each for each in ("map", "seq", "str", "null", "bool", "int", "float")
@@ -149,8 +148,8 @@ class _Builder:
         if isinstance(node, yaml.ScalarNode) and kind == "str":
             return str(node.value)
         if isinstance(node, yaml.ScalarNode) and kind in {"null", "bool", "int", "float"}:
-            # A tag that says otherwise than the text (`!!int a`) is a mistake, too.
-            with suppress(ValueError, LookupError, ArithmeticError):
+            # A tag that says otherwise than the text (`!!int a`) is a mistake, too, also where an alias repeats it.
+            with suppress(ValueError, LookupError, ArithmeticError, yaml.YAMLError):
                 return self._scalars.construct_object(node)
         self._problems.add(
             (), "tags (a '!' before a value) are not taken: remove it, or quote the value", line=line
