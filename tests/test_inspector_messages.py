@@ -445,9 +445,32 @@ async def test_what_is_too_much_is_pushed_out_before_it_is_written_down(monkeypa
     journal = Journal(100, 0, Redactor(), lambda: 0.0)
     for number in range(1000):
         ended(journal, b"/%d" % number)
-    monkeypatch.setattr("proxy.admin.journal.ASKED_SECONDS", DEADLINE)
-    assert [each.summary["path"] for each in journal.entries()] == [f"/{each}" for each in range(999, 899, -1)]
+    monkeypatch.setattr("proxy.admin.journal.LOOK_SECONDS", -1.0)
+    assert [each.summary["path"] for each in await journal.entries()] == [
+        f"/{each}" for each in range(999, 899, -1)
+    ]
     assert written == [b"/%d" % each for each in range(900, 1000)]
+
+
+@pytest.mark.patches
+async def test_whoever_asks_has_all_of_it_and_nobody_else_waits_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is: all that had ended by then, what ended since may come later."""
+    monkeypatch.setattr("proxy.admin.journal.LOOK_SECONDS", -1.0)
+    journal = Journal(100, 0, Redactor(), lambda: 0.0)
+    for number in range(50):
+        ended(journal, b"/%d" % number)
+
+    async def others() -> None:
+        for number in range(50, 200):
+            ended(journal, b"/%d" % number)
+            await asyncio.sleep(0)
+
+    serving_others = asyncio.create_task(others())
+    shown = {each.summary["path"] for each in await journal.entries()}
+    assert shown >= {f"/{each}" for each in range(50)}
+    assert not serving_others.done()
+    assert int(journal.book.ended[-1][0].path[1:]) > 60
+    await serving_others
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ class Inspector:
     async def _exchanges(self, asked: Asked) -> Document:
         """What is kept, the newest first, as far as the filters let it."""
         filters = Filters(asked.query)
-        kept = list(self._journal.entries())
+        kept = await self._journal.entries()
         chosen = [each.summary for each in kept if filters.lets(each)]
         live = (
             [each for each in self._journal.live() if filters.lets_summary(each)] if filters.before is None else []
@@ -127,14 +127,14 @@ class Inspector:
         )
 
     async def _exchange(self, asked: Asked) -> Document:
-        detail = self._journal.detail(asked.name)
+        detail = await self._journal.detail(asked.name)
         if detail is None:
             raise _no_such()
         return as_json(detail)
 
     async def _har(self, asked: Asked) -> Document:
         filters = Filters(asked.query)
-        return _as_har(each for each in self._journal.entries() if filters.lets(each))
+        return _as_har(each for each in await self._journal.entries() if filters.lets(each))
 
     async def _har_of(self, asked: Asked) -> Document:
         """Those of these ids that are kept."""
@@ -142,18 +142,18 @@ class Inspector:
         if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
             raise BadRequest('Write {"ids": ["..."]}.')
         wanted = set(ids)
-        return _as_har(each for each in self._journal.entries() if each.summary["id"] in wanted)
+        return _as_har(each for each in await self._journal.entries() if each.summary["id"] in wanted)
 
     async def _curl(self, asked: Asked) -> Document:
         """A command that asks the proxy for the same, as far as it is shown; the proxy adds the token."""
-        detail = self._entry(asked.name).detail
+        detail = (await self._entry(asked.name)).detail
         url = next(iter(self._proxied.urls), "http://127.0.0.1:8080")
         needs_key = self._proxied.key_of(detail["client"]) is not None
         return Document(command(detail, url, needs_key=needs_key).encode(), "text/plain; charset=utf-8")
 
     async def _replay(self, asked: Asked) -> Document:
         """Send it again, with the current token, changed as asked. Raises `NotKept`, `BadRequest`, `NoRoute`."""
-        detail = self._entry(asked.name).detail
+        detail = (await self._entry(asked.name)).detail
         given = await _given(asked.request)
         wanted = again(detail, given)
         if (problem := wanted.problem()) is not None:
@@ -161,7 +161,7 @@ class Inspector:
         urls = self._proxied.urls
         if not urls:
             raise NotKept("The proxy does not listen any more.")
-        newest = max((each.summary["number"] for each in self._journal.entries()), default=0)
+        newest = max((each.summary["number"] for each in await self._journal.entries()), default=0)
         key = self._proxied.key_of(detail["client"])
         await in_task()
         try:
@@ -171,7 +171,7 @@ class Inspector:
         path = wanted.target.partition("?")[0]
         found = (
             each.summary["id"]
-            for each in self._journal.entries()
+            for each in await self._journal.entries()
             if each.summary["number"] > newest
             and (each.summary["method"], each.summary["path"]) == (wanted.method, path)
         )
@@ -198,8 +198,8 @@ class Inspector:
         finally:
             self._journal.leave(listener)
 
-    def _entry(self, request_id: str) -> Entry:
-        entry = self._journal.find(request_id)
+    async def _entry(self, request_id: str) -> Entry:
+        entry = await self._journal.find(request_id)
         if entry is None:
             raise _no_such()
         return entry

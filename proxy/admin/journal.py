@@ -7,7 +7,7 @@ noted in waits for that a moment, or until it is its turn: under load most are p
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from time import perf_counter
 from typing import Any, Final
@@ -32,8 +32,6 @@ WATCHED_MOMENT_SECONDS: Final = 0.1
 LOOK_SECONDS: Final = 0.001
 LOOKS: Final = 5
 WATCHED_LOOKS: Final = 20
-#: Who asks for the list waits so long for what ended just now.
-ASKED_SECONDS: Final = 0.1
 #: More events than this, or more bytes of them, wait for nobody who listens: the oldest go. A message may be as
 #: long as what is kept of a body.
 WAITING_MOST: Final = 1000
@@ -85,6 +83,8 @@ class Journal:
         self._scribe = Scribe(redactor)
         self._wall = wall
         self._entries: deque[Entry] = deque(maxlen=most)
+        #: So many ever were.
+        self._written = 0
         self._timer: asyncio.TimerHandle | None = None
         #: The number of the newest that waited at the last look.
         self._newest = 0
@@ -142,11 +142,13 @@ class Journal:
     def bodies(self, bodies: int) -> None:
         self.book.bodies = bodies
 
-    def entries(self) -> Iterator[Entry]:
-        """What is kept, the newest first."""
-        if self.book.ended:
-            self._look(ASKED_SECONDS)
-        return reversed(self._entries)
+    async def entries(self) -> list[Entry]:
+        """What is kept, the newest first, with all that has ended by now; others are served meanwhile."""
+        until = self._written + len(self.book.ended)
+        while self.book.ended and self._written < until:
+            self._look()
+            await asyncio.sleep(0)
+        return list(reversed(self._entries))
 
     def live(self) -> list[dict[str, Any]]:
         """Summaries of what has lasted for a while and goes on, the newest first."""
@@ -160,22 +162,20 @@ class Journal:
             found.append(self._scribe.summary(exchange, notes, wall - lasts, lasts, live=True))
         return found
 
-    def detail(self, request_id: str) -> dict[str, Any] | None:
+    async def detail(self, request_id: str) -> dict[str, Any] | None:
         """All of the exchange of this name, as far as it has come."""
-        kept = self.find(request_id)
-        if kept is not None:
-            return kept.detail
         going = (each for each in self.book.open.values() if each.exchange.request_id == request_id)
         notes = next(going, None)
         if notes is None:
-            return None
+            kept = await self.find(request_id)
+            return None if kept is None else kept.detail
         exchange = notes.exchange
         lasts = perf_counter() - exchange.started_at
         return self._scribe.entry(exchange, notes, self._wall(), lasts, live=True, bodies=self.bodies).detail
 
-    def find(self, request_id: str) -> Entry | None:
+    async def find(self, request_id: str) -> Entry | None:
         """The exchange of this name."""
-        return next((each for each in self.entries() if each.summary["id"] == request_id), None)
+        return next((each for each in await self.entries() if each.summary["id"] == request_id), None)
 
     def clear(self) -> None:
         """Forget all of them."""
@@ -217,12 +217,12 @@ class Journal:
             for listener in self._listeners:
                 listener.tell(event, data)
 
-    def _look(self, seconds: float = 0.0) -> None:
+    def _look(self) -> None:
         """Write down what ended, for so long, and the rest later; what is too much by then is pushed out unseen."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        until = perf_counter() + (seconds or LOOK_SECONDS)
+        until = perf_counter() + LOOK_SECONDS
         try:
             while self.book.ended:
                 exchange, notes = self.book.ended.popleft()
@@ -230,6 +230,7 @@ class Journal:
                 at = self._wall() - (perf_counter() - exchange.started_at - lasted)
                 entry = self._scribe.entry(exchange, notes, at, lasted, live=False, bodies=self.bodies)
                 self._entries.append(entry)
+                self._written += 1
                 self.tell("exchange", entry.summary)
                 if perf_counter() >= until:
                     break
