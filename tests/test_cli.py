@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, chdir, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import pytest
@@ -25,6 +25,7 @@ from proxy import __version__
 from proxy.cli import main
 from proxy.cli.table import duration, lines
 from proxy.config.presets import presets as all_presets
+from proxy.config.presettext import starter
 from proxy.demo.teletracker import TeleTracker
 from tests.support.api import Api, Seen, api
 from tests.support.client import connected
@@ -32,6 +33,7 @@ from tests.support.leaks import Artefacts, Canaries
 from tests.support.vendors import Vendor
 
 ROOT = Path(__file__).parent.parent
+DEBUGGING: Final = ROOT / "docs/debugging.md"
 #: No step of a test takes this long; a hang becomes a failure.
 DEADLINE = 20.0
 FREE = "127.0.0.1:0"
@@ -587,6 +589,57 @@ def test_presets_are_listed_and_shown(command: Command) -> None:
     assert one["config"] == yaml.safe_load(shown.out)
     assert one["config"]["credentials"]["mainbrainer"]["type"] == "login"
     assert {"name", "aliases", "title", "parameters", "config", "facts"} == one.keys()
+
+
+def test_init_tells_scripts_where_it_wrote_and_what(command: Command) -> None:
+    """A document alone; the text is that of the file, which its owner alone reads, and an alias is resolved."""
+    ended = command.inside("init", "loyalty-communication", "-o", "new.yaml", "--json")
+    assert (ended.status, ended.err) == (0, "")
+    written = command.folder / "new.yaml"
+    text = starter("mainbrainer")
+    assert json.loads(ended.out) == {"ok": True, "preset": "mainbrainer", "path": "new.yaml", "text": text}
+    assert (written.read_text(), written.stat().st_mode & 0o777) == (text, 0o600)
+
+
+def test_init_gives_scripts_the_text_without_a_file(command: Command) -> None:
+    """The text that `-o -` prints for people, as it is; no file is written."""
+    people, scripts = (command.inside("init", "vanilla", "-o", "-", *more) for more in ([], ["--json"]))
+    assert (people.status, scripts.status, scripts.err) == (0, 0, "")
+    assert json.loads(scripts.out) == {"ok": True, "preset": "vanilla", "path": None, "text": people.out}
+    assert not (command.folder / "bearer-proxy.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ("there.yaml", "there.yaml is there already: name another file with -o PATH"),
+        ("none/new.yaml", "none/new.yaml cannot be written (No such file or directory)"),
+    ],
+)
+def test_init_tells_scripts_why_it_wrote_nothing(command: Command, output: str, problem: str) -> None:
+    """The sentence for people in a document, with the same exit status; what is there stays as it is."""
+    there = command.folder / "there.yaml"
+    there.write_text("mine")
+    people, scripts = (command.inside("init", "vanilla", "-o", output, *more) for more in ([], ["--json"]))
+    assert (people.status, people.out, people.err) == (2, "", f"{problem}\n")
+    assert (scripts.status, scripts.err) == (2, "")
+    assert json.loads(scripts.out) == {"ok": False, "problems": [problem]}
+    assert there.read_text() == "mine"
+
+
+#: They leave standard output to others: `run` to nobody, `exec` to its program, and a JSON Schema is JSON.
+WITHOUT_JSON: Final = {"exec", "run", "schema"}
+
+
+def test_every_other_command_prints_json_for_scripts() -> None:
+    """As the page on debugging says, which names both; a new command has the option or stands there."""
+    context = click.Context(main)
+    made = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    takes = {name for name, each in made.items() if each and any("--json" in given.opts for given in each.params)}
+    assert made.keys() - takes == WITHOUT_JSON
+    sentence = re.search(r"(`\w+`[^.]*?) print JSON with `--json`(.*?)\(", DEBUGGING.read_text(), re.DOTALL)
+    assert sentence is not None
+    assert set(re.findall(r"`(\w+)`", "".join(sentence.groups()))) == takes
 
 
 def test_schema_is_the_json_schema(command: Command) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -279,3 +280,14 @@ def test_keygen_prints_a_new_key_each_time(tmp_path: Path) -> None:
     path.chmod(0o600)
     [key] = config_of(tmp_path, {}, kind="file", path="tokens", key={"file": "store.key"}).store.keys()
     assert base64.b64encode(key).decode() + "\n" == printed[0].output
+
+
+def test_keygen_gives_scripts_the_same_key_in_a_document() -> None:
+    """One that a store takes, and a new one each time."""
+    printed = [CliRunner().invoke(cli, ["keygen", "--json"]) for _ in range(2)]
+    assert [(each.exit_code, each.stderr) for each in printed] == [(0, ""), (0, "")]
+    one, other = (json.loads(each.stdout) for each in printed)
+    assert one.keys() == {"ok", "key"}
+    assert one["ok"] is True
+    assert one["key"] != other["key"]
+    assert len(base64.b64decode(one["key"], validate=True)) == 32

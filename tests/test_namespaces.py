@@ -32,7 +32,7 @@ def possible() -> None:
     """Skips where there can be no such network."""
     reason = why_not()
     if reason is not None:
-        pytest.skip(f"this machine lets nobody make network namespaces ({reason})")
+        pytest.skip(reason)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import ast
 import io
 import re
+import shutil
 import subprocess
 import tokenize
 from pathlib import Path
@@ -171,23 +172,76 @@ REPORT: Final = """<testsuites><testsuite><testcase classname="tests.a" name="b"
     [
         ("this machine runs the tests as root, who may do everything", True, 0),
         ("this machine has no IPv6 loopback", True, 0),
-        ("this machine has no /proc/PID/limits", True, 0),
+        ("this machine has nginx 1.26, and the list is of 1.22", True, 0),
+        ("this machine lets nobody make network namespaces (ip netns add x: Operation not permitted)", True, 0),
         ("this machine has no node", True, 1),
+        ("this machine has no ip (iproute2)", True, 1),
+        ("this machine's redis-server speaks no TLS", True, 1),
+        ("this machine cannot", True, 1),
+        ("this machine has no IPv6 loopback, or something else", True, 1),
+        ("this machine has no /proc/PID/limits", True, 1),
         ("this machine has no setpriv, ip (util-linux)", True, 1),
         ("this machine has no node", False, 0),
         ("too slow today", False, 0),
         ("too slow today", True, 1),
     ],
 )
-def test_a_skip_counts_as_failure_where_no_person_looks_unless_nothing_can_be_installed(
+def test_a_skip_counts_as_failure_where_no_person_looks_unless_its_reason_is_listed(
     reason: str,
     strict: bool,  # noqa: FBT001  a column of the table
     status: int,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The list names every skipped test with its reason either way."""
+    """All are printed with their reasons either way, and the failures once more, at the end."""
     report = tmp_path / "tests.xml"
     report.write_text(REPORT.format(reason=reason))
     assert skips.main(report, strict=strict) == status
-    assert f"skipped: tests.a::c: {reason}\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"skipped: tests.a::c: {reason}\n" in said
+    assert said.count(f"skipped without need: tests.a::c: {reason}\n") == status
+
+
+@pytest.mark.parametrize("reason", skips.EXCUSED)
+def test_each_reason_that_is_excused_is_that_of_a_test(reason: str) -> None:
+    """So that the list loses what no test says any more: its fixed beginning stands in a file of the tests."""
+    begin = re.split(r" \(|\\|[(\[]", reason)[0].removesuffix(" ")
+    places = [path for path in PYTHON if path.name not in {"skips.py", "test_repository.py"}]
+    assert any(begin in path.read_text() for path in places), begin
+
+
+#: What `.ci/run` starts or looks for, beside what the test lacks.
+STARTED: Final = (
+    *("make", "apt-get", "python3", "gcc", "curl", "wget", "node", "setpriv", "mount", "openssl", "git", "git-lfs"),
+    *("wrk", "nginx", "haproxy", "redis-server", "ip", "systemd-analyze", "chromium"),
+)
+
+
+@pytest.mark.parametrize(("lacks", "package"), [("chromium", "chromium"), ("openssl", "openssl"), (None, None)])
+def test_what_could_not_be_installed_fails_the_run_of_ci_once_the_rest_is_tested(
+    lacks: str | None, package: str | None, tmp_path: Path
+) -> None:
+    """Its programs are doubles that do nothing, so apt-get brings nothing; make tells what it was asked."""
+    script, programs = tmp_path / ".ci/run", tmp_path / "bin"
+    script.parent.mkdir()
+    # The folders that it adds to PATH would lead to the programs of this machine.
+    script.write_text((ROOT / ".ci/run").read_text().replace(":/usr/sbin:/sbin", ""))
+    programs.mkdir()
+    for name in STARTED:
+        if name != lacks:
+            (programs / name).write_text('#!/bin/sh\n[ "${0##*/}" != make ] || echo "make $*"\n')
+            (programs / name).chmod(0o755)
+    for name in ("sh", "dirname", "id"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    done = subprocess.run(
+        [str(programs / "sh"), str(script)],
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (0 if lacks is None else 1), done.stderr
+    targets = [line.split()[1] for line in done.stdout.splitlines()]
+    assert targets == ["test", "test-slow", "fuzz", "mutants", "bench", "bench"]
+    last = done.stderr.splitlines()[-1:]
+    assert last == ([] if lacks is None else [f"Not everything was tested. Missing here: {package}"])

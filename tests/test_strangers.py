@@ -329,7 +329,7 @@ async def test_013_another_user_reaches_nothing_by_anything(
 def neighbours() -> Iterator[Network]:
     """Two machines on a network; skips where there can be none."""
     if (reason := why_not()) is not None:
-        pytest.skip(f"this machine lets nobody make network namespaces ({reason})")
+        pytest.skip(reason)
     with network(2) as made:
         yield made
 

@@ -57,29 +57,38 @@ def presets(name: str | None, *, as_json: bool) -> int:
 @click.command()
 @click.argument("preset", shell_complete=preset_names)
 @click.option("-o", "--output", metavar="PATH", default=FILE_NAME, show_default=True, help="Where; - prints it.")
+@JSON_OPTION
 @ends_with_status
-def init(preset: str, output: str) -> int:
+def init(preset: str, output: str, *, as_json: bool) -> int:
     """Write a configuration to begin with, from a preset.
 
     Example: bearer-proxy init github-app
     """
-    try:
-        text = starter(preset)
-    except KeyError:
-        raise click.BadParameter(unknown(preset), param_hint="PRESET") from None
-    if output == "-":
+    known = named(preset)
+    if known is None:
+        raise click.BadParameter(unknown(preset), param_hint="PRESET")
+    text, path = starter(known.name), None if output == "-" else output
+    if path is not None:
+        _write_new(path, text)
+    if as_json:
+        print_json({"ok": True, "preset": known.name, "path": path, "text": text})
+    elif path is None:
         click.echo(text, nl=False)
-        return 0
+    else:
+        click.echo(f"Wrote {path}. Fill it in, then run `bearer-proxy check`, and `bearer-proxy doctor`.")
+    return 0
+
+
+def _write_new(path: str, text: str) -> None:
+    """Write a file that was not there. Raises `ConfigError`."""
     try:
         # Who fills in secrets after all finds a file that nobody else reads.
-        with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123  a descriptor
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123  a descriptor
             file.write(text)
     except FileExistsError:
-        raise ConfigError([f"{output} is there already: name another file with -o PATH"]) from None
+        raise ConfigError([f"{path} is there already: name another file with -o PATH"]) from None
     except OSError as error:
-        raise ConfigError([f"{output} cannot be written ({os.strerror(error.errno or 0)})"]) from None
-    click.echo(f"Wrote {output}. Fill it in, then run `bearer-proxy check`, and `bearer-proxy doctor`.")
-    return 0
+        raise ConfigError([f"{path} cannot be written ({os.strerror(error.errno or 0)})"]) from None
 
 
 @click.command()

@@ -33,8 +33,7 @@ class CannotError(Exception):
 
 def ip(*words: str) -> None:
     """One command of iproute2. Raises `CannotError`."""
-    if IP is None:
-        raise CannotError("there is no ip (iproute2)")
+    assert IP is not None
     done = subprocess.run([IP, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise CannotError(f"ip {' '.join(words)}: {done.stderr.strip()}")
@@ -138,12 +137,18 @@ def _join(made: Network) -> None:
 
 def why_not() -> str | None:
     """What keeps this machine from having such a network, None where nothing does."""
+    if IP is None:
+        return "this machine has no ip (iproute2)"
     try:
         with network(1) as tried:
             done = subprocess.run([*tried.machines[0].inside, "true"], capture_output=True, text=True, check=False)
-            return f"ip netns exec: {done.stderr.strip()}" if done.returncode else None
+            return _forbidden(f"ip netns exec: {done.stderr.strip()}") if done.returncode else None
     except CannotError as error:
-        return str(error)
+        return _forbidden(str(error))
+
+
+def _forbidden(said: str) -> str:
+    return f"this machine lets nobody make network namespaces ({said})"
 
 
 def _bound_inside(name: str, address: str) -> socket.socket:
