@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-#: A letter by its number: in addresses, in strings of programs, in pages.
+#: A letter by its number: in addresses, in strings of programs, in pages. Backslashes are looked at from the first
+#: of them alone: the square of many would take too long.
 _ESCAPE: Final = re.compile(
-    r"%([0-9A-Fa-f]{2})|\\+(?:x|u00)([0-9A-Fa-f]{2})|&#[xX]0{0,6}([0-9A-Fa-f]{2});|&#0{0,6}([0-9]{2,3});"
+    r"%([0-9A-Fa-f]{2})|(?<!\\)\\+(?:x|u00)([0-9A-Fa-f]{2})|&#[xX]0{0,6}([0-9A-Fa-f]{2});|&#0{0,6}([0-9]{2,3});"
 )
 #: In Latin-1.
 _MOST: Final = 255

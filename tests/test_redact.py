@@ -19,7 +19,7 @@ from proxy import redact
 from proxy.forms import forms
 from proxy.lifecycle import Token
 from proxy.patterns import PATTERNS, Pattern
-from proxy.readings import LONGEST
+from proxy.readings import LONGEST, readings
 from proxy.redact import GENERATIONS_KEPT, MASK, PREFIX, RETIRED_KEPT_SECONDS, Redactor, Secret, printable
 from tests.support.encodings import ENCODERS
 from tests.support.leaks import SHAPES, Artefact, Canaries, Hit, search
@@ -372,6 +372,20 @@ def test_076_letters_that_need_no_escape_hide_no_secret(
     written = "".join(escape(letter) if at in escaped else letter for at, letter in enumerate(secret))
     masked = redactor.values(f"{before}{written} {after}")
     assert masked == f"{before}*** {after}"
+
+
+@pytest.mark.threat(118)
+@pytest.mark.parametrize(
+    "piece", ["\\", "%", "%25", "&#", "&#0", "&#x0", "\\u", "\\u0", "%41", "\\\\u0041", "&#65;"]
+)
+def test_118_escapes_are_read_in_linear_time(piece: str) -> None:
+    """As above: the square of so many would take minutes; no text as long as this is read."""
+    long = piece * (2**18 // len(piece))
+    assert all(len(reading) < len(long) for reading in readings(long))
+    text = piece * (LONGEST // len(piece))
+    redactor = Redactor()
+    redactor.register(Secret("A" * 40))
+    assert len(redactor.text(text)) <= len(text)
 
 
 def test_escapes_of_something_else_stay_as_they_came() -> None:
