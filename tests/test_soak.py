@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from proxy.admin.journal import MOMENT_SECONDS
 from proxy.demo.teletracker import TeleTracker
 from proxy.redact import GENERATIONS_KEPT
 from tests.support.client import connected
@@ -31,7 +32,8 @@ EXPIRY: Final = 1.0
 #: An idle connection to the upstream rests for so many seconds, so what is at rest after two has none.
 SHORT: Final = {"pool": {"idle": "1s"}}
 LOOK: Final = 0.2
-QUIET: Final = 10
+#: What the inspector has noted is written down by then, and takes less.
+QUIET: Final = round((MOMENT_SECONDS + 1) / LOOK)
 #: What the allocator keeps differs each time.
 RSS_SLACK: Final = 3 * 2**20
 #: Objects of the interpreter: caches of the libraries have bounds, and are not full after a warm-up.
@@ -150,10 +152,10 @@ async def test_what_a_process_has_does_not_grow(
             await instances.start(PYTHONPATH=f"{COUNTING}:{ROOT}")
         load = Load(instances.running, tracker.double)
         await load.last(expiries=WARM_UP)
-        began = [await held(each) for each in instances.running]
+        began = await asyncio.gather(*map(held, instances.running))
         minutes = SERVER_MINUTES if either["store"]["kind"] == "redis" else MINUTES
         await load.last(seconds=minutes * 60)
-        ended = [await held(each) for each in instances.running]
+        ended = await asyncio.gather(*map(held, instances.running))
     for before, after in zip(began, ended, strict=True):
         assert after.descriptors <= before.descriptors + DESCRIPTORS_SLACK
         assert after.tasks <= before.tasks
