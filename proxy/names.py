@@ -16,7 +16,7 @@ _RUN: Final = re.compile(r"[A-Za-z0-9]+")
 #: Between words and a line's punctuation.
 _WORD: Final = re.compile(r"[^\s'\"(),;:=]+")
 #: No shorter one is taken for made, and no text without one of the patterns' hints for what they know.
-_LONG_WORD: Final = re.compile(r"[^\s'\"(),;:=]{12}")
+_LONG_WORD: Final = re.compile(r"[^\s'\"(),;:=]{12,}")
 _HINTED: Final = re.compile("|".join(sorted({re.escape(hint) for pattern in PATTERNS for hint in pattern.hints})))
 #: A longer run of letters and digits is no word and no version; with capitals and small letters it is sooner none.
 _MIXED_MOST: Final = 15
@@ -72,7 +72,8 @@ def shown_path(text: str) -> str:
 
 def shown_words(sentence: str) -> str:
     """A sentence that may quote somebody's words, without those that a generator of secrets may have made."""
-    if sentence.isascii() and _LONG_WORD.search(sentence) is None and _HINTED.search(sentence.lower()) is None:
+    is_plain = sentence.isascii() and _HINTED.search(sentence.lower()) is None
+    if is_plain and not any(map(_is_made, _LONG_WORD.findall(sentence))):
         return sentence
     return _WORD.sub(lambda word: MASK if _is_secret(word[0]) else word[0], sentence)
 

@@ -26,6 +26,13 @@ CONNECTION_NAMES_IT: Final = "Connection names it"
 NAMED_THE_PROXY: Final = "it named the proxy"
 WITH_THE_UPSTREAMS_NAME: Final = "the client's, with the upstream's name in place of the proxy's"
 _OF_THE_BODY: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+#: Those that stop whatever the route says.
+_ON_EVERY_ROUTE: Final = {
+    OLD_DESTINATION: "it may name a place that no rule judged",
+    **dict.fromkeys(FORWARDING, "only a proxy may say it"),
+    **dict.fromkeys(FRAMING, "it is written anew"),
+    **dict.fromkeys(HOP_BY_HOP, OF_THIS_CONNECTION),
+}
 _OF_A_HANDSHAKE: Final = frozenset({b"connection", b"upgrade"})
 
 
@@ -63,21 +70,22 @@ class Reasons:
     def why_dropped(self, lower: bytes, *, named_proxy: bool) -> str:
         """Most telling first; `named_proxy`: it went on, with the upstream's name in place of ours."""
         name = canonical(lower)
-        holds_key = name == b"authorization" and self.authorization_is_key
-        reasons = (
-            (name == CLIENT_KEY_HEADER or holds_key, KEY_IS_OURS),
-            (name in self._filled(), f"that of credential {self.owner} stands in its place"),
-            (name in HOP_BY_HOP, OF_THIS_CONNECTION),
-            (name in FRAMING, "it is written anew"),
-            (name in FORWARDING, "only a proxy may say it"),
-            (name == OLD_DESTINATION, "it may name a place that no rule judged"),
-            (lower in self.options, CONNECTION_NAMES_IT),
-            (name in self._set(), "headers.set of the route"),
-            (name in self.bare.names - ALWAYS_DROPPED, "headers.remove of the route"),
-            (name in self.strip.names, f"credential {self.owner} lets no other go along"),
-            (named_proxy, NAMED_THE_PROXY),
-        )
-        return next((why for holds, why in reasons if holds), HOLDS_KEY)
+        if name == CLIENT_KEY_HEADER or (name == b"authorization" and self.authorization_is_key):
+            return KEY_IS_OURS
+        if self._is_filled(name):
+            return f"that of credential {self.owner} stands in its place"
+        if (why := _ON_EVERY_ROUTE.get(name)) is not None:
+            return why
+        if lower in self.options:
+            return CONNECTION_NAMES_IT
+        return self._by_the_route(name) or (NAMED_THE_PROXY if named_proxy else HOLDS_KEY)
+
+    def _by_the_route(self, name: bytes) -> str:
+        if name in self._set():
+            return "headers.set of the route"
+        if name in self.bare.names and name not in ALWAYS_DROPPED:
+            return "headers.remove of the route"
+        return f"credential {self.owner} lets no other go along" if name in self.strip.names else ""
 
     def why_cookie_dropped(self, name: bytes) -> str:
         """Of one cookie."""
@@ -102,8 +110,9 @@ class Reasons:
             return "forwarded: true"
         return "the WebSocket handshake" if lower in _OF_A_HANDSHAKE else WITH_THE_UPSTREAMS_NAME
 
-    def _filled(self) -> Iterator[bytes]:
-        return (canonical(place.name.encode()) for place in self.places if place.kind == "header")
+    def _is_filled(self, name: bytes) -> bool:
+        """Does a credential stand in the field of this name?"""
+        return any(place.kind == "header" and canonical(place.name.encode()) == name for place in self.places)
 
     def _set(self) -> Iterator[bytes]:
         return (canonical(line.partition(b":")[0]) for line in self.constants.split(b"\r\n") if line)

@@ -4,24 +4,19 @@ Law: a secret is registered where it is made, before its first use. What is mask
 patterns only catch what never was ours (threat 76).
 """
 
-import bisect
 import hmac
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from proxy.forms import forms
+from proxy.literals import SHORTEST, Literals
 from proxy.patterns import PATTERNS, Pattern
-from proxy.readings import may_escape, placed, readings
 
 MASK: Final = "***"
 
-#: Below this length a value is too likely to be an ordinary word to be masked wherever it stands.
-SHORTEST: Final = 8
-#: Text is cut by others (an HTTP library logs the first 100 bytes of a line); this much of a value gives it away.
-PREFIX: Final = 12
 #: Nearly all that is masked for each request.
 SHORT_TEXT: Final = 256
 #: How many generations of one credential stay known, and for how long after they were replaced.
@@ -106,7 +101,6 @@ class _Known:
 class Redactor:
     """Knows the live secrets and masks them in text.
 
-    Where there is nothing to mask, the cost depends on the text alone, not on how many secrets are known.
     `now` arguments are instants in seconds of any one clock; only differences count.
     """
 
@@ -116,10 +110,7 @@ class Redactor:
         self._hinted = re.compile("|".join(hints) or "(?!)").search
         self._lasting: dict[str, tuple[str, ...]] = {}
         self._generations: dict[str, deque[_Known]] = {}
-        #: Every form by its first characters.
-        self._literals: dict[str, list[str]] = {}
-        #: What a text must share with the beginnings of forms to hold one, see `_runs`: where in which beginning.
-        self._beginnings: dict[int, list[tuple[int, bytes]]] = {}
+        self._literals = Literals()
         #: Changes with what is known. Who keeps what was found clean drops it then.
         self.version = 0
 
@@ -148,69 +139,27 @@ class Redactor:
         if not forgets:
             self._add(newest.forms)
             return
-        self._literals, self._beginnings = {}, {}
+        self._literals = Literals()
         known = [each.forms for generations in self._generations.values() for each in generations]
         self._add(form for group in (*self._lasting.values(), *known) for form in group)
 
     def _add(self, found: Iterable[str]) -> None:
-        for literal in found:
-            head = literal[:PREFIX]
-            alike = self._literals.get(head)
-            if alike is None:
-                self._literals[head] = [literal]
-                data = head.encode("utf-8", "surrogatepass")
-                for shift in range(4):
-                    for run in _runs(data[shift : shift + 4]):
-                        self._beginnings.setdefault(run, []).append((shift, data))
-            elif literal not in alike:
-                bisect.insort(alike, literal)
+        self._literals.add(found)
         self.version += 1
 
     def values(self, text: str) -> str:
         """`text` with every registered value masked; patterns are left alone."""
         # Again, since a mask between two ordinary words may make a secret that has `***` in it.
-        while spans := self._found(text):
+        while spans := self._literals.spans(text):
             text = _masked(text, spans)
         return text
-
-    def _found(self, text: str) -> list[tuple[int, int]]:
-        """Where values stand in `text`, and where such do that are written in escapes, wholly or in part."""
-        spans = [span for head in self._heads_in(text) for span in self._spans(text, head)]
-        if may_escape(text) and any(map(self._heads_in, readings(text))):
-            for reading, places in placed(text):
-                for head in self._heads_in(reading):
-                    spans += [(places[begin], places[end]) for begin, end in self._spans(reading, head)]
-        return spans
-
-    def _heads_in(self, text: str) -> list[str]:
-        """The beginnings of registered values that stand in `text`."""
-        if len(text) < SHORTEST:
-            return []
-        beginnings, data = self._beginnings, text.encode("utf-8", "surrogatepass")
-        runs = _runs(data)
-        if beginnings.keys().isdisjoint(runs):
-            return []
-        # Four bytes are in common by chance often enough; each time, only what begins so is compared, and there.
-        found = {
-            head
-            for at, run in enumerate(runs)
-            if run in beginnings
-            for shift, head in beginnings[run]
-            if 4 * at >= shift and data.startswith(head, 4 * at - shift)
-        }
-        return [head.decode("utf-8", "surrogatepass") for head in found]
-
-    def _spans(self, text: str, head: str) -> Iterator[tuple[int, int]]:
-        """Where values that begin with `head` stand in `text`, whole or cut."""
-        at = text.find(head)
-        while at >= 0:
-            yield at, at + _longest(text, at, self._literals[head])
-            # One further, not behind the value: it may begin again inside itself.
-            at = text.find(head, at + 1)
 
     def text(self, text: str) -> str:
         """`text` with registered values and everything that looks like a credential masked."""
         text = self.values(text)
+        # Of a path one expression is the cheaper look, of pages the words one by one.
+        if len(text) <= SHORT_TEXT and text.isascii() and self._hinted(text.lower()) is None:
+            return text
         for pattern in self._likely(text):
             text = pattern.regex.sub(_mask_match, text)
         return text
@@ -226,25 +175,11 @@ class Redactor:
         if not text.isascii():
             return self._patterns
         lower = text.lower()
-        # Of a path one expression is the cheaper look, of pages the words one by one.
-        if len(text) <= SHORT_TEXT and self._hinted(lower) is None:
-            return ()
         return [each for each in self._patterns if any(map(lower.__contains__, each.hints))]
 
     def knows(self, text: str) -> bool:
         """Does `text` carry a live secret in any form?"""
-        return any(literal in text for literals in self._literals.values() for literal in literals)
-
-
-def _runs(data: bytes) -> memoryview:
-    """Every four bytes of `data`, each as one number; fewer at the end are left off.
-
-    A word of seven bytes or more covers one of these wherever it stands in a text, and that one begins at one of
-    the word's first four bytes. So a text that has no run in common with the words shifted by 0 to 3 bytes holds
-    none of them.
-    """
-    odd = len(data) & 3
-    return memoryview(data[:-odd] if odd else data).cast("I")
+        return self._literals.known_in(text)
 
 
 def _masked(text: str, spans: list[tuple[int, int]]) -> str:
@@ -264,23 +199,6 @@ def _masked(text: str, spans: list[tuple[int, int]]) -> str:
 
 def _mask_match(match: re.Match[str]) -> str:
     return f"{match[1]}{MASK}"
-
-
-def _longest(text: str, at: int, literals: list[str]) -> int:
-    """How many characters of one of the sorted `literals`, which begin alike, stand in `text` at `at`."""
-    # Of sorted texts, a neighbour of the place where another one would stand begins most like it.
-    place = bisect.bisect(literals, text[at : at + max(map(len, literals))])
-    return max(_common(text, at, literal) for literal in literals[max(place - 1, 0) : place + 1])
-
-
-def _common(text: str, at: int, literal: str) -> int:
-    """How many characters of `literal` stand in `text` at `at`."""
-    if text.startswith(literal, at):
-        return len(literal)
-    length = min(PREFIX, len(literal))
-    while length < len(literal) and text.startswith(literal[: length + 1], at):
-        length += 1
-    return length
 
 
 def printable(text: str) -> str:

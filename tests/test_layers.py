@@ -25,7 +25,8 @@ PURE: Final = {
     "destination",
     "tokenguard",
     "offlimits",
-    *("forms", "injection", "names", "patterns", "readings", "reasons", "refusals", "reverse", "rewrite"),
+    *("forms", "injection", "names", "patterns", "reasons", "refusals", "reverse", "rewrite"),
+    *("literals", "readings"),
 }
 #: The standard library's data modules.
 DATA: Final = {

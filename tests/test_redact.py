@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from proxy import redact
 from proxy.forms import forms
 from proxy.lifecycle import Token
+from proxy.literals import PREFIX
 from proxy.patterns import PATTERNS, Pattern
 from proxy.readings import LONGEST, readings
-from proxy.redact import GENERATIONS_KEPT, MASK, PREFIX, RETIRED_KEPT_SECONDS, Redactor, Secret, printable
+from proxy.redact import GENERATIONS_KEPT, MASK, RETIRED_KEPT_SECONDS, Redactor, Secret, printable
 from tests.support.encodings import ENCODERS
 from tests.support.leaks import SHAPES, Artefact, Canaries, Hit, search
 from tests.support.longer import TIMES

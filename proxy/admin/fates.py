@@ -3,7 +3,7 @@
 Law: what crossed is read off what was sent; only the reasons are worked out, once the exchange is written down.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 from proxy.admin.shown import (
@@ -14,8 +14,8 @@ from proxy.admin.shown import (
     REWRITTEN,
     Shown,
     Words,
+    as_field,
     fields,
-    split,
     told,
 )
 from proxy.fields import Field, canonical
@@ -51,46 +51,41 @@ def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> Cro
     kept: tuple[object, Crossing] | None = memo.get(Crossing)
     if kept is not None and kept[0] == key:
         return kept[1]
-    reasons = _reasons(notes, sent)
-    lines = split(outgoing.lines)
-    found = Crossing(_came(notes, sent, lines, reasons, words), _went(notes, lines, reasons, words))
+    found = _crossing(notes, sent, words)
     found.went.extend(_added(sent, credential))
     # The last alone: with spans each request has lines of its own.
     memo[Crossing] = (key, found)
     return found
 
 
-def _came(notes: FullNotes, sent: Sent, went: list[Field], reasons: Reasons | None, words: Words) -> list[Shown]:
-    given = notes.section.fields
-    shown = fields(given, words)
+def _crossing(notes: FullNotes, sent: Sent, words: Words) -> Crossing:
+    """All but the cookies and the credential."""
+    given, lines = notes.section.fields, sent.outgoing.lines.split(b"\r\n")[:-1]
+    came = fields(given, words)
+    reasons = _reasons(notes, sent)
     if reasons is None:
-        return shown
-    lines = {line for _lower, _value, line in went}
-    named = {lower for lower, _value, _line in went}
-    cookies = list(cookie_names(sent.outgoing.cookies))
-    for at, (lower, value, line) in enumerate(given):
-        if lower == b"cookie":
-            fate = _of_cookies(value, cookies, reasons)
-        elif line not in lines or _is_dropped(lower, reasons):
-            fate = _why_not(lower, reasons, is_there=lower in named)
+        return Crossing(came, fields(map(as_field, lines), words))
+    # The client's fields by their lines: those that do not stop whatever else is said.
+    own = {field[2]: at for at, field in enumerate(given) if not _is_dropped(field[0], reasons)}
+    went, named, crossed = [], set[bytes](), set[bytes]()
+    for line in lines:
+        at = own.get(line)
+        if at is not None:
+            lower, shown = given[at][0], came[at]
+            crossed.add(line)
         else:
-            continue
-        name, text, note = shown[at]
-        if not _stays_masked(fate, note):
-            shown[at] = name, text, told(fate, note)
-    return shown
-
-
-def _went(notes: FullNotes, went: list[Field], reasons: Reasons | None, words: Words) -> list[Shown]:
-    shown = fields(went, words)
-    if reasons is None:
-        return shown
-    lines = {line for _lower, _value, line in notes.section.fields}
-    for at, (lower, _value, line) in enumerate(went):
-        if line not in lines or _is_dropped(lower, reasons):
-            name, text, note = shown[at]
-            shown[at] = name, text, told(_why_added(line, reasons), note)
-    return shown
+            field = as_field(line)
+            lower, (name, text, note) = field[0], words.field(field)
+            shown = name, text, told(_why_added(line, reasons), note)
+        named.add(lower)
+        went.append(shown)
+    cookies = list(cookie_names(sent.outgoing.cookies))
+    for at, field in enumerate(given):
+        fate = None if field[2] in crossed else _fate(field, named, cookies, reasons)
+        name, text, note = came[at]
+        if fate is not None and not _stays_masked(fate, note):
+            came[at] = name, text, told(fate, note)
+    return Crossing(came, went)
 
 
 def _added(sent: Sent, credential: str) -> Iterator[Shown]:
@@ -104,6 +99,14 @@ def _added(sent: Sent, credential: str) -> Iterator[Shown]:
         yield what, shown, f"added: credential {credential}, generation {sent.generation}"
     for name in sent.constants:
         yield name, MASK, f"added: credential {credential}"
+
+
+def _fate(given: Field, named: Container[bytes], cookies: list[bytes], reasons: Reasons) -> str:
+    """What became of a field that did not cross as it came; fields of the names in `named` were sent."""
+    lower, value, _line = given
+    if lower == b"cookie":
+        return _of_cookies(value, cookies, reasons)
+    return _why_not(lower, reasons, is_there=lower in named)
 
 
 def _stays_masked(fate: str, note: str | None) -> bool:

@@ -55,4 +55,4 @@ def is_secret(name: str) -> bool:
 
 def without_userinfo(text: str) -> str:
     """`text` with `***` in the place of passwords that stand in addresses."""
-    return _USERINFO.sub(r"\1***@", text) if "://" in text else text
+    return _USERINFO.sub(r"\1***@", text) if "@" in text and "://" in text else text

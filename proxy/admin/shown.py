@@ -82,8 +82,9 @@ class Words:
         self._redactor = redactor
         self._version = redactor.version
         self._clean: set[str] = set()
-        #: Fields by their lines.
+        #: Fields by their lines, and their names.
         self._fields: dict[bytes, Shown] = {}
+        self._names: dict[bytes, str] = {}
 
     @property
     def version(self) -> int:
@@ -117,10 +118,22 @@ class Words:
                 self._fields[line] = known
         return known
 
+    def name(self, name: bytes) -> str:
+        """The name of one of the `field`s."""
+        known = self._names.get(name)
+        if known is None:
+            known = clean(name, self)
+            if len(name) <= KEPT_LENGTH and known == name.decode("latin-1"):
+                if len(self._names) >= KEPT_TEXTS:
+                    self._names.clear()
+                self._names[name] = known
+        return known
+
     def _forget(self) -> None:
         self._version = self._redactor.version
         self._clean.clear()
         self._fields.clear()
+        self._names.clear()
 
 
 def fields(given: Iterable[Field], words: Words) -> list[Shown]:
@@ -134,14 +147,14 @@ def _field(field: Field, words: Words) -> Shown:
     if lower in SHOWN:
         return _listed(lower, value, name, words)
     note = _OF_THE_PROXY if lower == CLIENT_KEY_HEADER else NOT_LISTED
-    return clean(name, words), f"{MASK} ({len(value)} bytes)", note
+    return words.name(name), f"{MASK} ({len(value)} bytes)", note
 
 
 def _listed(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
     text = clean(_with_clean_query(value) if lower in _REFERENCES else value, words)
     # Whoever answers may repeat what a client said in any of these.
     is_name = lower in _IDENTIFIERS and len(value) <= _IDENTIFIER_MOST
-    shown = clean(name, words), text if is_name else shown_words(text)
+    shown = words.name(name), text if is_name else shown_words(text)
     came = name.decode("latin-1"), value.decode("latin-1")
     return *shown, None if shown == came else IN_PART
 
@@ -182,7 +195,8 @@ def query(raw: bytes) -> bytes:
     kept = []
     for parameter in raw.split(b"&"):
         name, mark, value = parameter.partition(b"=")
-        is_shown = unquote_to_bytes(name).lower() in _PARAMETERS or not value
+        plain = name if name.find(b"%") < 0 else unquote_to_bytes(name)
+        is_shown = plain.lower() in _PARAMETERS or not value
         kept.append(parameter if is_shown else name + mark + MASK.encode())
     return b"&".join(kept)
 

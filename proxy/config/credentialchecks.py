@@ -17,7 +17,8 @@ from proxy.config.oauth import OAuthCredential
 from proxy.config.problems import KeyPath, Problems, did_you_mean
 from proxy.config.provided import FileCredential
 from proxy.config.selfsigned import JWTCredential
-from proxy.redact import SHORTEST, Borrowed
+from proxy.literals import SHORTEST
+from proxy.redact import Borrowed
 from proxy.routes import Origin
 
 #: RFC 6265 section 4.1.1.

@@ -9,7 +9,7 @@ from proxy.errors import CredentialError
 from proxy.forms import forms
 from proxy.injection import Injection, Place, render
 from proxy.lifecycle import Life, Token, state
-from proxy.redact import SHORTEST
+from proxy.literals import SHORTEST
 
 log: Final = logging.getLogger("proxy")
 

@@ -9,8 +9,9 @@ import hashlib
 import random
 from typing import Final
 
+from proxy.literals import PREFIX
 from proxy.patterns import PATTERNS
-from proxy.redact import PREFIX, Redactor, Secret, printable
+from proxy.redact import Redactor, Secret, printable
 from tests.fuzz.taking import Taking
 from tests.support.encodings import ENCODERS
 from tests.support.leaks import SHAPES, Artefact, Canaries, search
