@@ -232,7 +232,7 @@ def test_a_preset_is_found_by_alias_and_an_unknown_one_is_not() -> None:
 def test_the_patterns_of_a_preset_find_its_tokens(name: str, text: str, kept: str) -> None:
     """What the first group matches stays; the token goes, and a hint led there."""
     for pattern in presets.presets()[name].redact:
-        assert any(hint in text for hint in pattern.hints)
+        assert any(hint in text.lower() for hint in pattern.hints)
         text = pattern.regex.sub(r"\1", text)
     assert text == kept
 
