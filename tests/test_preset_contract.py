@@ -208,7 +208,7 @@ def test_what_a_preset_knows_of_tokens_masks_them(preset: Any) -> None:
         "ya29.": "ya29.aaaaBBBBcccc1111",
         "hv": "hvs.aaaaBBBBcccc1111",
         "va.": "va.AAECAwQFBgcICQoLDA0ODxAREhMUFRYX.gNjbcA.fgc0U5h",
-        'token"': '"access_token": "aaaaBBBBcccc1111", "token": "aaaaBBBBcccc1111", "accessToken": "aaaaBBBBcccc1111"',
+        'token"': '"access_token": "aaaaBBBBcccc11", "token": "aaaaBBBBcccc11", "accessToken": "aaaaBBBBcccc11"',
     }
     for pattern in preset.redact:
         sample = next(text for hint, text in samples.items() if hint in pattern.hints)

@@ -25,6 +25,22 @@ CHUNKS_AT_ONCE: Final = 16
 READ_BYTES: Final = 1 << 20
 #: What curl sends.
 USUAL: Final = ("User-Agent: curl/8.14.1", "Accept: */*")
+#: What Chromium sends besides, for a page's script.
+BROWSER: Final = (
+    'Sec-Ch-Ua: "Chromium";v="142", "Not_A Brand";v="99"',
+    "Sec-Ch-Ua-Mobile: ?0",
+    'Sec-Ch-Ua-Platform: "Linux"',
+    "Accept-Language: de,en;q=0.8",
+    "Accept-Encoding: gzip, deflate, br, zstd",
+    "Sec-Fetch-Mode: cors",
+    "Sec-Fetch-Site: same-origin",
+    "Sec-Fetch-Dest: empty",
+    "Cache-Control: no-cache",
+    "Pragma: no-cache",
+    "Priority: u=1, i",
+    "Referer: http://localhost/app/list",
+    "X-Requested-With: XMLHttpRequest",
+)
 UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -202,6 +218,23 @@ def varied(number: int) -> bytes:
     """The same with another head for each number."""
     fields = (f"X-Request-Id: request-{number}", f"X-Field-{number % 97}: {number}")
     return message("GET", f"/small/{number}", fields)
+
+
+def traced(number: int) -> bytes:
+    """The same from a service: each has a trace, a name of its own, and another address that it came from."""
+    fields = (
+        f"Traceparent: 00-{number:032x}-{number:016x}-01",
+        f"X-Request-Id: 8f14e45f-ceea-467a-9575-{number:012x}",
+        "Accept-Encoding: gzip",
+        f"X-Forwarded-For: 10.0.{number % 250}.{number % 99}",
+        "X-Forwarded-Proto: https",
+    )
+    return message("GET", f"/small/{number}", fields)
+
+
+def browsed(number: int) -> bytes:
+    """The same from a page in a browser."""
+    return message("GET", f"/small/{number}?page={number}&limit=10", BROWSER)
 
 
 def _connected(port: int) -> socket.socket:

@@ -38,6 +38,8 @@ LOADS: Final = (
         Load(f"cpu at {rate}", f"{rate} requests/s, every request another head", rate, loads.varied)
         for rate in (20, 80, 200, 400)
     ),
+    Load("traced cpu at 80", "80 requests/s, each with a trace and a name of its own", 80, loads.traced),
+    Load("browsed cpu at 80", "80 requests/s, as a browser sends them", 80, loads.browsed),
     Load("cpu one by one", "one by one", None, loads.usual),
     Load("varied cpu one by one", "one by one, every request another head", None, loads.varied),
 )
