@@ -12,7 +12,8 @@ from proxy.redact import MASK
 #: Names of variables, keys, credentials, clients, header fields, and the JSON pointers that name fields.
 _NAME: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]{0,63}")
 _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
-_RUN: Final = re.compile(r"[A-Za-z0-9]+")
+#: A shorter run is not looked at: of the two bounds below the smaller one.
+_RUN: Final = re.compile(r"[A-Za-z0-9]{12,}")
 #: Between words and a line's punctuation.
 _WORD: Final = re.compile(r"[^\s'\"(),;:=]+")
 #: No shorter one is taken for made, and no text without one of the patterns' hints for what they know.
@@ -23,6 +24,7 @@ _MIXED_MOST: Final = 15
 _CASES_MOST: Final = 11
 #: Base64 for addresses has `-` and `_` in it, and so have UUIDs: what they divide is looked at as a whole, too.
 _UUID: Final = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID_LENGTH: Final = 36
 _TURN: Final = re.compile(r"(?<=[A-Za-z])[0-9]|(?<=[0-9])[A-Za-z]|(?<=[a-z])[A-Z]")
 _WHOLE_LEAST: Final = 12
 _TURNS_MOST: Final = 4
@@ -41,7 +43,9 @@ def looks_like_a_name(text: str) -> bool:
 
 def _is_made(text: str) -> bool:
     """By one run of it, or by how often letters and digits, small letters and capitals follow each other in all."""
-    if _UUID.search(text) or any(map(_is_random, _RUN.findall(text))):
+    if len(text) >= _UUID_LENGTH and _UUID.search(text):
+        return True
+    if any(map(_is_random, _RUN.findall(text))):
         return True
     whole = text.replace("-", "").replace("_", "")
     return len(whole) >= _WHOLE_LEAST and len(_TURN.findall(whole)) > max(_TURNS_MOST, len(whole) // 5)
