@@ -17,11 +17,12 @@ PREFIX: Final = 12
 
 
 class Literals:
-    """Values of `SHORTEST` characters or more, each in every form in which it is looked for."""
+    """Values of `SHORTEST` characters or more, each in every form in which it is looked for; they become `mask`."""
 
-    __slots__ = ("_alike", "_beginnings")
+    __slots__ = ("_alike", "_beginnings", "_mask")
 
-    def __init__(self) -> None:
+    def __init__(self, mask: str) -> None:
+        self._mask = mask
         #: Every value by its first characters.
         self._alike: dict[str, list[str]] = {}
         #: What a text must share with the beginnings of values to hold one, see `_runs`: where in which beginning.
@@ -45,7 +46,14 @@ class Literals:
         """Does one of them stand in `text` as it is, and whole?"""
         return any(literal in text for literals in self._alike.values() for literal in literals)
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
+    def masked(self, text: str) -> str:
+        """`text` with every value masked."""
+        # Again, since a mask between two ordinary words may make a secret that has `***` in it.
+        while spans := self._spans(text):
+            text = _masked(text, spans, self._mask)
+        return text
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
         """Where values stand in `text`, and where such do that are written in escapes, wholly or in part."""
         spans = [span for head in self._heads_in(text) for span in self._from(text, head)]
         if may_escape(text) and any(map(self._heads_in, readings(text))):
@@ -90,6 +98,21 @@ def _runs(data: bytes) -> memoryview:
     """
     odd = len(data) & 3
     return memoryview(data[:-odd] if odd else data).cast("I")
+
+
+def _masked(text: str, spans: list[tuple[int, int]], mask: str) -> str:
+    """`text` with these spans masked; those that overlap or touch become one mask.
+
+    All are found before any is masked: two tokens that begin alike, as all JWTs of one issuer do, or that overlap
+    would else hide each other's rest.
+    """
+    pieces: list[str] = []
+    done = -1
+    for begin, end in sorted(spans):
+        if begin > done:
+            pieces += [text[max(done, 0) : begin], mask]
+        done = max(done, end)
+    return "".join([*pieces, text[done:]])
 
 
 def _longest(text: str, at: int, literals: list[str]) -> int:

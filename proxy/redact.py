@@ -5,7 +5,6 @@ patterns only catch what never was ours (threat 76).
 """
 
 import hmac
-import re
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,12 +12,10 @@ from typing import Final, NoReturn
 
 from proxy.forms import forms
 from proxy.literals import SHORTEST, Literals
-from proxy.patterns import PATTERNS, Pattern
+from proxy.patterns import PATTERNS, Pattern, Patterns
 
 MASK: Final = "***"
 
-#: Nearly all that is masked for each request.
-SHORT_TEXT: Final = 256
 #: How many generations of one credential stay known, and for how long after they were replaced.
 GENERATIONS_KEPT: Final = 16
 RETIRED_KEPT_SECONDS: Final = 24 * 3600.0
@@ -105,12 +102,10 @@ class Redactor:
     """
 
     def __init__(self, patterns: Iterable[Pattern] = PATTERNS) -> None:
-        self._patterns = tuple(patterns)
-        hints = sorted({re.escape(hint) for pattern in self._patterns for hint in pattern.hints})
-        self._hinted = re.compile("|".join(hints) or "(?!)").search
+        self._patterns = Patterns(patterns, MASK)
         self._lasting: dict[str, tuple[str, ...]] = {}
         self._generations: dict[str, deque[_Known]] = {}
-        self._literals = Literals()
+        self._literals = Literals(MASK)
         #: Changes with what is known. Who keeps what was found clean drops it then.
         self.version = 0
 
@@ -139,7 +134,7 @@ class Redactor:
         if not forgets:
             self._add(newest.forms)
             return
-        self._literals = Literals()
+        self._literals = Literals(MASK)
         known = [each.forms for generations in self._generations.values() for each in generations]
         self._add(form for group in (*self._lasting.values(), *known) for form in group)
 
@@ -149,20 +144,11 @@ class Redactor:
 
     def values(self, text: str) -> str:
         """`text` with every registered value masked; patterns are left alone."""
-        # Again, since a mask between two ordinary words may make a secret that has `***` in it.
-        while spans := self._literals.spans(text):
-            text = _masked(text, spans)
-        return text
+        return self._literals.masked(text)
 
     def text(self, text: str) -> str:
         """`text` with registered values and everything that looks like a credential masked."""
-        text = self.values(text)
-        # Of a path one expression is the cheaper look, of pages the words one by one.
-        if len(text) <= SHORT_TEXT and text.isascii() and self._hinted(text.lower()) is None:
-            return text
-        for pattern in self._likely(text):
-            text = pattern.regex.sub(_mask_match, text)
-        return text
+        return self._patterns.masked(self._literals.masked(text))
 
     def line(self, text: str) -> str:
         """The same in printable ASCII. Escapes may spell a value out, so they are looked at as well."""
@@ -170,35 +156,9 @@ class Redactor:
         shown = printable(masked)
         return shown if shown == masked else self.text(shown)
 
-    def _likely(self, text: str) -> Iterable[Pattern]:
-        """The patterns that may match in `text`."""
-        if not text.isascii():
-            return self._patterns
-        lower = text.lower()
-        return [each for each in self._patterns if any(map(lower.__contains__, each.hints))]
-
     def knows(self, text: str) -> bool:
         """Does `text` carry a live secret in any form?"""
         return self._literals.known_in(text)
-
-
-def _masked(text: str, spans: list[tuple[int, int]]) -> str:
-    """`text` with these spans masked; those that overlap or touch become one mask.
-
-    All are found before any is masked: two tokens that begin alike, as all JWTs of one issuer do, or that overlap
-    would else hide each other's rest.
-    """
-    pieces: list[str] = []
-    done = -1
-    for begin, end in sorted(spans):
-        if begin > done:
-            pieces += [text[max(done, 0) : begin], MASK]
-        done = max(done, end)
-    return "".join([*pieces, text[done:]])
-
-
-def _mask_match(match: re.Match[str]) -> str:
-    return f"{match[1]}{MASK}"
 
 
 def printable(text: str) -> str:
