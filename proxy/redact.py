@@ -134,9 +134,12 @@ class Redactor:
         if not forgets:
             self._add(newest.forms)
             return
-        self._literals = Literals(MASK)
         known = [each.forms for generations in self._generations.values() for each in generations]
-        self._add(form for group in (*self._lasting.values(), *known) for form in group)
+        literals = Literals(MASK)
+        literals.add(form for group in (*self._lasting.values(), *known) for form in group)
+        # Only now: other threads log, too.
+        self._literals = literals
+        self.version += 1
 
     def _add(self, found: Iterable[str]) -> None:
         self._literals.add(found)
