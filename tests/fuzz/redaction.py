@@ -11,7 +11,7 @@ from typing import Final
 
 from proxy.literals import PREFIX
 from proxy.patterns import PATTERNS
-from proxy.redact import Redactor, Secret, printable
+from proxy.redact import Redactor, Secret
 from tests.fuzz.taking import Taking
 from tests.support.encodings import ENCODERS
 from tests.support.leaks import SHAPES, Artefact, Canaries, search
@@ -45,7 +45,7 @@ def check(data: bytes) -> None:
         pieces.append(form if cut < 192 else form[: PREFIX + cut % 64] + _BORDER)
         planted = True
     text = "".join(pieces)
-    shown = {"values": redactor.values(text), "text": redactor.text(text), "line": printable(redactor.text(text))}
+    shown = {"values": redactor.values(text), "text": redactor.text(text), "line": redactor.line(text)}
     for name, each in shown.items():
         hits = search([Artefact(name, each)], canaries)
         assert not hits, f"{hits[0]}"
