@@ -27,6 +27,8 @@ _UUID: Final = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID_LENGTH: Final = 36
 _TURN: Final = re.compile(r"(?<=[A-Za-z])[0-9]|(?<=[0-9])[A-Za-z]|(?<=[a-z])[A-Z]")
 _WHOLE_LEAST: Final = 12
+#: What is shorter is neither made nor known to any of the patterns.
+_SHORTEST: Final = 10
 _TURNS_MOST: Final = 4
 #: No word of letters alone is longer.
 _LETTERS_MOST: Final = 31
@@ -76,6 +78,8 @@ def shown_path(text: str) -> str:
 
 def shown_words(sentence: str) -> str:
     """A sentence that may quote somebody's words, without those that a generator of secrets may have made."""
+    if len(sentence) < _SHORTEST:
+        return sentence
     is_plain = sentence.isascii() and _HINTED.search(sentence.lower()) is None
     if is_plain and not any(map(_is_made, _LONG_WORD.findall(sentence))):
         return sentence

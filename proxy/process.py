@@ -23,6 +23,8 @@ ADMIN_PLACES: Final = 16
 RESERVE: Final = 112
 #: So many objects more than before, and Python's collector looks for cycles among them; 700 is what it begins with.
 YOUNG_MOST: Final = 10_000
+#: An exchange that waits for the inspector is some twenty objects, or forty where its head is long.
+EXCHANGE_OBJECTS: Final = 40
 
 
 def close_to_others(environ: Mapping[str, str]) -> None:
@@ -43,15 +45,15 @@ def raise_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def settle() -> None:
+def settle(waiting: int = 0) -> None:
     """What is loaded by now stays: the collector need not walk through it again, which takes it 15 ms each time.
 
-    Nor through what waits for a moment, as exchanges do until the inspector has written them down: hardly any of it
-    is ever in a cycle.
+    Nor through what waits for a moment, as exchanges do until the inspector has written them down, at most so many:
+    hardly any of it is ever in a cycle.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_MOST)
+    gc.set_threshold(YOUNG_MOST + EXCHANGE_OBJECTS * waiting)
 
 
 def descriptors() -> tuple[int, int]:

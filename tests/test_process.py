@@ -30,14 +30,15 @@ close_to_others(os.environ)
 print(json.dumps([ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE)]))
 """
 
-#: What the collector has put aside after `settle`, and how often it looks at 5,000 objects that wait.
+#: What the collector has put aside after `settle` with so many exchanges, and how often it looks at so many objects
+#: that wait.
 SETTLE = """
 import gc, json
 from proxy.process import settle
-settle()
+settle({exchanges})
 looks = []
 gc.callbacks.append(lambda phase, info: looks.append(phase))
-waiting = [[] for _ in range(5_000)]
+waiting = [[] for _ in range({objects})]
 print(json.dumps([gc.get_freeze_count(), len(looks)]))
 """
 
@@ -51,12 +52,19 @@ def asked(environ: Mapping[str, str]) -> list[int]:
     return found
 
 
-def test_the_collector_walks_through_neither_what_is_loaded_nor_what_waits_for_a_moment() -> None:
-    """As many objects as eighty exchanges are."""
-    run = subprocess.run([sys.executable, "-c", SETTLE], cwd=ROOT, capture_output=True, check=True)
+@pytest.mark.parametrize(
+    ("exchanges", "objects", "is_looked_at"),
+    [(0, 5_000, False), (0, 20_000, True), (5000, 150_000, False), (5000, 300_000, True)],
+)
+def test_the_collector_walks_through_neither_what_is_loaded_nor_what_waits_for_a_moment(
+    exchanges: int, objects: int, *, is_looked_at: bool
+) -> None:
+    """As many objects as the exchanges are that the inspector keeps; where there are more, it does."""
+    code = SETTLE.format(exchanges=exchanges, objects=objects)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     frozen, looks = json.loads(run.stdout)
     assert frozen > 1_000
-    assert not looks
+    assert bool(looks) == is_looked_at
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this machine is no Linux, which alone has prctl")

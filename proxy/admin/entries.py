@@ -34,24 +34,42 @@ _RESPONSE: Final = ("status", "fields", "body")
 class Entry:
     """One exchange, masked: `summary` as in the list, and the rest of it.
 
-    That is kept in one piece, which takes a third of the memory, and nothing for the collector to walk through.
+    That is marshalled, which takes a third of the memory, and nothing for the collector to walk through: the
+    request's fields, of each attempt (`crossing`), those of the answer that the client got (`passed`), which stand
+    once however many exchanges have the same, and what is left.
     """
 
-    __slots__ = ("_rest", "summary")
+    __slots__ = ("_crossings", "_passed", "_rest", "summary")
 
-    def __init__(self, summary: dict[str, Any], rest: tuple[Any, ...]) -> None:
+    def __init__(
+        self, summary: dict[str, Any], rest: tuple[Any, ...], crossings: tuple[bytes, ...], passed: bytes | None
+    ) -> None:
         self.summary = summary
         self._rest = marshal.dumps(rest)
+        self._crossings = crossings
+        self._passed = passed
 
     @property
     def detail(self) -> dict[str, Any]:
         """All of it."""
-        rest = _named(_REST, marshal.loads(self._rest))  # noqa: S302  ours, and never out of this process
+        rest = _named(_REST, _unpacked(self._rest))
         rest["timing"] = _named(_TIMING, rest["timing"])
         rest["request"] = rest["request"] and _named(_REQUEST, rest["request"])
         rest["attempts"] = [_named(_ATTEMPT, each) for each in rest["attempts"]]
         rest["response"] = _named(_RESPONSE, rest["response"])
+        crossings = [_unpacked(each) for each in self._crossings]
+        if crossings:
+            rest["request"]["fields"] = crossings[0][0]
+        for attempt, (_came, went) in zip(rest["attempts"], crossings, strict=True):
+            attempt["fields"] = went
+        if self._passed is not None:
+            last, response = rest["attempts"][-1], rest["response"]
+            last["answer"], response["fields"], last["reason"] = _unpacked(self._passed)
         return {**self.summary, **rest}
+
+
+def _unpacked(packed: bytes) -> Any:  # noqa: ANN401  as it was packed
+    return marshal.loads(packed)  # noqa: S302  ours, and never out of this process
 
 
 def _named(names: tuple[str, ...], values: tuple[Any, ...]) -> dict[str, Any]:
@@ -71,19 +89,18 @@ class Scribe:
         """As it is `at` this instant, `seconds` after it began; `bodies`: bytes to keep of an answer of ours."""
         summary = self.summary(exchange, notes, at - seconds, seconds, live=live)
         said = None if notes is None else notes.messages
-        home = passed(exchange, notes)
-        came, went = (None, []) if home is None else home.shown(self._words)
+        answer = passed(exchange, notes, self._words)
         rest = (
             self._words.text(why(exchange, notes)),
             _timing(exchange, notes, seconds),
-            self._request(exchange, notes),
-            self._attempts(exchange, notes, came),
-            self._response(exchange, notes, went)
+            self._request(notes),
+            self._attempts(exchange, notes, has_passed=answer is not None),
+            self._response(exchange, notes)
             if exchange.own is None
             else self._own(exchange, *exchange.own, bodies=bodies),
             said.shown() if isinstance(said, Conversation) else None,
         )
-        return Entry(summary, rest)
+        return Entry(summary, rest, self._crossings(exchange, notes), answer)
 
     def summary(
         self, exchange: Exchange, notes: FullNotes | None, began_at: float, seconds: float, *, live: bool
@@ -114,35 +131,35 @@ class Scribe:
             "live": live,
         }
 
-    def _request(self, exchange: Exchange, notes: FullNotes | None) -> tuple[Any, ...] | None:
+    def _request(self, notes: FullNotes | None) -> tuple[Any, ...] | None:
         """By `_REQUEST`; and so on."""
         if notes is None:
             return None
-        section, was_sent = notes.section, bool(notes.sent)
+        section = notes.section
         return (
             f"1.{section.minor}",
-            crossing(notes, notes.sent[0], exchange.credential, self._words).came
-            if was_sent
-            else fields(section.fields, self._words),
+            None if notes.sent else fields(section.fields, self._words),
             None if notes.request_body is None else self._body(notes.request_body, section.fields),
         )
 
-    def _attempts(
-        self, exchange: Exchange, notes: FullNotes | None, came: list[Shown] | None
-    ) -> list[tuple[Any, ...]]:
-        """`came` are the fields of the last one's answer, where that passed."""
-        if notes is None or not notes.sent:
+    def _crossings(self, exchange: Exchange, notes: FullNotes | None) -> tuple[bytes, ...]:
+        if notes is None:
+            return ()
+        return tuple([crossing(notes, sent, exchange.credential, self._words) for sent in notes.sent])
+
+    def _attempts(self, exchange: Exchange, notes: FullNotes | None, *, has_passed: bool) -> list[tuple[Any, ...]]:
+        """`has_passed`: the client got the answer of the last one."""
+        if notes is None:
             return []
-        *before, last = notes.sent
-        shown = [self._attempt(exchange, notes, sent, self._answer(sent)) for sent in before]
-        shown.append(self._attempt(exchange, notes, last, self._answer(last) if came is None else came))
-        return shown
+        last = notes.sent[-1] if has_passed else None
+        return [self._attempt(exchange, notes, sent, has_passed=sent is last) for sent in notes.sent]
 
-    def _answer(self, sent: Sent) -> list[Shown]:
-        return [] if sent.head is None else fields(sent.head.fields, self._words)
-
-    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent, answer: list[Shown]) -> tuple[Any, ...]:
+    def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent, *, has_passed: bool) -> tuple[Any, ...]:
         head = sent.head
+        said: str | None = None
+        answer: list[Shown] = []
+        if head is not None and not has_passed:
+            said, answer = reason(head.whole, self._words), fields(head.fields, self._words)
         return (
             _ms(sent.began_at - exchange.started_at),
             str(notes.binding.route.upstream) if notes.binding is not None else None,
@@ -151,9 +168,9 @@ class Scribe:
             None if head is None else "kept" if sent.is_kept else "new",
             _ms(_connecting(sent)) if head is not None and sent.connected_at else None,
             None if head is None else _ms(_first_byte(sent)),
-            crossing(notes, sent, exchange.credential, self._words).went,
+            None,
             None if head is None else head.status,
-            None if head is None else reason(head.whole, self._words),
+            said,
             sent.is_refused,
             answer,
             None if sent.body is None or head is None else self._body(sent.body, head.fields),
@@ -167,11 +184,11 @@ class Scribe:
         asked = "?" + clean(b"&".join(parts), self._words) if parts else ""
         return path(sent.outgoing.path, self._words) + asked
 
-    def _response(self, exchange: Exchange, notes: FullNotes | None, went: list[Shown]) -> tuple[Any, ...]:
+    def _response(self, exchange: Exchange, notes: FullNotes | None) -> tuple[Any, ...]:
         shown = None
         if notes is not None and notes.answer_body is not None:
             shown = self._body(notes.answer_body, split(notes.answer_lines))
-        return exchange.status, went, shown
+        return exchange.status, [], shown
 
     def _own(self, exchange: Exchange, lines: bytes, said: bytes, *, bodies: int) -> tuple[Any, ...]:
         """An answer that the proxy made itself."""
@@ -215,11 +232,15 @@ def _first_byte(sent: Sent) -> float:
 def _timing(exchange: Exchange, notes: FullNotes | None, seconds: float) -> tuple[float | None, ...]:
     """How the time was spent, in milliseconds, by `_TIMING`; None: it did not come to that."""
     guard = connect = first_byte = rest = None
+    connecting, waiting, is_answered = 0.0, 0.0, False
     if notes is not None and notes.admitted_at:
         guard = _ms(notes.admitted_at - exchange.started_at)
-    answered = [sent for sent in (() if notes is None else notes.sent) if sent.head is not None]
-    if notes is not None and answered:
-        connecting, waiting = sum(map(_connecting, answered)), sum(map(_first_byte, answered))
+        for sent in notes.sent:
+            if sent.head is not None:
+                is_answered = True
+                connecting += _connecting(sent)
+                waiting += _first_byte(sent)
+    if notes is not None and is_answered:
         connect, first_byte = _ms(connecting), _ms(waiting)
         # Tokens are waited for before an attempt and behind it: what nothing else took is the body's.
         before = notes.admitted_at - exchange.started_at + exchange.token_wait + connecting + waiting

@@ -3,7 +3,8 @@
 Law: what crossed is read off what was sent; only the reasons are worked out, once the exchange is written down.
 """
 
-from collections.abc import Container, Iterator
+import marshal
+from collections.abc import Container
 from typing import Final
 
 from proxy.admin.shown import (
@@ -27,34 +28,31 @@ from proxy.redact import MASK
 
 #: Fields of a request in which the proxy may be named (`headers.request_lines`).
 _NAMING: Final = frozenset({b"origin", b"referer", b"destination"})
+#: What stands before the name of a place, by its kind.
+_PLACES: Final = {"header": "", "query": "?", "cookie": "Cookie "}
+
+#: A request's fields as they came, and as they went upstream; of each that did not just cross why.
+Crossing = tuple[list[Shown], list[Shown]]
 
 
-class Crossing:
-    """A request's fields as they came, and as they went upstream; of each that did not just cross why."""
+def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> bytes:
+    """The `Crossing` of the request of `notes`, sent as `sent` with a token of `credential`, where it had one.
 
-    __slots__ = ("came", "went")
-
-    def __init__(self, came: list[Shown], went: list[Shown]) -> None:
-        self.came = came
-        self.went = went
-
-
-def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> Crossing:
-    """Those of the request of `notes`, sent as `sent` with a token of `credential`, where it had one.
-
-    A client sends the same fields again and again, and what becomes of them is the same each time.
+    Marshalled, and the same bytes where it is the same: a client sends the same fields again and again, and what
+    becomes of them is the same each time.
     """
     memo, outgoing = notes.section.memo, sent.outgoing
     bare = None if notes.binding is None else notes.binding.bare
     token = (credential, sent.generation, sent.places, sent.constants)
     key = (words.version, bare, outgoing.lines, outgoing.cookies, token)
-    kept: tuple[object, Crossing] | None = memo.get(Crossing)
+    kept: tuple[object, bytes] | None = memo.get(crossing)
     if kept is not None and kept[0] == key:
         return kept[1]
-    found = _crossing(notes, sent, words)
-    found.went.extend(_added(sent, credential))
+    came, went = _crossing(notes, sent, words)
+    went += _added(sent, credential)
+    found = marshal.dumps((came, went))
     # The last alone: with spans each request has lines of its own.
-    memo[Crossing] = (key, found)
+    memo[crossing] = (key, found)
     return found
 
 
@@ -64,7 +62,7 @@ def _crossing(notes: FullNotes, sent: Sent, words: Words) -> Crossing:
     came = fields(given, words)
     reasons = _reasons(notes, sent)
     if reasons is None:
-        return Crossing(came, fields(map(as_field, lines), words))
+        return came, fields(map(as_field, lines), words)
     # The client's fields by their lines: those that do not stop whatever else is said.
     own = {field[2]: at for at, field in enumerate(given) if not _is_dropped(field[0], reasons)}
     went, named, crossed = [], set[bytes](), set[bytes]()
@@ -85,20 +83,21 @@ def _crossing(notes: FullNotes, sent: Sent, words: Words) -> Crossing:
         name, text, note = came[at]
         if fate is not None and not _stays_masked(fate, note):
             came[at] = name, text, told(fate, note)
-    return Crossing(came, went)
+    return came, went
 
 
-def _added(sent: Sent, credential: str) -> Iterator[Shown]:
+def _added(sent: Sent, credential: str) -> list[Shown]:
     """The cookies, and the credential by its places."""
+    found: list[Shown] = []
     if sent.outgoing.cookies:
         size = sum(map(len, sent.outgoing.cookies))
-        yield "Cookie", f"{MASK} ({size} bytes)", NOT_LISTED
+        found.append(("Cookie", f"{MASK} ({size} bytes)", NOT_LISTED))
     for place in sent.places:
-        what = {"header": place.name, "query": f"?{place.name}", "cookie": f"Cookie {place.name}"}[place.kind]
+        what = _PLACES[place.kind] + place.name
         shown = f"{place.scheme} {MASK}" if place.scheme else MASK
-        yield what, shown, f"added: credential {credential}, generation {sent.generation}"
-    for name in sent.constants:
-        yield name, MASK, f"added: credential {credential}"
+        found.append((what, shown, f"{ADDED}credential {credential}, generation {sent.generation}"))
+    found += [(name, MASK, f"{ADDED}credential {credential}") for name in sent.constants]
+    return found
 
 
 def _fate(given: Field, named: Container[bytes], cookies: list[bytes], reasons: Reasons) -> str:

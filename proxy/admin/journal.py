@@ -22,9 +22,8 @@ from proxy.redact import Redactor
 #: How long what ended waits until it is looked at: one by one, between requests, each would cost twice as much, and
 #: what is pushed out meanwhile never costs it. Who asks for the list has all of it at once.
 MOMENT_SECONDS: Final = 5.0
-#: Where it takes much memory while it waits: bodies, or more exchanges than so many.
+#: Where it takes much memory while it waits: bodies.
 HEAVY_MOMENT_SECONDS: Final = 0.5
-LIGHT_MOST: Final = 500
 #: Where somebody looks on.
 WATCHED_MOMENT_SECONDS: Final = 0.1
 #: So long is one look, in which some twenty exchanges are written down; then whatever came is served. The next look
@@ -122,7 +121,7 @@ class Journal:
     def _moment(self) -> float:
         if self._listeners:
             return WATCHED_MOMENT_SECONDS
-        return HEAVY_MOMENT_SECONDS if self.bodies or self.most > LIGHT_MOST else MOMENT_SECONDS
+        return HEAVY_MOMENT_SECONDS if self.bodies else MOMENT_SECONDS
 
     def _conversation(self, exchange: Exchange, notes: FullNotes) -> Conversation:
         def tell(message: Mapping[str, Any]) -> None:

@@ -4,11 +4,12 @@ Law: what the client got is read off the lines that went to it; only the reasons
 `headers.answer_lines` in their order, once the exchange is written down.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import marshal
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from proxy.accesslog import Exchange
-from proxy.admin.shown import ADDED, ANEW, DROPPED, REWRITTEN, Shown, Words, as_field, fields, split, told
+from proxy.admin.shown import ADDED, ANEW, DROPPED, REWRITTEN, Shown, Words, as_field, fields, reason, split, told
 from proxy.fields import Field
 from proxy.guard import Admission
 from proxy.headers import FRAMING, HOP_BY_HOP, OUR_COOKIES
@@ -51,28 +52,36 @@ class Passed:
     def shown(self, words: Words) -> tuple[list[Shown], list[Shown]]:
         """The fields as the upstream sent them, and as the client got them; of each that did not just pass why."""
         went = set(self.lines)
+        framed = fields(self.framing, words)
         came: list[Shown] = []
-        passed: dict[bytes, list[Shown]] = {}
+        # What just passed, by its line, and those lines that are there once more.
+        passed: dict[bytes, Shown] = {}
+        more: list[bytes] = []
         for each in self.head.fields:
             shown, line = words.field(each), each[2]
             if line in went and not self._is_ours_to_grant(each[0]):
-                passed.setdefault(line, []).append(shown)
+                if line in passed:
+                    more.append(line)
+                passed[line] = shown
             elif (fate := self._fate(each, went)) is not None:
                 shown = shown[0], shown[1], told(fate, shown[2])
             came.append(shown)
-        return came, [*(self._went(line, passed.get(line), words) for line in self.lines), *self._framed(words)]
+        gone: list[Shown] = []
+        for line in self.lines:
+            there = passed.get(line)
+            gone.append(self._made(line, words) if there is None else there)
+            if line in more:
+                more.remove(line)
+            elif there is not None:
+                del passed[line]
+        gone += [(name, text, None if name == "Content-Length" else ANEW) for name, text, _note in framed]
+        return came, gone
 
-    def _went(self, line: bytes, passed: list[Shown] | None, words: Words) -> Shown:
-        """A line that the client got; takes it out of those that just `passed`, where it is among them."""
-        if passed:
-            return passed.pop()
+    def _made(self, line: bytes, words: Words) -> Shown:
+        """A line that the client got, and the upstream did not send, or not so."""
         given = as_field(line)
         name, text, note = words.field(given)
         return name, text, told(self._why_there(given[0]), note)
-
-    def _framed(self, words: Words) -> Iterator[Shown]:
-        for name, text, _note in fields(self.framing, words):
-            yield name, text, None if name == "Content-Length" else ANEW
 
     def _is_ours_to_grant(self, lower: bytes) -> bool:
         return self.rewriter.cors and lower.startswith(_GRANTS)
@@ -120,16 +129,27 @@ class Passed:
         return REWRITTEN + _rule(lower)
 
 
-def passed(exchange: Exchange, notes: FullNotes | None) -> Passed | None:
-    """The answer that the client got, where it was an upstream's."""
+def passed(exchange: Exchange, notes: FullNotes | None, words: Words) -> bytes | None:
+    """Of the answer that the client got, where it was an upstream's: its fields, as in `Passed.shown`, its reason.
+
+    Marshalled, and the same bytes where it is the same: a server sends the same head again and again.
+    """
     if notes is None or not notes.sent or notes.binding is None or notes.admission is None or exchange.own:
         return None
-    sent = notes.sent[-1]
-    if sent.head is None or exchange.status != sent.head.status or (exchange.error and not notes.answer_lines):
+    head, lines = notes.sent[-1].head, notes.answer_lines
+    if head is None or exchange.status != head.status or (exchange.error and not lines):
         return None
-    lines = notes.answer_lines.split(b"\r\n")[:-1]
-    framing = (*_framing(sent.head, exchange.method, notes.section), *split(exchange.connection))
-    return Passed(sent.head, lines, framing, notes.binding.rewriter, notes.admission)
+    rewriter, visitor, key_prefix = notes.binding.rewriter, notes.admission.visitor, notes.admission.key_prefix
+    way = (rewriter, visitor.own_origin, key_prefix, exchange.method, notes.section.minor)
+    key = (words.version, lines, exchange.connection, way)
+    kept: tuple[object, bytes] | None = head.shown
+    if kept is not None and kept[0] == key:
+        return kept[1]
+    framing = (*_framing(head, exchange.method, notes.section), *split(exchange.connection))
+    answer = Passed(head, lines.split(b"\r\n")[:-1], framing, rewriter, notes.admission)
+    found = marshal.dumps((*answer.shown(words), reason(head.whole, words)))
+    head.shown = (key, found)
+    return found
 
 
 def own(exchange: Exchange, lines: bytes, words: Words) -> list[Shown]:

@@ -66,6 +66,8 @@ REWRITTEN: Final = "rewritten: "
 ANEW: Final = "written anew"
 #: More of one value tells a reader nothing; what is cut ends in a mask.
 _VALUE_MOST: Final = 2048
+#: Behind `HTTP/1.1 200 `.
+_REASON_AT: Final = 13
 
 #: So many texts and fields are remembered, up to this length.
 KEPT_TEXTS: Final = 2048
@@ -182,7 +184,8 @@ def split(block: bytes) -> list[Field]:
 
 def reason(head: bytes, words: Words) -> str:
     """The text behind the status of an answer (RFC 9112 section 4), which no client gets (threat 70)."""
-    return shown_words(clean(head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[2], words))
+    end = head.find(b"\r\n")
+    return shown_words(clean(head[_REASON_AT:] if end < 0 else head[_REASON_AT:end], words))
 
 
 def path(raw: bytes, words: Words) -> str:

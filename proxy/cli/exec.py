@@ -92,7 +92,7 @@ async def _serve(config: Config, world: World, child: Child, command: tuple[str,
     """Start, serve until the program has ended, end; gives its status."""
     warn(config)
     instance = await Instance.start(config, world)
-    settle()
+    settle(config.admin.inspector.exchanges)
     leaving = asyncio.create_task(_told(instance.leave, child))
     try:
         log.info("admin_listening", extra={"fields": {"url": instance.admin_url}})

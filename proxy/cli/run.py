@@ -101,7 +101,7 @@ async def _serve(config: Config, world: World, source: Source, manager: Manager)
     warn(config)
     instance = await Instance.start(config, world)
     instance.leave = signals.leave
-    settle()
+    settle(config.admin.inspector.exchanges)
     if is_root():
         log.warning("running_as_root", extra={"fields": {"detail": "nothing here needs it: use a user of its own"}})
     path = runfile.path_for(source.identity, os.environ)

@@ -26,11 +26,21 @@ class AnswerHead(Section):
     """The head of an answer; `whole` is all of it, less the empty line at its end.
 
     `length` is the declared Content-Length (of the body that a HEAD or a 304 only talks about, too);
-    `keep_alive_timeout` is N of `Keep-Alive: timeout=N` in seconds, None without one. `memo` belongs to whoever
-    draws conclusions from the head alone. Raises `Malformed`.
+    `keep_alive_timeout` is N of `Keep-Alive: timeout=N` in seconds, None without one. `memo` and `shown` belong to
+    those who draw conclusions from the head alone: servers repeat it unchanged. Raises `Malformed`.
     """
 
-    __slots__ = ("_codings", "is_interim", "keep_alive", "keep_alive_timeout", "length", "memo", "status", "whole")
+    __slots__ = (
+        "_codings",
+        "is_interim",
+        "keep_alive",
+        "keep_alive_timeout",
+        "length",
+        "memo",
+        "shown",
+        "status",
+        "whole",
+    )
 
     def __init__(self, whole: bytes) -> None:
         line, _, raw = whole.partition(b"\r\n")
@@ -41,6 +51,7 @@ class AnswerHead(Section):
         self.whole = whole
         self.status = status = int(match[2])
         self.memo: Any = None
+        self.shown: Any = None
         self.is_interim = 100 <= status < 200 and status != 101
         values = self.values
         lengths = values.get(b"content-length", ())

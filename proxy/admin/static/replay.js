@@ -96,13 +96,9 @@ function bodyHint(body) {
   return body.base64 ? `${bytes(body.bytes)} that are no text: sent unchanged while this is empty.` : null;
 }
 
-/** Put a dialog into the page, and take it out when it closes. */
+/** Put a dialog into the page, and take it out when it closes. The browser gives the focus back by itself. */
 export function opened(dialog) {
-  const before = document.activeElement;
-  dialog.addEventListener('close', () => {
-    dialog.remove();
-    before?.focus?.();
-  });
+  dialog.addEventListener('close', () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
   return dialog;
