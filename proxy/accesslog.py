@@ -177,7 +177,8 @@ class AccessLog:
     def __init__(self, lines: Lines, redactor: Redactor, *, json_lines: bool, wall: Callable[[], float]) -> None:
         self._lines = lines
         self._redactor = redactor
-        self._version = redactor.version
+        self._edition = redactor.edition
+        self._known = self._edition.number
         self._wall = wall
         self._json_lines = json_lines
         self._words = _Shown(redactor, _or_null if json_lines else str)
@@ -187,8 +188,8 @@ class AccessLog:
 
     def __call__(self, exchange: Exchange) -> None:
         """Write the line of a finished exchange."""
-        if self._version != self._redactor.version:
-            self._version = self._redactor.version
+        if self._known != self._edition.number:
+            self._known = self._edition.number
             for shown in (self._words, self._paths, self._names):
                 shown.clear()
         self._lines.write(self._json(exchange) if self._json_lines else self._text(exchange))

@@ -45,3 +45,8 @@ class Binding:
     replay: tuple[int, int] = (1 << 20, 64 << 20)
     watches_bodies: bool = False
     gates: dict[str, Gate] = field(default_factory=dict)
+    #: As an address.
+    upstream: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.upstream = str(self.route.upstream)

@@ -16,6 +16,15 @@ SHORTEST: Final = 8
 PREFIX: Final = 12
 
 
+class Edition:
+    """The `number` of what is known, which changes with that. Who keeps what was found clean drops it then."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
 class Literals:
     """Values of `SHORTEST` characters or more, each in every form in which it is looked for; they become `mask`."""
 

@@ -73,7 +73,7 @@ def _kept(
             admission.visitor.own_origin,
             admission.key_prefix,
             prefix=route.prefix if route.strip_prefix else b"",
-            upstream=str(route.upstream).encode(),
+            upstream=binding.upstream.encode(),
             base_path=route.base_path,
         )
         return None if holds_key(own) else own

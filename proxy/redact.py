@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from proxy.forms import forms
-from proxy.literals import SHORTEST, Literals
+from proxy.literals import SHORTEST, Edition, Literals
 from proxy.patterns import PATTERNS, Pattern, Patterns
 
 MASK: Final = "***"
@@ -106,8 +106,7 @@ class Redactor:
         self._lasting: dict[str, tuple[str, ...]] = {}
         self._generations: dict[str, deque[_Known]] = {}
         self._literals = Literals(MASK)
-        #: Changes with what is known. Who keeps what was found clean drops it then.
-        self.version = 0
+        self.edition = Edition()
 
     def register(self, secret: Secret) -> None:
         """Mask this value for as long as the process lives (a password, a key)."""
@@ -139,11 +138,11 @@ class Redactor:
         literals.add(form for group in (*self._lasting.values(), *known) for form in group)
         # Only now: other threads log, too.
         self._literals = literals
-        self.version += 1
+        self.edition.number += 1
 
     def _add(self, found: Iterable[str]) -> None:
         self._literals.add(found)
-        self.version += 1
+        self.edition.number += 1
 
     def values(self, text: str) -> str:
         """`text` with every registered value masked; patterns are left alone."""

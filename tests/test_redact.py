@@ -515,17 +515,17 @@ def test_076_a_value_is_found_wherever_its_beginning_stands(values: list[str], d
     assert (redactor.values(text) != text) is any(beginning in text for beginning in beginnings)
 
 
-def test_the_version_changes_with_what_is_known() -> None:
+def test_the_edition_changes_with_what_is_known() -> None:
     """And only then: whoever keeps what was clean may rely on it."""
     redactor = Redactor()
-    seen = [redactor.version]
+    seen = [redactor.edition.number]
     redactor.register(Secret("a-lasting-value"))
-    seen.append(redactor.version)
+    seen.append(redactor.edition.number)
     redactor.register(Secret("a-lasting-value"))
     redactor.text("a-lasting-value")
-    assert redactor.version == seen[-1]
+    assert redactor.edition.number == seen[-1]
     redactor.register_generation("c", [Secret("generation-one")], 0.0)
-    seen.append(redactor.version)
+    seen.append(redactor.edition.number)
     assert len(set(seen)) == 3
 
 

@@ -12,7 +12,7 @@ from proxy.admin.bodies import body
 from proxy.admin.fates import crossing
 from proxy.admin.messages import Conversation
 from proxy.admin.passed import own, passed
-from proxy.admin.shown import Shown, Words, clean, fields, path, query, reason, split
+from proxy.admin.shown import Words, clean, fields, packed, path, query, reason, split, unpacked
 from proxy.admin.why import why
 from proxy.body import Piece
 from proxy.fields import Field
@@ -34,15 +34,15 @@ _RESPONSE: Final = ("status", "fields", "body")
 class Entry:
     """One exchange, masked: `summary` as in the list, and the rest of it.
 
-    That is marshalled, which takes a third of the memory, and nothing for the collector to walk through: the
-    request's fields, of each attempt (`crossing`), those of the answer that the client got (`passed`), which stand
-    once however many exchanges have the same, and what is left.
+    That is packed, which takes a third of the memory, and nothing for the collector to walk through: the request's
+    fields, of each attempt (`crossing`), those of the answer that the client got (`passed`), which stand once
+    however many exchanges have the same, and what is left.
     """
 
     __slots__ = ("_crossings", "_passed", "_rest", "summary")
 
     def __init__(
-        self, summary: dict[str, Any], rest: tuple[Any, ...], crossings: tuple[bytes, ...], passed: bytes | None
+        self, summary: dict[str, Any], rest: tuple[Any, ...], crossings: tuple[str, ...], passed: str | None
     ) -> None:
         self.summary = summary
         self._rest = marshal.dumps(rest)
@@ -52,24 +52,23 @@ class Entry:
     @property
     def detail(self) -> dict[str, Any]:
         """All of it."""
-        rest = _named(_REST, _unpacked(self._rest))
+        rest = _named(_REST, marshal.loads(self._rest))  # noqa: S302  ours, and never out of this process
         rest["timing"] = _named(_TIMING, rest["timing"])
-        rest["request"] = rest["request"] and _named(_REQUEST, rest["request"])
-        rest["attempts"] = [_named(_ATTEMPT, each) for each in rest["attempts"]]
-        rest["response"] = _named(_RESPONSE, rest["response"])
-        crossings = [_unpacked(each) for each in self._crossings]
+        response = rest["response"] = _named(_RESPONSE, rest["response"])
+        [response["fields"]] = unpacked(response["fields"])
+        if rest["request"] is not None:
+            request = rest["request"] = _named(_REQUEST, rest["request"])
+            [request["fields"]] = unpacked(request["fields"])
+        attempts = rest["attempts"] = [_named(_ATTEMPT, each) for each in rest["attempts"]]
+        crossings = [unpacked(each) for each in self._crossings]
         if crossings:
             rest["request"]["fields"] = crossings[0][0]
-        for attempt, (_came, went) in zip(rest["attempts"], crossings, strict=True):
+        for attempt, (_came, went) in zip(attempts, crossings, strict=True):
             attempt["fields"] = went
+            [attempt["answer"]] = unpacked(attempt["answer"])
         if self._passed is not None:
-            last, response = rest["attempts"][-1], rest["response"]
-            last["answer"], response["fields"], last["reason"] = _unpacked(self._passed)
+            attempts[-1]["answer"], response["fields"] = unpacked(self._passed)
         return {**self.summary, **rest}
-
-
-def _unpacked(packed: bytes) -> Any:  # noqa: ANN401  as it was packed
-    return marshal.loads(packed)  # noqa: S302  ours, and never out of this process
 
 
 def _named(names: tuple[str, ...], values: tuple[Any, ...]) -> dict[str, Any]:
@@ -138,11 +137,11 @@ class Scribe:
         section = notes.section
         return (
             f"1.{section.minor}",
-            None if notes.sent else fields(section.fields, self._words),
+            "" if notes.sent else packed(fields(section.fields, self._words)),
             None if notes.request_body is None else self._body(notes.request_body, section.fields),
         )
 
-    def _crossings(self, exchange: Exchange, notes: FullNotes | None) -> tuple[bytes, ...]:
+    def _crossings(self, exchange: Exchange, notes: FullNotes | None) -> tuple[str, ...]:
         if notes is None:
             return ()
         return tuple([crossing(notes, sent, exchange.credential, self._words) for sent in notes.sent])
@@ -156,13 +155,9 @@ class Scribe:
 
     def _attempt(self, exchange: Exchange, notes: FullNotes, sent: Sent, *, has_passed: bool) -> tuple[Any, ...]:
         head = sent.head
-        said: str | None = None
-        answer: list[Shown] = []
-        if head is not None and not has_passed:
-            said, answer = reason(head.whole, self._words), fields(head.fields, self._words)
         return (
             _ms(sent.began_at - exchange.started_at),
-            str(notes.binding.route.upstream) if notes.binding is not None else None,
+            None if notes.binding is None else notes.binding.upstream,
             self._target(sent),
             sent.generation or None,
             None if head is None else "kept" if sent.is_kept else "new",
@@ -170,9 +165,9 @@ class Scribe:
             None if head is None else _ms(_first_byte(sent)),
             None,
             None if head is None else head.status,
-            said,
+            None if head is None else reason(head.whole, self._words),
             sent.is_refused,
-            answer,
+            "" if head is None or has_passed else packed(fields(head.fields, self._words)),
             None if sent.body is None or head is None else self._body(sent.body, head.fields),
             sent.error or None,
         )
@@ -188,7 +183,7 @@ class Scribe:
         shown = None
         if notes is not None and notes.answer_body is not None:
             shown = self._body(notes.answer_body, split(notes.answer_lines))
-        return exchange.status, [], shown
+        return exchange.status, "", shown
 
     def _own(self, exchange: Exchange, lines: bytes, said: bytes, *, bodies: int) -> tuple[Any, ...]:
         """An answer that the proxy made itself."""
@@ -197,7 +192,7 @@ class Scribe:
             piece = Piece(bodies)
             piece.see(said)
             shown = self._body(piece, split(lines))
-        return exchange.status, own(exchange, lines, self._words), shown
+        return exchange.status, packed(own(exchange, lines, self._words)), shown
 
     def _body(self, piece: Piece, given: Sequence[Field]) -> dict[str, Any]:
         """Of a message with these fields."""

@@ -3,7 +3,6 @@
 Law: what crossed is read off what was sent; only the reasons are worked out, once the exchange is written down.
 """
 
-import marshal
 from collections.abc import Container
 from typing import Final
 
@@ -17,7 +16,7 @@ from proxy.admin.shown import (
     Words,
     as_field,
     fields,
-    told,
+    packed,
 )
 from proxy.fields import Field, canonical
 from proxy.headers import FRAMING, HOP_BY_HOP
@@ -31,32 +30,30 @@ _NAMING: Final = frozenset({b"origin", b"referer", b"destination"})
 #: What stands before the name of a place, by its kind.
 _PLACES: Final = {"header": "", "query": "?", "cookie": "Cookie "}
 
-#: A request's fields as they came, and as they went upstream; of each that did not just cross why.
-Crossing = tuple[list[Shown], list[Shown]]
 
+def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> str:
+    """The fields of a request as they came, and as they went upstream; of each that did not just cross why.
 
-def crossing(notes: FullNotes, sent: Sent, credential: str, words: Words) -> bytes:
-    """The `Crossing` of the request of `notes`, sent as `sent` with a token of `credential`, where it had one.
-
-    Marshalled, and the same bytes where it is the same: a client sends the same fields again and again, and what
-    becomes of them is the same each time.
+    The request is that of `notes`, sent as `sent` with a token of `credential`, where it had one. Packed, and the
+    same text where it is the same: a client sends the same fields again and again, and what becomes of them is the
+    same each time.
     """
     memo, outgoing = notes.section.memo, sent.outgoing
     bare = None if notes.binding is None else notes.binding.bare
     token = (credential, sent.generation, sent.places, sent.constants)
-    key = (words.version, bare, outgoing.lines, outgoing.cookies, token)
-    kept: tuple[object, bytes] | None = memo.get(crossing)
+    key = (words.edition, bare, outgoing.lines, outgoing.cookies, token)
+    kept: tuple[object, str] | None = memo.get(crossing)
     if kept is not None and kept[0] == key:
         return kept[1]
     came, went = _crossing(notes, sent, words)
     went += _added(sent, credential)
-    found = marshal.dumps((came, went))
+    found = packed(came, went)
     # The last alone: with spans each request has lines of its own.
     memo[crossing] = (key, found)
     return found
 
 
-def _crossing(notes: FullNotes, sent: Sent, words: Words) -> Crossing:
+def _crossing(notes: FullNotes, sent: Sent, words: Words) -> tuple[list[Shown], list[Shown]]:
     """All but the cookies and the credential."""
     given, lines = notes.section.fields, sent.outgoing.lines.split(b"\r\n")[:-1]
     came = fields(given, words)
@@ -73,16 +70,14 @@ def _crossing(notes: FullNotes, sent: Sent, words: Words) -> Crossing:
             crossed.add(line)
         else:
             field = as_field(line)
-            lower, (name, text, note) = field[0], words.field(field)
-            shown = name, text, told(_why_added(line, reasons), note)
+            lower, shown = field[0], words.field(field).so(_why_added(line, reasons))
         named.add(lower)
         went.append(shown)
     cookies = list(cookie_names(sent.outgoing.cookies))
     for at, field in enumerate(given):
         fate = None if field[2] in crossed else _fate(field, named, cookies, reasons)
-        name, text, note = came[at]
-        if fate is not None and not _stays_masked(fate, note):
-            came[at] = name, text, told(fate, note)
+        if fate is not None and not _stays_masked(fate, came[at].note):
+            came[at] = came[at].so(fate)
     return came, went
 
 
@@ -91,12 +86,12 @@ def _added(sent: Sent, credential: str) -> list[Shown]:
     found: list[Shown] = []
     if sent.outgoing.cookies:
         size = sum(map(len, sent.outgoing.cookies))
-        found.append(("Cookie", f"{MASK} ({size} bytes)", NOT_LISTED))
+        found.append(Shown("Cookie", f"{MASK} ({size} bytes)", NOT_LISTED))
     for place in sent.places:
         what = _PLACES[place.kind] + place.name
         shown = f"{place.scheme} {MASK}" if place.scheme else MASK
-        found.append((what, shown, f"{ADDED}credential {credential}, generation {sent.generation}"))
-    found += [(name, MASK, f"{ADDED}credential {credential}") for name in sent.constants]
+        found.append(Shown(what, shown, f"{ADDED}credential {credential}, generation {sent.generation}"))
+    found += [Shown(name, MASK, f"{ADDED}credential {credential}") for name in sent.constants]
     return found
 
 

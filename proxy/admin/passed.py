@@ -4,12 +4,11 @@ Law: what the client got is read off the lines that went to it; only the reasons
 `headers.answer_lines` in their order, once the exchange is written down.
 """
 
-import marshal
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from proxy.accesslog import Exchange
-from proxy.admin.shown import ADDED, ANEW, DROPPED, REWRITTEN, Shown, Words, as_field, fields, reason, split, told
+from proxy.admin.shown import ADDED, ANEW, DROPPED, REWRITTEN, Shown, Words, as_field, fields, packed, split
 from proxy.fields import Field
 from proxy.guard import Admission
 from proxy.headers import FRAMING, HOP_BY_HOP, OUR_COOKIES
@@ -64,7 +63,7 @@ class Passed:
                     more.append(line)
                 passed[line] = shown
             elif (fate := self._fate(each, went)) is not None:
-                shown = shown[0], shown[1], told(fate, shown[2])
+                shown = shown.so(fate)
             came.append(shown)
         gone: list[Shown] = []
         for line in self.lines:
@@ -74,14 +73,13 @@ class Passed:
                 more.remove(line)
             elif there is not None:
                 del passed[line]
-        gone += [(name, text, None if name == "Content-Length" else ANEW) for name, text, _note in framed]
+        gone += [Shown(each.name, each.text, None if each.name == "Content-Length" else ANEW) for each in framed]
         return came, gone
 
     def _made(self, line: bytes, words: Words) -> Shown:
         """A line that the client got, and the upstream did not send, or not so."""
         given = as_field(line)
-        name, text, note = words.field(given)
-        return name, text, told(self._why_there(given[0]), note)
+        return words.field(given).so(self._why_there(given[0]))
 
     def _is_ours_to_grant(self, lower: bytes) -> bool:
         return self.rewriter.cors and lower.startswith(_GRANTS)
@@ -129,10 +127,10 @@ class Passed:
         return REWRITTEN + _rule(lower)
 
 
-def passed(exchange: Exchange, notes: FullNotes | None, words: Words) -> bytes | None:
-    """Of the answer that the client got, where it was an upstream's: its fields, as in `Passed.shown`, its reason.
+def passed(exchange: Exchange, notes: FullNotes | None, words: Words) -> str | None:
+    """The fields of the answer that the client got, where it was an upstream's, as in `Passed.shown`.
 
-    Marshalled, and the same bytes where it is the same: a server sends the same head again and again.
+    Packed, and the same text where it is the same: a server sends the same head again and again.
     """
     if notes is None or not notes.sent or notes.binding is None or notes.admission is None or exchange.own:
         return None
@@ -141,13 +139,13 @@ def passed(exchange: Exchange, notes: FullNotes | None, words: Words) -> bytes |
         return None
     rewriter, visitor, key_prefix = notes.binding.rewriter, notes.admission.visitor, notes.admission.key_prefix
     way = (rewriter, visitor.own_origin, key_prefix, exchange.method, notes.section.minor)
-    key = (words.version, lines, exchange.connection, way)
-    kept: tuple[object, bytes] | None = head.shown
+    key = (words.edition, lines, exchange.connection, way)
+    kept: tuple[object, str] | None = head.shown
     if kept is not None and kept[0] == key:
         return kept[1]
     framing = (*_framing(head, exchange.method, notes.section), *split(exchange.connection))
     answer = Passed(head, lines.split(b"\r\n")[:-1], framing, rewriter, notes.admission)
-    found = marshal.dumps((*answer.shown(words), reason(head.whole, words)))
+    found = packed(*answer.shown(words))
     head.shown = (key, found)
     return found
 
@@ -155,7 +153,7 @@ def passed(exchange: Exchange, notes: FullNotes | None, words: Words) -> bytes |
 def own(exchange: Exchange, lines: bytes, words: Words) -> list[Shown]:
     """The fields of an answer that the proxy made itself."""
     found = fields(split(lines + exchange.connection), words)
-    return [(name, text, told(_OWN, note)) for name, text, note in found]
+    return [each.so(_OWN) for each in found]
 
 
 def _framing(head: AnswerHead, method: str, section: RequestSection) -> Iterable[Field]:

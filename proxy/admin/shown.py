@@ -73,8 +73,44 @@ _REASON_AT: Final = 13
 KEPT_TEXTS: Final = 2048
 KEPT_LENGTH: Final = 256
 
-#: Name, value, and a note or None.
-Shown = tuple[str, str, str | None]
+#: Between the parts of a field, between fields, and between lists of them: what is shown is printable, so none of
+#: these is in it.
+_UNIT: Final = "\x1f"
+_RECORD: Final = "\x1e"
+_GROUP: Final = "\x1d"
+
+
+class Shown:
+    """A field as it may be shown: its name, its value, and a note or None; `packed` is all of it."""
+
+    __slots__ = ("name", "note", "packed", "text")
+
+    def __init__(self, name: str, text: str, note: str | None) -> None:
+        self.name = name
+        self.text = text
+        self.note = note
+        self.packed = f"{name}{_UNIT}{text}{_UNIT}{note or ''}"
+
+    def so(self, fate: str) -> "Shown":
+        """The same, and what became of it."""
+        # A reader might take the value for all of it.
+        is_in_part = self.note == IN_PART and fate != IN_PART
+        return Shown(self.name, self.text, f"{fate}; {IN_PART}" if is_in_part else fate)
+
+
+def packed(*groups: Iterable[Shown]) -> str:
+    """Lists of fields in one text, which is far cheaper to write and to keep than they are."""
+    return _GROUP.join([_RECORD.join([each.packed for each in group]) for group in groups])
+
+
+def unpacked(text: str) -> list[list[tuple[str, str, str | None]]]:
+    """The lists that were packed, of each field its name, its value, and its note or None."""
+    return [[_parted(line) for line in group.split(_RECORD) if line] for group in text.split(_GROUP)]
+
+
+def _parted(line: str) -> tuple[str, str, str | None]:
+    name, text, note = line.split(_UNIT)
+    return name, text, note or None
 
 
 class Words:
@@ -82,20 +118,21 @@ class Words:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._version = redactor.version
+        self._edition = redactor.edition
+        self._known = self._edition.number
         self._clean: set[str] = set()
         #: Fields by their lines, and their names.
         self._fields: dict[bytes, Shown] = {}
         self._names: dict[bytes, str] = {}
 
     @property
-    def version(self) -> int:
+    def edition(self) -> int:
         """What was masked is masked still, and nothing more is to be, as long as this is the same."""
-        return self._redactor.version
+        return self._edition.number
 
     def text(self, text: str) -> str:
         """As the redactor masks it."""
-        if self._version != self._redactor.version:
+        if self._known != self._edition.number:
             self._forget()
         if text in self._clean:
             return text
@@ -108,13 +145,13 @@ class Words:
 
     def field(self, field: Field) -> Shown:
         """A field as it may be shown, by its value or by its length."""
-        if self._version != self._redactor.version:
+        if self._known != self._edition.number:
             self._forget()
         line = field[2]
         known = self._fields.get(line)
         if known is None:
             known = _field(field, self)
-            if known[2] is None and len(line) <= KEPT_LENGTH:
+            if known.note is None and len(line) <= KEPT_LENGTH:
                 if len(self._fields) >= KEPT_TEXTS:
                     self._fields.clear()
                 self._fields[line] = known
@@ -132,7 +169,7 @@ class Words:
         return known
 
     def _forget(self) -> None:
-        self._version = self._redactor.version
+        self._known = self._edition.number
         self._clean.clear()
         self._fields.clear()
         self._names.clear()
@@ -149,26 +186,21 @@ def _field(field: Field, words: Words) -> Shown:
     if lower in SHOWN:
         return _listed(lower, value, name, words)
     note = _OF_THE_PROXY if lower == CLIENT_KEY_HEADER else NOT_LISTED
-    return words.name(name), f"{MASK} ({len(value)} bytes)", note
+    return Shown(words.name(name), f"{MASK} ({len(value)} bytes)", note)
 
 
 def _listed(lower: bytes, value: bytes, name: bytes, words: Words) -> Shown:
     text = clean(_with_clean_query(value) if lower in _REFERENCES else value, words)
     # Whoever answers may repeat what a client said in any of these.
     is_name = lower in _IDENTIFIERS and len(value) <= _IDENTIFIER_MOST
-    shown = words.name(name), text if is_name else shown_words(text)
-    came = name.decode("latin-1"), value.decode("latin-1")
-    return *shown, None if shown == came else IN_PART
+    shown_name, shown = words.name(name), text if is_name else shown_words(text)
+    is_whole = shown == value.decode("latin-1") and shown_name == name.decode("latin-1")
+    return Shown(shown_name, shown, None if is_whole else IN_PART)
 
 
 def _with_clean_query(value: bytes) -> bytes:
     address, mark, rest = value.partition(b"#")[0].partition(b"?")
     return address + mark + query(rest) if mark else address
-
-
-def told(fate: str, note: str | None) -> str:
-    """Both, where a reader might take the value for all of it."""
-    return f"{fate}; {IN_PART}" if note == IN_PART and fate != note else fate
 
 
 def as_field(line: bytes) -> Field:

@@ -49,7 +49,7 @@ def _way(exchange: Exchange, notes: FullNotes | None) -> list[str]:
     answered = "did not answer" if exchange.error else "has not answered yet"
     if last is not None and last.head is not None:
         answered = f"answered {last.head.status}"
-    way = f"Route {route.name} ({begins}{on}) led to {route.upstream}, which {answered}."
+    way = f"Route {route.name} ({begins}{on}) led to {notes.binding.upstream}, which {answered}."
     return [way, _of_token(exchange, notes, last) if exchange.credential else "No credential was added."]
 
 
