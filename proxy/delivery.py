@@ -21,7 +21,7 @@ async def deliver(
     *,
     idle: float,
     echoes: Sequence[bytes],
-    watchers: list[Watcher],
+    watchers: tuple[Watcher, ...],
 ) -> None:
     """Write the head with these field lines, the body as it comes, and the body's own end.
 
@@ -49,7 +49,7 @@ async def deliver(
 
 
 async def _pass_on(
-    answer: Answer, out: ClientAnswer, idle: float, echoes: Sequence[bytes] | None, watchers: list[Watcher]
+    answer: Answer, out: ClientAnswer, idle: float, echoes: Sequence[bytes] | None, watchers: tuple[Watcher, ...]
 ) -> None:
     """The rest of the body; in chunks where `echoes` are told."""
     while piece := await answer.read(idle):

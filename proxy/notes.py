@@ -101,9 +101,9 @@ class Notes:
 
     __slots__ = ()
 
-    def goes(self, _admission: Admission, _binding: Binding, _body: RequestBody | None) -> list[Watcher]:
+    def goes(self, _admission: Admission, _binding: Binding, _body: RequestBody | None) -> tuple[Watcher, ...]:
         """The guard let it in, and this is its way; gives who is to see the body of its answer."""
-        return []
+        return ()
 
     def sends(self, _outgoing: Outgoing, _rendered: Rendered | None) -> Sent | None:
         """An attempt begins; gives what it is noted in."""
@@ -179,17 +179,17 @@ class FullNotes(Notes):
         kinds = () if head is None else head.values.get(b"content-type", ())
         return any(each.lower().startswith(_EVENTS) for each in kinds)
 
-    def goes(self, admission: Admission, binding: Binding, body: RequestBody | None) -> list[Watcher]:
+    def goes(self, admission: Admission, binding: Binding, body: RequestBody | None) -> tuple[Watcher, ...]:
         """As above."""
         self.admission = admission
         self.binding = binding
         self.admitted_at = perf_counter()
         if not self.bodies:
-            return []
+            return ()
         if body is not None:
             self.request_body = body.watch = Piece(self.bodies)
         self.answer_body = Piece(self.bodies)
-        return [self.answer_body]
+        return (self.answer_body,)
 
     def sends(self, outgoing: Outgoing, rendered: Rendered | None) -> Sent | None:
         """As above."""

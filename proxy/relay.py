@@ -177,8 +177,9 @@ class Relay:
                 idle, watching = binding.timeouts.idle, notes.opens()
                 await tunnel(request, attempt, lines, out, exchange=exchange, idle=idle, watchers=watching)
             else:
-                echoes = _watch(binding, rendered, exchange, watchers)
-                await deliver(attempt, lines, out, idle=binding.timeouts.idle, echoes=echoes, watchers=watchers)
+                echoes, guards = _watch(binding, rendered, exchange)
+                idle, watchers = binding.timeouts.idle, watchers + guards
+                await deliver(attempt, lines, out, idle=idle, echoes=echoes, watchers=watchers)
         finally:
             attempt.end()
 
@@ -196,20 +197,19 @@ class Relay:
 
 
 def _watch(
-    binding: Binding, rendered: Rendered | None, exchange: Exchange, watchers: list[Watcher]
-) -> tuple[bytes, ...]:
-    """What no answer may show, the token in any form; whoever looks for it in the body joins `watchers`."""
+    binding: Binding, rendered: Rendered | None, exchange: Exchange
+) -> tuple[tuple[bytes, ...], tuple[Watcher, ...]]:
+    """What no answer may show, the token in any form, and whoever looks for it in the body."""
     echoes = () if rendered is None else rendered.echoes
     if not echoes or not binding.watches_bodies:
-        return echoes
+        return echoes, ()
 
     def found() -> None:
         exchange.token_in_body = True
         names = {"request_id": exchange.request_id, "route": exchange.route, "credential": exchange.credential}
         log.warning("token_in_body", extra={"fields": names})
 
-    watchers.append(TokenGuard(echoes, found))
-    return echoes
+    return echoes, (TokenGuard(echoes, found),)
 
 
 def _permit(policy: Policy, methods: Iterable[str], path: bytes) -> None:

@@ -37,7 +37,7 @@ class WitnessedNotes(Notes):
         self.inner = inner
         self.witness = witness
 
-    def goes(self, admission: Admission, binding: Binding, body: RequestBody | None) -> list[Watcher]:
+    def goes(self, admission: Admission, binding: Binding, body: RequestBody | None) -> tuple[Watcher, ...]:
         """As above."""
         self.witness.goes(binding)
         return self.inner.goes(admission, binding, body)

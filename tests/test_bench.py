@@ -386,8 +386,7 @@ def test_what_is_measured_together_gets_the_same_requests_in_turn(monkeypatch: p
     targets = [f"/small/{number}".encode() for number in range(3)]
     assert [target for _port, target in asked] == [each for each in targets for _ in range(2)]
     assert [port for port, _target in asked] == [1, 2, 2, 1, 1, 2]
-    monkeypatch.setattr(together, "LOADS", (load,))
-    [numbers, others] = together.in_turn([mine, other], 1, 0)
+    [numbers, others] = together.in_turn([mine, other], [load], 1, 0)
     assert numbers.keys() == others.keys() == {"cpu"}
     assert numbers["cpu"] > 0
 

@@ -89,7 +89,7 @@ def passing(
             source.step()
         out = answer_to(request, connection)
         try:
-            await deliver(attempt, b"X-Line: 1\r\n", out, idle=idle, echoes=echoes, watchers=[])
+            await deliver(attempt, b"X-Line: 1\r\n", out, idle=idle, echoes=echoes, watchers=())
         except ProxyError as error:
             out.problem(error)
         except TimeoutError:

@@ -61,20 +61,21 @@ EDITS: Final = (
     # -- a body is seen by the token guard alone
     Edit(
         "relay.py",
-        "echoes = _watch(binding, rendered, exchange, watchers)\n",
-        "echoes, guard = _watch(binding, rendered, exchange)\n",
+        "echoes, guards = _watch(binding, rendered, exchange)\n"
+        "                idle, watchers = binding.timeouts.idle, watchers + guards\n",
+        "echoes, guard = _watch(binding, rendered, exchange)\n                idle = binding.timeouts.idle\n",
     ),
     Edit("relay.py", "echoes=echoes, watchers=watchers)", "echoes=echoes, guard=guard)"),
     Edit(
         "relay.py",
-        "exchange: Exchange, watchers: list[Watcher]\n) -> tuple[bytes, ...]:",
-        "exchange: Exchange\n) -> tuple[tuple[bytes, ...], TokenGuard | None]:",
+        "-> tuple[tuple[bytes, ...], tuple[Watcher, ...]]:",
+        "-> tuple[tuple[bytes, ...], TokenGuard | None]:",
     ),
     Edit(
         "relay.py",
         "    echoes = () if rendered is None else rendered.echoes\n"
         "    if not echoes or not binding.watches_bodies:\n"
-        "        return echoes\n",
+        "        return echoes, ()\n",
         "    if rendered is None or not rendered.echoes:\n"
         "        return (), None\n"
         "    if not binding.watches_bodies:\n"
@@ -82,7 +83,7 @@ EDITS: Final = (
     ),
     Edit(
         "relay.py",
-        "    watchers.append(TokenGuard(echoes, found))\n    return echoes\n",
+        "    return echoes, (TokenGuard(echoes, found),)\n",
         "    return rendered.echoes, TokenGuard(rendered.echoes, found)\n",
     ),
     Edit("delivery.py", "from proxy.body import Watcher\n"),
@@ -91,14 +92,14 @@ EDITS: Final = (
         "from proxy.listener.answer import ClientAnswer, block\n",
         "from proxy.listener.answer import ClientAnswer, block\nfrom proxy.tokenguard import TokenGuard\n",
     ),
-    Edit("delivery.py", "watchers: list[Watcher],\n", "guard: TokenGuard | None = None,\n"),
+    Edit("delivery.py", "watchers: tuple[Watcher, ...],\n", "guard: TokenGuard | None = None,\n"),
     Edit(
         "delivery.py",
         "    for watcher in watchers:\n        watcher.see(first)",
         "    if guard is not None:\n        guard.see(first)",
     ),
     Edit("delivery.py", "out.takes_chunks else None, watchers)", "out.takes_chunks else None, guard)"),
-    Edit("delivery.py", "watchers: list[Watcher]\n)", "guard: TokenGuard | None\n)"),
+    Edit("delivery.py", "watchers: tuple[Watcher, ...]\n)", "guard: TokenGuard | None\n)"),
     Edit(
         "delivery.py",
         "        for watcher in watchers:\n            watcher.see(piece)",
@@ -188,14 +189,15 @@ EDITS: Final = (
     Edit("notes.py", "self.request_body = body.watch = Piece", "self.request_body = Piece"),
     Edit("admin/passed.py", " or notes.admission is None or exchange.own:", " or notes.admission is None:"),
     Edit("admin/passed.py", ", notes.section), *split(exchange.connection))", ", notes.section),)"),
+    Edit("admin/passed.py", "lines, exchange.connection, way)", "lines, way)"),
     Edit("admin/passed.py", "split(lines + exchange.connection)", "split(lines)"),
     Edit(
         "admin/entries.py",
-        """self._response(exchange, notes, went)
+        """self._response(exchange, notes)
             if exchange.own is None
             else self._own(exchange, *exchange.own, bodies=bodies),
 """,
-        "self._response(exchange, notes, went),\n",
+        "self._response(exchange, notes),\n",
     ),
 )
 

@@ -40,6 +40,7 @@ BROWSER: Final = (
     "Priority: u=1, i",
     "Referer: http://localhost/app/list",
     "X-Requested-With: XMLHttpRequest",
+    "Cookie: session=8c9f3b1e5a7d4f60a2b4c6d8e0f1a3b5; theme=dark; _ga=GA1.2.1234567.17",
 )
 UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 

@@ -103,9 +103,10 @@ def varied(stage: Stage) -> Numbers:
     return {"varied cpu": found["cpu"], "varied rps": found["rps"]}
 
 
-def in_turn(stages: Sequence[Stage]) -> Sequence[Numbers]:
+def in_turn(of: Sequence[together.Load], stages: Sequence[Stage]) -> Sequence[Numbers]:
     """CPU at several rates, of ours with the inspector and without, a request to each in turn."""
-    return together.in_turn([stage.running for stage in stages], stages[0].extent.seconds, stages[0].extent.written)
+    extent = stages[0].extent
+    return together.in_turn([stage.running for stage in stages], of, extent.seconds, extent.written)
 
 
 def single(stage: Stage) -> Numbers:
@@ -311,11 +312,18 @@ ALL: Final[Mapping[str, Measure]] = {
     "cpu": Measure(busy, "nginx"),
     "varied": Measure(varied, "nginx", ("plain",), direct=False),
     "turns": Measure(
-        Together(in_turn),
+        Together(functools.partial(in_turn, together.LOADS)),
         "nginx",
         ("plain",),
         direct=False,
         commands={each: each for each in (proxies.ours, proxies.unseen)},
+    ),
+    "turns-many": Measure(
+        Together(functools.partial(in_turn, together.MANY)),
+        "nginx",
+        ("plain",),
+        direct=False,
+        commands={proxies.ours: inspecting.keeping(inspecting.MOST), proxies.unseen: proxies.unseen},
     ),
     "p50": Measure(single, "nginx"),
     "down": Measure(download, "nginx"),

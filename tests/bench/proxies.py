@@ -296,11 +296,14 @@ def naive(job: Job) -> Command:
     return Command([job.program, str(HERE / "naive.py"), *arguments], job.folder)
 
 
+#: What is measured of bodies and of one connection, and of what the inspector keeps.
+_ALONE: Final = ("p50", "down", "up", "stop", "sse")
+_KEPT: Final = ("kept", "kept-bodies", "kept-one", "page")
 ALL: Final = (
     Proxy("ours", "ours", ours),
     Proxy("ours-unseen", "ours, no inspector", unseen),
-    Proxy(BARE, "ours, without its hooks", unseen, lacks=("p50", "down", "up", "stop", "sse", "start")),
-    Proxy("ours-pure", "ours, not compiled", ours, lacks=("turns", "kept", "kept-bodies", "kept-one", "page")),
+    Proxy(BARE, "ours, without its hooks", unseen, lacks=(*_ALONE, "start", "turns-many")),
+    Proxy("ours-pure", "ours, not compiled", ours, lacks=("turns", "turns-many", *_KEPT)),
     Proxy("nginx", "nginx", nginx, "nginx"),
     Proxy("haproxy", "HAProxy", haproxy, "haproxy"),
     Proxy("envoy", "Envoy", envoy, "envoy"),

@@ -44,6 +44,7 @@ ROWS: Final = (
     Row("plain", "varied cpu", "CPU µs per request, every request another head, plain", 1),
     Row("plain", "varied rps", "requests/s, every request another head, plain"),
     *(Row("plain", load.name, f"CPU µs per request, {load.title}", 1) for load in together.LOADS),
+    *(Row("plain", load.name, f"the same with 5,000 exchanges kept, {load.title}", 1) for load in together.MANY),
     *_rows("tls", "TLS"),
     Row("plain", "instructions", "instructions per request in thousands, kernel excluded", 2),
     Row("plain", "varied instructions", "the same, every request another head", 2),
@@ -116,6 +117,10 @@ MUSTS: Final = (
     *(
         _close(f"CPU per request, inspector on, against off, {load}", number, 1.15, 1.1, ("ours", "ours-unseen"))
         for number, load in CPU_LOADS.items()
+    ),
+    *(
+        _close(f"the same with 5,000 kept, {load.title}", load.name, 1.15, 1.1, ("ours", "ours-unseen"))
+        for load in together.MANY
     ),
     *(
         _close(f"{what}, inspector off, against none, {load}", number, 1.01, 1.01, ("ours-unseen", "ours-bare"))

@@ -15,8 +15,9 @@ from tests.bench.processes import Running
 
 #: Many rates are slow: so many times as long as other loads.
 TIMES: Final = 3
-#: As many requests a second of `seconds` as fast as they are answered.
+#: As many requests a second of `seconds` as fast as they are answered; of `MANY` so many times as many.
 FAST: Final = 1000
+LONGER: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,11 @@ class Load:
     title: str
     rate: int | None
     message: Callable[[int], bytes]
+    fast: int = FAST
 
     def count(self, seconds: int) -> int:
         """How many requests each gets."""
-        return seconds * (TIMES * self.rate if self.rate else FAST)
+        return seconds * (TIMES * self.rate if self.rate else self.fast)
 
 
 LOADS: Final = (
@@ -43,17 +45,27 @@ LOADS: Final = (
     Load("cpu one by one", "one by one", None, loads.usual),
     Load("varied cpu one by one", "one by one, every request another head", None, loads.varied),
 )
+#: Of one that keeps as many exchanges as it may; more come than that, so the oldest go.
+MANY: Final = (
+    *(
+        Load(f"many cpu at {rate}", f"{rate} requests/s, every request another head", rate, loads.varied)
+        for rate in (80, 400)
+    ),
+    Load("many cpu one by one", "one by one", None, loads.usual, FAST * LONGER),
+    Load("many varied cpu one by one", "one by one, every request another head", None, loads.varied, FAST * LONGER),
+)
 
 
-def in_turn(proxies: Sequence[Running], seconds: int, written: float) -> list[dict[str, float]]:
+def in_turn(proxies: Sequence[Running], of: Sequence[Load], seconds: int, written: float) -> list[dict[str, float]]:
     """CPU of a request of each of them, in microseconds, by the name of the load.
 
-    After `written` seconds the inspector has written down all that is in its list.
+    After `written` seconds the inspector has written down all that is in its list. The last load comes once before:
+    that fills the list, and the memory that it takes is there.
     """
     found: list[dict[str, float]] = [{} for _ in proxies]
-    send(proxies, LOADS[-1], FAST)
+    send(proxies, of[-1], of[-1].count(seconds))
     time.sleep(written)
-    for load in LOADS:
+    for load in of:
         count = load.count(seconds)
         before = [proxy.ran_seconds() for proxy in proxies]
         send(proxies, load, count)
