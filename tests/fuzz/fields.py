@@ -55,6 +55,7 @@ BINDING: Final = cast(
     "Binding",
     SimpleNamespace(
         route=ROUTE,
+        upstream=str(ROUTE.upstream),
         strip=STRIP,
         bare=STRIP,
         rewriter=Rewriter(ROUTE, RouteTable([ROUTE])),
