@@ -477,6 +477,7 @@ async def _rules(live: Live) -> None:
     await page.says("dialog h2", "Keys")
     await live.sees("help")
     await page.press("Escape")
+    assert await tab.evaluate("() => document.activeElement.id") == "help"
     await tab.locator("exchange-list .grid").focus()
     await page.press("g", "Enter")
     await tab.locator("exchange-detail .part").first.wait_for()
