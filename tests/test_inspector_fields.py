@@ -10,7 +10,9 @@ from aiohttp import web
 
 from tests.support.api import Seen, api
 from tests.support.harness import StartProxy
+from tests.support.raw import LAST_CHUNK, chunk, head, within
 from tests.support.routes import Keyed
+from tests.support.upstreams import REQUEST, Step, Upstream
 from tests.test_inspector import ask, keyed, newest
 
 __all__ = ["keyed"]
@@ -176,6 +178,42 @@ async def test_how_the_body_was_framed_for_the_client_is_told(proxying: StartPro
     assert ["Transfer-Encoding", "chunked", "written anew"] in in_chunks["response"]["fields"]
     assert notes(in_chunks["attempts"][0]["answer"])["transfer-encoding"] == "written anew"
     assert ["Content-Length", "4", None] in of_a_head["response"]["fields"]
+
+
+async def test_of_an_answer_that_comes_again_each_client_sees_what_it_got(
+    proxying: StartProxy, keyed: Keyed
+) -> None:
+    """The same head on one connection, asked for otherwise in one respect each time."""
+    of_cors = "dropped: rewrite.cors of the route: such grants are the proxy's to give"
+    asked = {
+        "plainly": head("GET", "/a"),
+        "by HEAD": head("HEAD", "/a"),
+        "by GET again": head("GET", "/a"),
+        "by a page": head("GET", "/a", f"Origin: {PAGE}"),
+        "by no page": head("GET", "/a"),
+        "for the last time": head("GET", "/a", "Connection: close"),
+        "by an older client": head("GET", "/a", version="1.0"),
+        "plainly again": head("GET", "/a"),
+    }
+    said = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nAccess-Control-Allow-Origin: {keyed.token}\r\n\r\n"
+    script: list[Step] = []
+    for each in asked.values():
+        script += [REQUEST, said.encode() + (b"" if each.startswith(b"HEAD") else chunk(b"fine") + LAST_CHUNK)]
+    async with Upstream(script) as upstream:
+        config = keyed.config(upstream.origin, top={"guard": {"origins": [PAGE]}})
+        async with proxying(config, environ=keyed.environ) as proxy:
+            for how, each in asked.items():
+                async with proxy.connect() as client:
+                    client.send(each)
+                    answer = (await within(client.reader.readuntil(b"\r\n\r\n"))).decode()
+                    if not each.startswith(b"HEAD"):
+                        await within(client.reader.readuntil(b"fine"))
+                shown = await newest(proxy)
+                got = [line.partition(":")[0] for line in answer.split("\r\n")[1:-2]]
+                assert (how, [name for name, _value, _note in shown["response"]["fields"]]) == (how, got)
+                [attempt] = shown["attempts"]
+                assert (how, notes(attempt["answer"])["access-control-allow-origin"]) == (how, of_cors)
+        assert upstream.requests == len(asked)
 
 
 async def test_a_field_that_a_client_key_stands_in_and_a_cookie_that_the_route_removes_say_so(
