@@ -216,6 +216,19 @@ async def test_of_an_answer_that_comes_again_each_client_sees_what_it_got(
         assert upstream.requests == len(asked)
 
 
+async def test_of_lines_that_are_alike_each_has_a_note_of_its_own(proxying: StartProxy, keyed: Keyed) -> None:
+    """Two that the upstream sent, and one that the proxy added to them."""
+    said = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVary: Origin\r\nVary: Origin\r\nAge: 1\r\n\r\n"
+    async with Upstream([REQUEST, said]) as upstream:
+        config = keyed.config(upstream.origin, top={"guard": {"origins": [PAGE]}})
+        async with proxying(config, environ=keyed.environ) as proxy:
+            await proxy.ask("GET", "/a", {"Origin": PAGE})
+            shown = await newest(proxy)
+    varying = [each for each in shown["response"]["fields"] if each[0] == "Vary"]
+    ours = "added: rewrite.cors of the route: the proxy's own grant"
+    assert varying == [["Vary", "Origin", None], ["Vary", "Origin", None], ["Vary", "Origin", ours]]
+
+
 async def test_a_field_that_a_client_key_stands_in_and_a_cookie_that_the_route_removes_say_so(
     proxying: StartProxy, keyed: Keyed
 ) -> None:
