@@ -15,6 +15,7 @@ T = TypeVar("T")
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _TABLE: Final = Path("/proc/net/tcp")
 _LISTENING: Final = "0A"
+_LOOKS_MOST: Final = 50
 
 
 def head(method: str, target: str, *lines: str, version: str = "1.1") -> bytes:
@@ -62,10 +63,20 @@ async def within(awaitable: Awaitable[T]) -> T:
 def held_by_kernel(*ports: int) -> int:
     """Bytes in the buffers of all TCP connections over IPv4 that have one of these ports at one end.
 
-    That is what was written and is not acknowledged, and what was received and is not read (proc(5)).
+    That is what was written and is not acknowledged, and what was received and is not read (proc(5)). What moves
+    while the table is read may stand in neither, so it is read until it says the same twice.
     """
     if not _TABLE.exists():
         pytest.skip("this machine has no /proc/net/tcp")
+    before, found = -1, _queued(ports)
+    for _ in range(_LOOKS_MOST):
+        if found == before:
+            break
+        before, found = found, _queued(ports)
+    return found
+
+
+def _queued(ports: tuple[int, ...]) -> int:
     total = 0
     for line in _TABLE.read_text().splitlines()[1:]:
         _, local, remote, state, queues, *_ = line.split()
